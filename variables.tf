@@ -1,0 +1,267 @@
+# ---------------------------------------------------------------------------------------
+# Datadog
+# ---------------------------------------------------------------------------------------
+
+variable "ddg_api_key" {
+  type        = string
+  description = "Datadog API key that the points are sent with. Give it or `ddg_api_key_secret_arn` to apply; destroy asks for neither. It shows in Terraform's state and in the function's environment: with the secret it does not."
+  default     = null
+  sensitive   = true
+
+  validation {
+    condition     = var.ddg_api_key == null || can(regex("^[!-~]+$", var.ddg_api_key))
+    error_message = "ddg_api_key is the key alone: at least one printable ASCII character, no white space."
+  }
+}
+
+variable "ddg_app_key" {
+  type        = string
+  description = "Datadog application key, put beside `ddg_api_key` in the function's environment. Sending points does not need it: leave it out unless you have a reason."
+  default     = null
+  sensitive   = true
+
+  validation {
+    condition     = var.ddg_app_key == null || can(regex("^[!-~]+$", var.ddg_app_key))
+    error_message = "ddg_app_key is the key alone: at least one printable ASCII character, no white space."
+  }
+}
+
+variable "ddg_api_key_secret_arn" {
+  type        = string
+  description = "ARN of a Secrets Manager secret that holds the Datadog API key, in place of the two keys: the key is then neither in the state nor in the environment, and a rotated one needs no deploy. The secret is the key alone or JSON such as `{\"api_key\": \"...\"}`."
+  default     = null
+
+  validation {
+    condition     = var.ddg_api_key_secret_arn == null || can(regex("^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:.+-[A-Za-z0-9]{6}$", var.ddg_api_key_secret_arn))
+    error_message = "ddg_api_key_secret_arn is the whole ARN as `aws secretsmanager describe-secret` prints it, with the six characters that Secrets Manager put at its end: arn:aws:secretsmanager:us-east-1:123456789012:secret:datadog-AbCdEf."
+  }
+}
+
+variable "ddg_api_key_kms_key_arn" {
+  type        = string
+  description = "ARN of the KMS key that encrypts the secret of `ddg_api_key_secret_arn`, where that is a key of your own. Leave it out with the AWS-managed key aws/secretsmanager."
+  default     = null
+
+  validation {
+    condition     = var.ddg_api_key_kms_key_arn == null || can(regex("^arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+$", var.ddg_api_key_kms_key_arn))
+    error_message = "ddg_api_key_kms_key_arn is the ARN of a key, not of an alias: arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab."
+  }
+}
+
+variable "ddg_site" {
+  type        = string
+  description = "Datadog site that your API key belongs to, such as datadoghq.eu (see the address bar when you are logged in, without `app.`). With another one nothing arrives."
+  default     = "datadoghq.com"
+  nullable    = false
+
+  validation {
+    condition     = contains(["datadoghq.com", "datadoghq.eu", "ddog-gov.com"], var.ddg_site) || can(regex("^([a-z0-9]([a-z0-9-]*[a-z0-9])?\\.)+(datadoghq\\.com|ddog-gov\\.com)$", var.ddg_site)) && !can(regex("^(api|app)\\.", var.ddg_site))
+    error_message = "ddg_site is one of datadoghq.com, us3.datadoghq.com, us5.datadoghq.com, datadoghq.eu, ap1.datadoghq.com, ap2.datadoghq.com, uk1.datadoghq.com, ddog-gov.com, us2.ddog-gov.com or another host under datadoghq.com or ddog-gov.com: no https://, no api. or app. before it."
+  }
+}
+
+variable "max_age_seconds" {
+  type        = number
+  description = "Age in seconds from which on a file is refused, because Datadog would drop its points in silence. 0 means no limit: only for metrics that have Historical Metrics Ingestion on."
+  default     = 3600
+  nullable    = false
+
+  validation {
+    condition     = var.max_age_seconds >= 0 && floor(var.max_age_seconds) == var.max_age_seconds
+    error_message = "max_age_seconds is a whole number of seconds: 3600 as Datadog takes by default, or 0 for no limit."
+  }
+}
+
+variable "constant_tags" {
+  type        = list(string)
+  description = "Tags for every point of this stack, such as [\"env:prod\", \"team:data\"]. Each distinct combination of a metric and its tags is billed as a custom metric."
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for tag in var.constant_tags : can(regex("^\\pL[^,\\s]{0,199}$", tag))])
+    error_message = "constant_tags are tags such as env:prod: each starts with a letter, has neither comma nor white space, and at most 200 characters."
+  }
+}
+
+# ---------------------------------------------------------------------------------------
+# Names and place
+# ---------------------------------------------------------------------------------------
+
+variable "name" {
+  type        = string
+  description = "What every name of this stack begins with. Another name makes another stack beside this one; changing it replaces everything."
+  default     = "ddg-stats"
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^[a-z0-9][a-z0-9-]{1,22}[a-z0-9]$", var.name))
+    error_message = "name is 3 to 24 characters: lower case letters, digits and hyphens, no hyphen at either end."
+  }
+}
+
+variable "aws_region" {
+  type        = string
+  description = "AWS region of the whole stack, such as eu-central-1. Take the one that your jobs run in."
+  default     = "us-east-1"
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^[a-z]{2,4}(-[a-z]+)+-[0-9]$", var.aws_region))
+    error_message = "aws_region is the code of a region such as us-east-1 or eu-central-1."
+  }
+}
+
+variable "tags" {
+  type        = map(string)
+  description = "AWS tags for everything in this stack, such as { team = \"data\" }. They don't go to Datadog: `constant_tags` do."
+  default     = {}
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for key, value in var.tags : can(regex("^.{1,128}$", key)) && !startswith(lower(key), "aws:") && length(value) <= 256])
+    error_message = "tags have keys of 1 to 128 characters that don't begin with aws:, and values of at most 256."
+  }
+}
+
+# ---------------------------------------------------------------------------------------
+# Files
+# ---------------------------------------------------------------------------------------
+
+variable "stats_prefix" {
+  type        = string
+  description = "Folder of the bucket that stats files are taken from. The folder below it names the job: stats/nightly/1.json is of job:nightly."
+  default     = "stats/"
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^([A-Za-z0-9._-]+/)+$", var.stats_prefix)) && length(var.stats_prefix) <= 256
+    error_message = "stats_prefix is a folder such as stats/ or jobs/stats/: letters, digits and ._- between slashes, one slash at its end, none at its beginning, at most 256 characters."
+  }
+}
+
+variable "file_retention_days" {
+  type        = number
+  description = "Days after which S3 deletes a stats file. A refused file's message is kept for 14 days, and so must the file be."
+  default     = 30
+  nullable    = false
+
+  validation {
+    condition     = var.file_retention_days >= 15 && floor(var.file_retention_days) == var.file_retention_days
+    error_message = "file_retention_days is a whole number of days, at least 15: a refused file must outlive its message, which is kept for 14."
+  }
+}
+
+variable "force_destroy" {
+  type        = bool
+  description = "Whether `terraform destroy` deletes the files that are still in the bucket. WARNING: true, the default, deletes them without asking; they expire anyway. With false destroy stops at a bucket that isn't empty: apply false before you destroy, to keep them."
+  default     = true
+  nullable    = false
+}
+
+# ---------------------------------------------------------------------------------------
+# Generator
+# ---------------------------------------------------------------------------------------
+
+variable "mock_datasource_enabled" {
+  type        = bool
+  description = "Whether the generator of sample files is made and scheduled. Turn it off once your own jobs write files."
+  default     = true
+  nullable    = false
+}
+
+variable "mock_schedule" {
+  type        = string
+  description = "How often the generator writes a file, as an EventBridge expression such as rate(5 minutes) or cron(0 8 * * ? *). At least once a day, or the alarm nothing-submitted goes off between two files."
+  default     = "rate(1 minute)"
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^(rate\\((1 (minute|hour|day)|([2-9]|[1-9][0-9]+) (minutes|hours|days))\\)|cron\\([^()]+\\))$", var.mock_schedule))
+    error_message = "mock_schedule is rate(1 minute), rate(5 minutes), rate(1 hour), rate(2 hours), ... (the unit is singular after 1 alone) or cron(...) with six fields."
+  }
+}
+
+# ---------------------------------------------------------------------------------------
+# Submitter: docs/scaling.md says when to raise which
+# ---------------------------------------------------------------------------------------
+
+variable "batch_size" {
+  type        = number
+  description = "Most files that one invocation of the submitter takes. Over 10 it needs a `batch_window`."
+  default     = 10
+  nullable    = false
+
+  validation {
+    condition     = var.batch_size >= 1 && var.batch_size <= 10000 && floor(var.batch_size) == var.batch_size
+    error_message = "batch_size is a whole number from 1 to 10000."
+  }
+
+  validation {
+    condition     = var.batch_size <= 10 || var.batch_window >= 1
+    error_message = "batch_size over 10 needs a batch_window of at least 1 second: AWS refuses it otherwise."
+  }
+}
+
+variable "batch_window" {
+  type        = number
+  description = "Seconds that AWS may wait for a batch to fill. 0 sends each file at once; with any other value a file may wait up to 20 seconds on a quiet queue."
+  default     = 0
+  nullable    = false
+
+  validation {
+    condition     = var.batch_window >= 0 && var.batch_window <= 300 && floor(var.batch_window) == var.batch_window
+    error_message = "batch_window is a whole number of seconds from 0 to 300."
+  }
+}
+
+variable "maximum_concurrency" {
+  type        = number
+  description = "Most invocations of the submitter at the same time. What doesn't fit waits in the queue. A new AWS account allows 10 for all its functions together."
+  default     = 5
+  nullable    = false
+
+  validation {
+    condition     = var.maximum_concurrency >= 2 && var.maximum_concurrency <= 1000 && floor(var.maximum_concurrency) == var.maximum_concurrency
+    error_message = "maximum_concurrency is a whole number from 2 to 1000."
+  }
+}
+
+variable "memory_size" {
+  type        = number
+  description = "Memory of the submitter in MiB; its share of a CPU grows with it."
+  default     = 512
+  nullable    = false
+
+  validation {
+    condition     = var.memory_size >= 128 && var.memory_size <= 10240 && floor(var.memory_size) == var.memory_size
+    error_message = "memory_size is a whole number of MiB from 128 to 10240."
+  }
+}
+
+# ---------------------------------------------------------------------------------------
+# Logs and alarms
+# ---------------------------------------------------------------------------------------
+
+variable "log_retention_days" {
+  type        = number
+  description = "Days that CloudWatch keeps the functions' logs."
+  default     = 30
+  nullable    = false
+
+  validation {
+    condition     = contains([1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.log_retention_days)
+    error_message = "log_retention_days is one of the numbers that CloudWatch takes: 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288 or 3653."
+  }
+}
+
+variable "alarm_email" {
+  type        = string
+  description = "Address that the alarms are mailed to; AWS asks it to confirm first. Without one they only show in CloudWatch and go to the SNS topic of the output `alarm_topic_arn`."
+  default     = null
+
+  validation {
+    condition     = var.alarm_email == null || can(regex("^[^@\\s]+@[^@\\s]+\\.[^@\\s]+$", var.alarm_email))
+    error_message = "alarm_email is one address such as oncall@example.com."
+  }
+}
