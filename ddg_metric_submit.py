@@ -1,0 +1,652 @@
+"""SQS -> S3 -> Datadog: submit the metrics of every stats file that a batch of messages names.
+
+Each delivery of a file ends in exactly one of
+  submitted: Datadog answered 202 for all its points;
+  refused:   for good; its message is kept in the rejected queue, with the reason on it;
+  retried:   its message stays in the queue and comes again.
+Whatever isn't known to be one of the first two is the third.
+"""
+
+import json
+import logging
+import os
+import re
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache, partial
+from types import SimpleNamespace
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import unquote_plus
+
+import boto3
+import requests
+import urllib3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from datadog import initialize
+from datadog.api.api_client import APIClient
+from datadog.api.metrics import Metric
+
+import ddg_stats_file
+from ddg_stats_file import Sample, StatsFileError
+
+FETCH_THREADS = 32  # ours: boto3 takes 1 ms of CPU for a GET that S3 answers in 20 ms
+FETCH_AHEAD = 2 * FETCH_THREADS  # ours: objects fetched before they are parsed, to bound the memory
+SMALL_BYTES = 256 * 1024  # ours: larger bodies are read one at a time, likewise
+MAX_PAYLOAD_BYTES = 5_242_880  # Datadog series API v2, decompressed; v1 takes more, not reliably
+MAX_WIRE_BYTES = 512_000  # Datadog series API v2, compressed
+MAX_EXTRA_REQUESTS = 64  # ours: a batch's requests beyond one a payload, whatever Datadog answers
+RETRY_PAUSES = (0.2, 0.8)  # ours, seconds: an outage costs a batch three requests
+RETRY_AT_ONCE = {0, 408, *range(500, 600)}  # 0 is no answer; a 429 asks for more than our pauses
+POST_SECONDS = 10.0  # ours: Datadog answers in a tenth of a second
+MIN_POST_SECONDS = 1.0  # ours: with less no POST is started
+RESERVE_SECONDS = 1.0  # ours: kept for the rejected queue and the answer
+MAX_ANSWER_BYTES = 64 * 1024  # ours: more of Datadog's answer isn't read
+MAX_MESSAGE_BYTES = 262_144  # SQS, body and attributes together (the lower of its two limits)
+MAX_REASON_BYTES = 1024  # ours
+SHOWN_CHARACTERS = 400  # ours: of an answer of Datadog's in a reason
+SHOWN_KEYS = 20  # ours: an hour's outage mustn't cost more in logs than in everything else
+
+# SQS takes these in a message (SendMessage reference); control characters and line ends apart.
+UNPRINTABLE = re.compile("[^ -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+logger = logging.getLogger(__name__)
+session = requests.Session()  # its connections survive from batch to batch
+T = TypeVar("T")
+
+
+class Settings(NamedTuple):
+    """The environment, checked."""
+
+    api_key: str  # empty where the secret has it
+    api_key_secret_arn: str
+    app_key: str | None
+    api_host: str
+    stats_prefix: str
+    rejected_queue_url: str
+    constant_tags: frozenset[str]  # normalised
+    max_age: int  # seconds; 0 means no limit
+    log_level: str
+
+
+@dataclass(eq=False)
+class Delivery:
+    """One object that one message names, and what becomes of it."""
+
+    bucket: str
+    key: str
+    refused: str = ""  # the reason
+    retried: str = ""  # the reason
+    points: int | None = None  # None until the file has been read
+    accepted: int = 0  # points that Datadog answered 202 for
+
+    @property
+    def outcome(self) -> str:
+        if self.refused and not self.retried:
+            return "Refused"
+        return "Submitted" if self.accepted == self.points and not self.retried else "Retried"
+
+
+@dataclass(eq=False)
+class Message:
+    """One SQS message of the batch."""
+
+    message_id: str
+    body: str
+    receive_count: int
+    deliveries: list[Delivery] = field(default_factory=list)  # none for S3's test event
+
+    def has(self, outcome: str) -> bool:
+        return any(delivery.outcome == outcome for delivery in self.deliveries)
+
+
+class Batch(NamedTuple):
+    """What every step knows of the invocation."""
+
+    settings: Settings
+    context: Any
+    totals: Counter[str]
+
+    def seconds_left(self) -> float:
+        return float(self.context.get_remaining_time_in_millis()) / 1000 - RESERVE_SECONDS
+
+
+class Answer(NamedTuple):
+    """What came of a request, in the shape that the package takes from an HTTP client."""
+
+    status_code: int  # 0: none came
+    text: str  # the body's beginning, or why none came
+    content: bytes = b""  # never the body: the package would make errors, or success, of it
+    headers: Mapping[str, str] = {}
+
+
+# Samples with the file that each is of; those of a file stand side by side
+Payload = list[tuple[Delivery, Sample]]
+
+
+def lambda_handler(event: Mapping[str, Any], context: Any) -> dict[str, list[dict[str, str]]]:
+    """Submit every stats file that a batch of S3 notifications names; return what to retry.
+
+    Args:
+        event: SQS's batch of up to 10,000 messages, each an S3 notification.
+        context: Lambda's; asked for the time left and the function's name.
+
+    Raises:
+        ValueError: an environment variable is missing or malformed; the batch stays in the queue.
+    """
+    batch = Batch(read_settings(os.environ), context, Counter())
+    logger.setLevel(batch.settings.log_level)
+    messages = read_messages(event)
+    deliveries = [delivery for message in messages for delivery in message.deliveries]
+    samples = read_files(deliveries, batch)
+    stopped = post_payloads(pack(samples, batch.totals), batch)
+    for delivery in deliveries:
+        if delivery.outcome == "Retried" and not delivery.retried:
+            delivery.retried = stopped
+    keep_refused(messages, batch)
+    log_outcomes(messages)
+    print_summary(deliveries, batch)
+    retried = [message.message_id for message in messages if message.has("Retried")]
+    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in retried]}
+
+
+# --- Settings and clients ---
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Return the environment, checked; a ValueError names the variable that is wrong."""
+
+    def checked(name: str, pattern: str, needed: str, default: str | None = None) -> str:
+        value = environ.get(name, default)
+        if value is None or not re.fullmatch(pattern, value, re.ASCII):
+            # The value isn't shown: it may be a key.
+            raise ValueError(f"{name} is {'missing' if value is None else 'malformed'}: {needed}")
+        return value
+
+    key = "a Datadog key, without white space or control characters"
+    secret_arn = environ.get("DATADOG_API_KEY_SECRET_ARN", "")
+    constant_tags = environ.get("CONSTANT_TAGS", "")
+    tags = frozenset(map(ddg_stats_file.normalise_tag, constant_tags.split(",")))
+    if constant_tags and "" in tags:
+        raise ValueError("CONSTANT_TAGS is malformed: tags with commas between, env:prod,team:data")
+    return Settings(
+        api_key="" if secret_arn else checked("DATADOG_API_KEY", "[!-~]+", key),
+        api_key_secret_arn=secret_arn,
+        app_key=checked("DATADOG_APP_KEY", "[!-~]+", key) if "DATADOG_APP_KEY" in environ else None,
+        api_host=checked(
+            "DATADOG_HOST",
+            r"https?://[\w.:\[\]-]+/?",
+            "the address of your site's API, such as https://api.datadoghq.eu",
+            "https://api.datadoghq.com",
+        ),
+        stats_prefix=environ.get("STATS_PREFIX", "stats/"),
+        rejected_queue_url=checked("REJECTED_QUEUE_URL", r"https?://\S+", "an SQS queue's URL"),
+        constant_tags=tags - {""},
+        max_age=int(checked("MAX_AGE_SECONDS", r"\d{1,10}", "seconds, 0 for no limit", "3600")),
+        log_level=checked(
+            "LOG_LEVEL", "DEBUG|INFO|WARNING|ERROR|CRITICAL", "a level of logging's", "INFO"
+        ),
+    )
+
+
+@cache
+def secret_api_key(arn: str) -> str:
+    """Read the API key from Secrets Manager, plain or JSON {"api_key": ...}; kept once read."""
+    secret: str = aws_client("secretsmanager").get_secret_value(SecretId=arn)["SecretString"]
+    if secret.lstrip().startswith("{"):
+        secret = json.loads(secret).get("api_key", "")
+    if not re.fullmatch("[!-~]+", secret.strip()):
+        raise ValueError('DATADOG_API_KEY_SECRET_ARN: the secret is no key and no {"api_key": ...}')
+    return secret.strip()
+
+
+def secret_has_changed(arn: str) -> bool:
+    """Read the secret again; tell whether it holds another key than before."""
+    before = secret_api_key(arn)
+    secret_api_key.cache_clear()
+    return secret_api_key(arn) != before
+
+
+@cache
+def aws_client(service: str) -> Any:
+    """Make a client where it is first needed, and keep it and its connections."""
+    config = Config(
+        connect_timeout=2,
+        read_timeout=5,
+        retries={"mode": "standard", "total_max_attempts": 3},
+        max_pool_connections=FETCH_THREADS,
+    )
+    return boto3.client(service, config=config)
+
+
+@cache
+def threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(FETCH_THREADS)
+
+
+def wait_for(future: "Future[T]", seconds: float) -> T:
+    """Return a thread's result; TimeoutError after that many seconds."""
+    try:
+        return future.result(max(seconds, 0))
+    except TimeoutError:
+        future.cancel()
+        threads.cache_clear()  # a thread that hangs is left behind, and its place with it
+        raise
+
+
+# --- Event -> references ---
+
+
+def read_messages(event: Mapping[str, Any]) -> list[Message]:
+    """Return a batch's messages, those received most often first: so a stubborn batch ends."""
+    messages = [
+        Message(
+            record["messageId"],
+            record["body"],
+            int(record.get("attributes", {}).get("ApproximateReceiveCount", 1)),
+            find_references(record["body"]),
+        )
+        for record in event["Records"]
+    ]
+    return sorted(messages, key=lambda message: -message.receive_count)
+
+
+def find_references(body: str) -> list[Delivery]:
+    """Return a delivery for each object that an S3 notification names, of whatever version."""
+    try:
+        notification = json.loads(body)
+        if notification.get("Event") == "s3:TestEvent":  # S3 sends one when it is set up
+            return []
+        return [find_reference(record) for record in notification["Records"]] or [unreadable()]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return [unreadable()]
+
+
+def find_reference(record: Any) -> Delivery:
+    try:
+        bucket, key = record["s3"]["bucket"]["name"], record["s3"]["object"]["key"]
+        return Delivery(bucket + "", unquote_plus(key))
+    except (KeyError, TypeError, AttributeError):
+        return unreadable()
+
+
+def unreadable() -> Delivery:
+    reason = "the message names no object. Let S3 alone send to this queue, straight from a bucket."
+    return Delivery("", "", refused=reason)
+
+
+# --- References -> objects -> samples ---
+
+
+def read_files(deliveries: Sequence[Delivery], batch: Batch) -> Iterator[tuple[Delivery, Sample]]:
+    """Yield the samples of all files in their order; a delivery without any says why."""
+    for delivery, fetched in fetch_ahead([d for d in deliveries if not d.refused]):
+        try:
+            started = time.monotonic()
+            content = wait_for(fetched, batch.seconds_left() - MIN_POST_SECONDS)
+            if not isinstance(content, bytes):  # a large body, to be read now
+                read = threads().submit(content.read)
+                content = wait_for(read, batch.seconds_left() - MIN_POST_SECONDS)
+            batch.totals["FetchMilliseconds"] += round(1000 * (time.monotonic() - started))
+            samples = read_file(delivery.key, content, batch.settings)
+            delivery.points = sum(len(sample.values) for sample in samples)
+        except (StatsFileError, ParamValidationError) as error:
+            delivery.refused = str(error)
+        except TimeoutError:
+            delivery.retried = "S3 did not send it in the time that was left"
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code == "NoSuchKey":
+                delivery.refused = "the object is gone. Keep files until they are submitted."
+            else:
+                delivery.retried = f"S3 answered {code}. See the role's policy and S3's state."
+        except BotoCoreError as error:
+            delivery.retried = f"S3 can't be read ({type(error).__name__})"
+        except Exception as error:  # one file's trouble isn't its neighbours'
+            logger.exception("unexpected, a bug of this function's")
+            delivery.retried = f"unexpected {type(error).__name__}, see the traceback"
+        else:
+            yield from ((delivery, sample) for sample in samples)
+
+
+def fetch_ahead(deliveries: Sequence[Delivery]) -> Iterator[tuple[Delivery, "Future[Any]"]]:
+    """Fetch objects side by side, a bounded number of them ahead of what has been asked for."""
+    running: deque[tuple[Delivery, Future[Any]]] = deque()
+    s3 = aws_client("s3") if deliveries else None
+    try:
+        for delivery in deliveries:
+            running.append((delivery, threads().submit(get_object, s3, delivery)))
+            if len(running) == FETCH_AHEAD:
+                yield running.popleft()
+        while running:
+            yield running.popleft()
+    finally:
+        for _, fetched in running:
+            fetched.cancel()
+
+
+def get_object(s3: Any, delivery: Delivery) -> Any:
+    """Return an object's bytes, or the open body of a large one."""
+    answer = s3.get_object(Bucket=delivery.bucket, Key=delivery.key)
+    if answer["ContentLength"] > ddg_stats_file.MAX_FILE_BYTES:
+        answer["Body"].close()
+        raise ddg_stats_file.too_large()
+    return answer["Body"].read() if answer["ContentLength"] <= SMALL_BYTES else answer["Body"]
+
+
+def read_file(key: str, content: bytes, settings: Settings) -> list[Sample]:
+    """Return a file's samples with all their tags; none for a "folder" made in S3's console."""
+    if not content and key.endswith("/"):
+        return []
+    job = ddg_stats_file.job_tag(key, settings.stats_prefix)
+    tags = settings.constant_tags | ({job} if job else set())
+    return ddg_stats_file.read_stats_file(
+        content, now=time.time(), max_age=settings.max_age, tags=tags
+    )
+
+
+# --- Samples -> payloads ---
+
+
+def pack(samples: Iterable[tuple[Delivery, Sample]], totals: Counter[str]) -> Iterator[Payload]:
+    """Cut samples into payloads of MAX_PAYLOAD_BYTES at most; count collisions.
+
+    A collision is a point of another file with the same metric, tags and second. They are
+    counted within a payload, which is the whole batch but for large ones.
+    """
+    payload: Payload = []
+    size = 0
+    series: dict[tuple[str, tuple[str, ...]], dict[int, Delivery]] = {}
+    for delivery, sample in samples:
+        part = sample._replace(values={})
+        payload.append((delivery, part))
+        tags_size = len(json.dumps(sample.tags))
+        for metric, value in sample.values.items():
+            point_size = len(f"[{sample.timestamp}, {float(value)}], ")
+            series_size = len(metric) + tags_size + EMPTY_SERIES_BYTES
+            known = series.get((metric, sample.tags))
+            size += point_size + (series_size if known is None else 0)
+            if size > MAX_PAYLOAD_BYTES:
+                yield [entry for entry in payload if entry[1].values]
+                part = sample._replace(values={})
+                payload = [(delivery, part)]
+                size = point_size + series_size
+                series, known = {}, None
+            if known is None:
+                known = series[metric, sample.tags] = {}
+            other = known.setdefault(sample.timestamp, delivery)
+            totals["Collisions"] += (other.bucket, other.key) != (delivery.bucket, delivery.key)
+            part.values[metric] = value
+    if payload:
+        yield payload
+
+
+def build_series(payload: Payload) -> list[dict[str, Any]]:
+    """Return a payload as the series API takes it, the points of a series side by side."""
+    points: dict[tuple[str, tuple[str, ...]], list[tuple[int, float]]] = {}
+    for _, sample in payload:
+        for metric, value in sample.values.items():
+            points.setdefault((metric, sample.tags), []).append((sample.timestamp, value))
+    return [one_series(metric, tags, series) for (metric, tags), series in points.items()]
+
+
+def one_series(metric: str, tags: Sequence[str], points: Any) -> dict[str, Any]:
+    return {"metric": metric, "type": "gauge", "points": points, "tags": tags}
+
+
+EMPTY_SERIES_BYTES = len(json.dumps(one_series("", [], []))) + len(", ")
+
+
+# --- Payloads -> outcomes ---
+
+
+def post_payloads(payloads: Iterable[Payload], batch: Batch) -> str:
+    """Post payloads, in parts where Datadog refuses the whole; return why it ended early, or ""."""
+    allowed = MAX_EXTRA_REQUESTS
+    for payload in payloads:
+        allowed += 1
+        parts = [payload]
+        while parts:
+            part = without_refused(parts.pop(), batch.settings.max_age)
+            if not part:
+                continue
+            if batch.totals["Requests"] >= allowed:
+                return f"{MAX_EXTRA_REQUESTS} requests more than payloads are the limit of a batch"
+            answer = post_patiently(part, batch, allowed)
+            if answer.status_code == 202:
+                for delivery, sample in part:
+                    delivery.accepted += len(sample.values)
+            elif answer.status_code in (400, 413):
+                halves = halve_files(part) if answer.status_code == 400 else halve_points(part)
+                if not halves:
+                    part[0][0].refused = why(answer)
+                parts += reversed(halves)
+            else:
+                return why(answer)
+    return ""
+
+
+def without_refused(payload: Payload, max_age: int) -> Payload:
+    """Return what is still to be sent: time passes, and a point ages out while it waits."""
+    now = time.time()
+    for delivery, sample in payload:
+        try:
+            ddg_stats_file.check_timestamp(sample.timestamp, now, max_age)
+        except StatsFileError as error:
+            delivery.refused = str(error)
+    return [entry for entry in payload if not entry[0].refused]
+
+
+def halve_files(payload: Payload) -> list[Payload]:
+    """Return the two halves of a payload's files; nothing for a single file."""
+    files = list(dict.fromkeys(delivery for delivery, _ in payload))
+    first = set(files[: len(files) // 2])
+    if not first:
+        return []
+    return [
+        [entry for entry in payload if entry[0] in first],
+        [entry for entry in payload if entry[0] not in first],
+    ]
+
+
+def halve_points(payload: Payload) -> list[Payload]:
+    """Return the two halves of a payload's samples, or of a sample's points; nothing for one."""
+    if len(payload) > 1:
+        middle = len(payload) // 2
+        return [payload[:middle], payload[middle:]]
+    delivery, sample = payload[0]
+    points = list(sample.values.items())
+    middle = len(points) // 2
+    halves = [points[:middle], points[middle:]] if middle else []
+    return [[(delivery, sample._replace(values=dict(half)))] for half in halves]
+
+
+def post_patiently(payload: Payload, batch: Batch, allowed: int) -> Answer:
+    """POST a payload, again while that may help and time and the allowed requests last."""
+    answer = Answer(0, "the time left is too short for a POST")
+    for pause in (0.0, *RETRY_PAUSES):
+        seconds = min(POST_SECONDS, batch.seconds_left() - pause)
+        if seconds < MIN_POST_SECONDS or batch.totals["Requests"] >= allowed:
+            break
+        time.sleep(pause)
+        answer = post(payload, batch, seconds)
+        wrong_key = answer.status_code in (401, 403) and pause == 0.0
+        if wrong_key and batch.settings.api_key_secret_arn:
+            if not secret_has_changed(batch.settings.api_key_secret_arn):
+                break
+        elif answer.status_code not in RETRY_AT_ONCE:
+            break
+    return answer
+
+
+def post(payload: Payload, batch: Batch, seconds: float) -> Answer:
+    """POST a payload through the datadog package, and return Datadog's answer within the seconds.
+
+    The package's own HTTP client takes errors for success, follows redirects with the key, and
+    is silent for 300 s after three timeouts. This one stands in the place it keeps for another.
+    """
+    settings = batch.settings
+    api_key = settings.api_key or secret_api_key(settings.api_key_secret_arn)
+    status = 0
+
+    def request(
+        headers: Mapping[str, str], data: bytes, max_retries: int, **options: Any
+    ) -> Answer:
+        nonlocal status
+        if len(data) > MAX_WIRE_BYTES:
+            return Answer(413, f"over {MAX_WIRE_BYTES} bytes, not sent")
+        batch.totals["Requests"] += 1
+        batch.totals["WireBytes"] += len(data)
+        headers = {**headers, "Accept-Encoding": "identity"}
+        try:
+            response = session.request(
+                headers=headers, data=data, allow_redirects=False, stream=True, **options
+            )
+        except requests.RequestException as error:
+            return Answer(0, type(error).__name__)
+        status = response.status_code  # it counts, whatever becomes of the body
+        with response:
+            try:
+                text = response.raw.read(MAX_ANSWER_BYTES).decode(errors="replace")
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                text = f"(its body: {type(error).__name__})"
+        for secret in filter(None, (api_key, settings.app_key)):
+            text = text.replace(secret, "<key>")  # a proxy may show the request
+        return Answer(status, text)
+
+    APIClient._http_client = SimpleNamespace(request=request)  # type: ignore[assignment]  # a class there, of which only this is used
+    initialize(
+        api_key=api_key,
+        app_key=settings.app_key,
+        api_host=settings.api_host,
+        host_name="unused",  # else it runs `hostname`
+        mute=False,
+        return_raw_response=True,
+        timeout=seconds,
+    )
+    logging.getLogger("datadog.api").setLevel(logging.WARNING)  # it tells each request at INFO
+    sending = threads().submit(
+        Metric.send,
+        metrics=build_series(payload),
+        attach_host_name=False,
+        compress_payload=True,
+    )
+    started = time.monotonic()
+    try:
+        answer: Answer = wait_for(sending, seconds)[1]
+    except TimeoutError:
+        answer = Answer(status, "timed out")
+    batch.totals["PostMilliseconds"] += round(1000 * (time.monotonic() - started))
+    return answer
+
+
+def why(answer: Answer) -> str:
+    """Return an answer other than 202 as a reason, the same for the same trouble."""
+    if answer.status_code == 0:
+        return f"no answer from Datadog: {answer.text}"
+    if answer.status_code in (401, 403):
+        hint = "The API key and DATADOG_HOST aren't of the same site, or the key is wrong. "
+    else:
+        hint = ""
+    return f"Datadog answered {answer.status_code}. {hint}{answer.text[:SHOWN_CHARACTERS]}"
+
+
+def keep_refused(messages: Iterable[Message], batch: Batch) -> None:
+    """Send each message that ends as refused to the rejected queue; where that fails, retry it."""
+    refused = [m for m in messages if m.has("Refused") and not m.has("Retried")]
+    if not refused:
+        return
+    send_message = partial(
+        aws_client("sqs").send_message, QueueUrl=batch.settings.rejected_queue_url
+    )
+    sends = [threads().submit(send_message, **rejected_message(message)) for message in refused]
+    for message, send in zip(refused, sends, strict=True):
+        try:
+            wait_for(send, batch.seconds_left() + RESERVE_SECONDS / 2)
+        except (ClientError, BotoCoreError, TimeoutError) as error:
+            for delivery in message.deliveries:
+                if delivery.refused:
+                    delivery.retried = f"the rejected queue takes nothing: {type(error).__name__}"
+
+
+def rejected_message(message: Message) -> dict[str, Any]:
+    """Return a message for the rejected queue: the body as it came, the reason beside it."""
+    refused = [delivery for delivery in message.deliveries if delivery.refused]
+    reason = "; ".join(
+        delivery.refused
+        if len(message.deliveries) == 1
+        else f"{address(delivery)}: {delivery.refused}"
+        for delivery in refused
+    )
+    texts = {"reason": printable(reason).encode()[:MAX_REASON_BYTES].decode(errors="ignore")}
+    if refused[0].bucket:
+        texts |= {"bucket": printable(refused[0].bucket), "key": printable(refused[0].key)}
+    size = len(message.body.encode(errors="replace"))
+    size += sum(len((attribute + "String" + text).encode()) for attribute, text in texts.items())
+    if size >= MAX_MESSAGE_BYTES:
+        logger.warning("message %s is kept without the reason: no room", message.message_id)
+        texts = {}
+    attributes = {
+        attribute: {"DataType": "String", "StringValue": text} for attribute, text in texts.items()
+    }
+    return {"MessageBody": message.body, "MessageAttributes": attributes}
+
+
+def printable(text: str) -> str:
+    """Return a text fit for a log line and an SQS attribute: one line, never empty."""
+    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text) or "(empty)"
+
+
+def address(delivery: Delivery) -> str:
+    return printable(f"s3://{delivery.bucket}/{delivery.key}")
+
+
+def log_outcomes(messages: Iterable[Message]) -> None:
+    """Log a line for each refusal, and one for each reason to retry."""
+    retried: dict[str, list[Delivery]] = {}
+    for message in messages:
+        for delivery in message.deliveries:
+            if delivery.outcome == "Refused":
+                where = address(delivery) if delivery.bucket else f"message {message.message_id}"
+                logger.warning("refused %s: %s", where, printable(delivery.refused))
+            elif delivery.outcome == "Retried":
+                retried.setdefault(delivery.retried, []).append(delivery)
+    for reason, deliveries in retried.items():
+        names = ", ".join(map(address, deliveries[:SHOWN_KEYS]))
+        more = ", ..." if len(deliveries) > SHOWN_KEYS else ""
+        logger.warning("retried %d: %s: %s%s", len(deliveries), printable(reason), names, more)
+
+
+def print_summary(deliveries: Iterable[Delivery], batch: Batch) -> None:
+    """Print the batch as one line of CloudWatch's embedded metric format, zeros too.
+
+    Raw on stdout: CloudWatch makes metrics of a line only while nothing wraps it.
+    """
+    files = Counter(delivery.outcome for delivery in deliveries if delivery.points != 0)
+    points = Counter(Points=sum(delivery.accepted for delivery in deliveries))
+    values = files + points + batch.totals
+    metrics = [{"Name": name, "Unit": unit} for name, unit in SUMMARY_UNITS.items()]
+    emf = {
+        "Timestamp": int(1000 * time.time()),
+        "CloudWatchMetrics": [
+            {"Namespace": "DatadogStats", "Dimensions": [["FunctionName"]], "Metrics": metrics}
+        ],
+    }
+    summary = {"_aws": emf, "FunctionName": batch.context.function_name}
+    print(json.dumps(summary | {name: values[name] for name in SUMMARY_UNITS}), flush=True)
+
+
+SUMMARY_UNITS = {
+    "Submitted": "Count",
+    "Refused": "Count",
+    "Retried": "Count",
+    "Points": "Count",
+    "Collisions": "Count",
+    "Requests": "Count",
+    "WireBytes": "Bytes",
+    "FetchMilliseconds": "Milliseconds",
+    "PostMilliseconds": "Milliseconds",
+}

@@ -1,0 +1,417 @@
+"""The stats file, the contract with the jobs: bytes in, samples or a reason out.
+
+Pure: no clock, no environment, no network. The submitter reads every file with it and
+`stats.schema.json` says the same for machines. What is refused is refused whole, because
+half a file in Datadog looks like a healthy job.
+"""
+
+import json
+import re
+import unicodedata
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from math import isfinite
+from typing import NamedTuple
+
+MAX_FILE_BYTES = 10 * 1024 * 1024  # ours, plain and decompressed alike: a file is parsed in memory
+MAX_OBJECTS = (
+    500_000  # ours, a file, lists counted too: an empty one takes 3 bytes but 64 in memory
+)
+MAX_DEPTH = 32  # ours: objects within objects; deeper, a name would hardly fit its 200 characters
+MAX_NAMES = 20_000  # ours, distinct metric names a file: each is a custom metric that Datadog bills
+MAX_TAGS = 100  # ours, an object: every series of the object repeats them on the wire
+MAX_AHEAD_SECONDS = 600  # Datadog drops points more than 10 minutes ahead, behind a 202
+LATEST_TIMESTAMP = 10**11  # the year 5138: what lies beyond was written in milliseconds
+
+# Datadog keeps such a name as it is; any other it would rewrite or cut (metrics/custom_metrics docs)
+METRIC_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,199}")
+MAX_TAG_CHARACTERS = 200  # Datadog cuts a longer tag (getting_started/tagging docs)
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_SLICE = 16 * 1024  # small, because zlib copies what is left of a slice after each member
+_SPACE = re.compile(r"[ \t\r\n]*")  # JSON's white space, not Unicode's
+_SHOWN_CHARACTERS = 80  # of a name or value in a reason
+
+_EXAMPLE = 'such as {"timestamp": <epoch seconds>, "processed.data": 321}'
+_KINDS = {bool: "a boolean", list: "a list", dict: "an object", type(None): "null"}
+
+Number = int | float
+
+
+class Sample(NamedTuple):
+    """The metrics of one second under one set of tags."""
+
+    timestamp: int  # epoch seconds
+    tags: tuple[str, ...]  # normalised, sorted, each once
+    values: dict[str, Number]  # metric name -> gauge
+
+
+class StatsFileError(ValueError):
+    """A file that is refused for good; its text says what is wrong, where, and what to do."""
+
+
+def read_stats_file(
+    content: bytes, *, now: float, max_age: int, tags: Iterable[str] = ()
+) -> list[Sample]:
+    """Read one stats file.
+
+    Args:
+        content: the object's bytes, plain or gzip; one object, an array of them, or JSON Lines.
+        now: epoch seconds, for the window that Datadog takes points of.
+        max_age: seconds a timestamp may be old; 0 means no limit.
+        tags: normalised tags that every sample carries (constant ones, the job's).
+
+    Returns:
+        One sample for each second and set of tags, at least one.
+
+    Raises:
+        StatsFileError: anything about the file is not as the contract says.
+    """
+    text = _decode(content)
+    shared_tags = frozenset(tags)
+    names: dict[str, str] = {}  # names found good, so that each is checked and stored once
+    tag_sets: dict[tuple[str, ...], tuple[str, ...]] = {}  # as written -> as sent, likewise
+    samples: dict[tuple[int, tuple[str, ...]], dict[str, Number]] = {}
+    place, numbered = _objects(text)
+    for number, members in numbered:
+        try:
+            if not isinstance(members, dict):
+                raise StatsFileError(f"{_kind(members)} stands where an object must, {_EXAMPLE}")
+            timestamp = _read_timestamp(members.pop("timestamp", None), now, max_age)
+            written = _read_tags(members.pop("tags", None))
+            if (sample_tags := tag_sets.get(written)) is None:
+                sample_tags = tag_sets[written] = _sample_tags(written, shared_tags)
+            values = _read_values(members, names)
+            known = samples.setdefault((timestamp, sample_tags), values)
+            if known is not values:
+                _add_values(known, values)
+        except StatsFileError as error:
+            raise StatsFileError(f"{place.format(number)}{error}") from None
+    if not samples:
+        raise StatsFileError(f"no object in the file. Write at least one, {_EXAMPLE}")
+    return [Sample(timestamp, tags, values) for (timestamp, tags), values in samples.items()]
+
+
+def check_timestamp(timestamp: int, now: float, max_age: int) -> None:
+    """Refuse a point outside the window that Datadog takes; it drops those behind a 202.
+
+    Args:
+        timestamp, now: epoch seconds. max_age: seconds; 0 means no limit.
+    """
+    if timestamp - now > MAX_AHEAD_SECONDS:
+        raise StatsFileError(
+            f"timestamp {timestamp} is {timestamp - now:.0f} s ahead, and Datadog drops points "
+            f"more than {MAX_AHEAD_SECONDS} s ahead. Correct the job's clock, upload again."
+        )
+    if max_age and now - timestamp > max_age:
+        raise StatsFileError(
+            f"timestamp {timestamp} is {now - timestamp:.0f} s old, and points older than "
+            f"{max_age} s are dropped by Datadog. Write files as they happen; for metrics with "
+            "Historical Metrics Ingestion set MAX_AGE_SECONDS."
+        )
+
+
+@lru_cache(maxsize=4096)
+def normalise_tag(tag: str) -> str:
+    """Return a tag as Datadog stores it; "" when nothing is left of it.
+
+    Lower case; letters, digits and _-:./ stay, others become _, runs of _ become one; starts
+    with a letter, does not end in _; 200 characters (getting_started/tagging docs).
+    """
+    # Ten times the length is room enough for what is stripped, and bounds the work.
+    kept = "".join(
+        character if character in "-:./" or _is_letter_or_digit(character) else "_"
+        for character in tag[: 10 * MAX_TAG_CHARACTERS].lower()
+    )
+    first = next((i for i, character in enumerate(kept) if character.isalpha()), len(kept))
+    return re.sub("_+", "_", kept[first:])[:MAX_TAG_CHARACTERS].rstrip("_")
+
+
+def job_tag(key: str, prefix: str) -> str:
+    """Return `job:<job>`, the first folder below the prefix; "" for a key in no folder there."""
+    if not key.startswith(prefix):
+        return ""
+    folder, slash, _ = key.removeprefix(prefix).lstrip("/").partition("/")
+    return normalise_tag(f"job:{folder}") if slash else ""
+
+
+def _is_letter_or_digit(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category[0] == "L" or category == "Nd"
+
+
+def _decode(content: bytes) -> str:
+    """Return the file's text: decompressed where it is gzip, without a byte order mark."""
+    if len(content) > MAX_FILE_BYTES:
+        raise too_large()
+    if content.startswith(_GZIP_MAGIC):
+        content = _decompress(content)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise StatsFileError(
+            f"byte {error.start} is not UTF-8. Write the file as UTF-8 JSON."
+        ) from None
+    if _SPACE.fullmatch(text):
+        raise StatsFileError(f"the file is empty. Write at least one object, {_EXAMPLE}")
+    return text
+
+
+def _decompress(content: bytes) -> bytes:
+    """Return what all gzip members hold together; never inflates more than the limit and a byte."""
+    plain = bytearray()
+    view = memoryview(content)
+    position = 0
+    while position < len(view):
+        if not content.startswith(_GZIP_MAGIC, position):
+            raise StatsFileError(
+                f"something follows the gzip data at byte {position}. Compress the file again."
+            )
+        member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        while not member.eof:
+            piece = view[position : position + _GZIP_SLICE]
+            if not piece:
+                raise StatsFileError(
+                    "the gzip data ends too early. Upload the whole file, after closing it."
+                )
+            try:
+                plain += member.decompress(piece, MAX_FILE_BYTES + 1 - len(plain))
+            except zlib.error as error:
+                raise StatsFileError(
+                    f"broken gzip data at byte {position} ({error}). Compress the file again."
+                ) from None
+            if len(plain) > MAX_FILE_BYTES:
+                raise too_large(" decompressed")
+            position += len(piece) - len(member.unused_data)
+    return bytes(plain)
+
+
+def too_large(state: str = "") -> StatsFileError:
+    """Return the refusal of a file over MAX_FILE_BYTES."""
+    return StatsFileError(
+        f"the file is over {MAX_FILE_BYTES:,} bytes{state}. Split it into smaller files."
+    )
+
+
+def _objects(text: str) -> tuple[str, Iterable[tuple[int, object]]]:
+    """Return the values that should be objects, numbered, and how to name the place of one."""
+    if text.count("[") + text.count("{") > MAX_OBJECTS:
+        raise StatsFileError(
+            f"more than {MAX_OBJECTS:,} objects and lists. Split the file into smaller ones."
+        )
+    start = _skip_space(text, 0)
+    value, end = _decode_value(text, start)
+    following = _skip_space(text, end)
+    if following < len(text):
+        if isinstance(value, list):
+            raise _not_json(text, following, "something follows the array")
+        return "line {}: ", _lines(text, start)
+    if isinstance(value, list):
+        return "object {} of the array: ", enumerate(value, 1)
+    return "", [(1, value)]
+
+
+def _lines(text: str, position: int) -> Iterator[tuple[int, object]]:
+    """Yield the values of JSON Lines with their line numbers."""
+    line = 1 + text.count("\n", 0, position)
+    while position < len(text):
+        value, end = _decode_value(text, position)
+        following = _skip_space(text, end)
+        if "\n" in text[position:end]:
+            raise _not_json(text, position, "of several objects each takes one line")
+        lines = text.count("\n", end, following)
+        if not lines and following < len(text):
+            raise _not_json(text, following, "more than one value in a line")
+        yield line, value
+        position = following
+        line += lines
+
+
+def _skip_space(text: str, position: int) -> int:
+    """Return where the next character that is no JSON white space stands."""
+    return _SPACE.match(text, position).end()  # type: ignore[union-attr]  # it matches "" too
+
+
+def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise StatsFileError(f"{_show(twice)} stands twice in an object. Write each name once.")
+    return members
+
+
+def _refuse_constant(name: str) -> object:
+    raise StatsFileError(f"{name} is no JSON number. Leave the metric out, or write null.")
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_unique_members, parse_constant=_refuse_constant)
+
+
+def _decode_value(text: str, position: int) -> tuple[object, int]:
+    """Decode the JSON value at a position; return it and where it ends."""
+    try:
+        return _decoder.raw_decode(text, position)
+    except StatsFileError as error:
+        raise StatsFileError(f"near line {_line(text, position)}: {error}") from None
+    except json.JSONDecodeError as error:
+        raise _not_json(text, error.pos, error.msg) from None
+    except RecursionError:
+        raise _too_deep() from None
+    except ValueError:  # Python reads no integer of more than 4,300 digits
+        raise StatsFileError("an integer is too large for a float. Correct the job.") from None
+
+
+def _line(text: str, position: int) -> int:
+    return text.count("\n", 0, position) + 1
+
+
+def _not_json(text: str, position: int, problem: str) -> StatsFileError:
+    column = position - text.rfind("\n", 0, position)
+    return StatsFileError(
+        f"not JSON at line {_line(text, position)}, column {column}: {problem}. "
+        "Write one object, an array of objects, or one object a line."
+    )
+
+
+def _too_deep() -> StatsFileError:
+    return StatsFileError(f"objects are nested deeper than {MAX_DEPTH}. Write flatter ones.")
+
+
+def _read_timestamp(timestamp: object, now: float, max_age: int) -> int:
+    """Return an object's timestamp in whole epoch seconds."""
+    if timestamp is None:
+        raise StatsFileError('no "timestamp". Add one in epoch seconds, as `date +%s` prints.')
+    if type(timestamp) is not int and type(timestamp) is not float:
+        raise StatsFileError(
+            f'"timestamp" is {_kind(timestamp)}. Write epoch seconds, as `date +%s` prints.'
+        )
+    if not -1 < timestamp < LATEST_TIMESTAMP:
+        raise StatsFileError(
+            f'"timestamp" {_show(timestamp)} is not in epoch seconds (milliseconds?). '
+            "Write it as `date +%s` prints it."
+        )
+    check_timestamp(int(timestamp), now, max_age)
+    return int(timestamp)
+
+
+def _read_tags(tags: object) -> tuple[str, ...]:
+    """Return an object's tags as written."""
+    if tags is None:
+        return ()
+    if not isinstance(tags, list):
+        raise StatsFileError(f'"tags" is {_kind(tags)}. Write a list of strings.')
+    if len(tags) > MAX_TAGS:
+        raise StatsFileError(f'"tags" holds {len(tags)}, over the limit of {MAX_TAGS}. Drop some.')
+    for tag in tags:
+        if not isinstance(tag, str):
+            raise StatsFileError(f'"tags" holds {_kind(tag)}. Write a list of strings.')
+    return tuple(tags)
+
+
+def _sample_tags(written: Sequence[str], shared: frozenset[str]) -> tuple[str, ...]:
+    """Return tags as they are sent: normalised, with the shared ones, sorted, each once."""
+    tags = set(shared)
+    for tag in written:
+        _check_surrogates(tag)
+        normalised = normalise_tag(tag)
+        if not normalised:
+            raise StatsFileError(
+                f"nothing is left of tag {_show(tag)} as Datadog normalises it. "
+                "Start tags with a letter."
+            )
+        tags.add(normalised)
+    return tuple(sorted(tags))
+
+
+def _read_values(members: dict[str, object], names: dict[str, str]) -> dict[str, Number]:
+    """Return an object's metrics, flattened and checked; `names` collects the names found good."""
+    if members.keys() <= names.keys() and set(map(type, members.values())) <= {int, float}:
+        # The way of nearly every object but a file's first, at the speed of C.
+        values: dict[str, Number] = dict(zip(map(names.__getitem__, members), members.values()))  # type: ignore[arg-type]  # the types have just been looked at
+        try:
+            if values and all(map(isfinite, values.values())):
+                return values
+        except OverflowError:
+            pass  # the way below finds the integer and names it
+    values = {}
+    for name, value in _flatten(members, "", 1):
+        if name in values:
+            raise StatsFileError(f"{_show(name)} stands twice, once nested. Write each name once.")
+        values[_check_name(name, names)] = _check_number(name, value)
+    if not values:
+        raise StatsFileError(f"no metric beside the timestamp. Write at least one, {_EXAMPLE}")
+    return values
+
+
+def _flatten(members: dict[str, object], prefix: str, depth: int) -> Iterator[tuple[str, object]]:
+    """Yield (name, value) with nested names joined by dots; null is skipped."""
+    if depth > MAX_DEPTH:
+        raise _too_deep()
+    for name, value in members.items():
+        _check_surrogates(name)
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name}.", depth + 1)
+        elif value is not None:
+            yield prefix + name, value
+
+
+def _check_name(name: str, names: dict[str, str]) -> str:
+    """Return the one string that stands for a name in this file."""
+    if name not in names:
+        if not METRIC_NAME.fullmatch(name):
+            raise StatsFileError(
+                f"metric name {_show(name)} would be rewritten by Datadog. Start with a letter; "
+                "use A-Z, a-z, 0-9, _ and . only; at most 200 characters."
+            )
+        if len(names) == MAX_NAMES:
+            raise StatsFileError(
+                f"more than {MAX_NAMES:,} different metric names; each is a custom metric that "
+                "Datadog bills. Use fewer names and tell the cases apart by tags, or split the file."
+            )
+        names[name] = name
+    return names[name]
+
+
+def _check_number(name: str, value: object) -> Number:
+    """Return a metric's value, a number that a float can hold."""
+    if type(value) is not int and type(value) is not float:
+        raise StatsFileError(f"{_show(name)} is {_kind(value)}. A metric needs a JSON number.")
+    try:
+        finite = isfinite(value)
+    except OverflowError:
+        finite = False
+    if not finite:
+        raise StatsFileError(f"{_show(name)} is too large for a float. Correct the job.")
+    return value
+
+
+def _add_values(known: dict[str, Number], values: dict[str, Number]) -> None:
+    """Add an object's metrics to those of the same second and tags."""
+    twice = known.keys() & values.keys()
+    if twice:
+        raise StatsFileError(
+            f"{_show(min(twice))} has two values for the same second and tags, and Datadog keeps "
+            "the last alone. Add them up, or tell them apart by a tag."
+        )
+    known.update(values)
+
+
+def _check_surrogates(text: str) -> None:
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise StatsFileError(
+            f"{_show(text)} holds half a character (a lone surrogate). Correct the job's encoding."
+        )
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, str):
+        return f"the string {_show(value)}"
+    return _KINDS.get(type(value), "a number")
+
+
+def _show(value: object) -> str:
+    """Quote a name or value for a reason: one line of ASCII, cut."""
+    shown = json.dumps(value[:_SHOWN_CHARACTERS] if isinstance(value, str) else value)
+    return shown if len(shown) <= _SHOWN_CHARACTERS + 2 else shown[:_SHOWN_CHARACTERS] + "..."
