@@ -1,0 +1,1 @@
+"""The local run: everything on loopback, nothing of it in a zip."""

@@ -1,0 +1,299 @@
+"""A strict local Datadog, which stores, refuses and drops what the real one does. Its sources:
+
+api     https://docs.datadoghq.com/api/latest/metrics/submit-metrics/, v1
+naming  https://docs.datadoghq.com/developers/guide/what-best-practices-are-recommended-for-naming-metrics-and-tags/
+agent   github.com/DataDog/datadog-agent, pkg/util/metricname: ports of the intake's rules
+saluki  github.com/DataDog/saluki, test/antithesis/intake/src: Datadog's stand-in for the intake
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+
+METHODS = {"/api/v1/series": "POST", "/api/v1/validate": "GET"}  # api, and authentication beside it
+MAX_WIRE_BYTES = 3_200_000  # api: "maximum payload size is 3.2 megabytes (3200000 bytes)"
+MAX_PLAIN_BYTES = 62_914_560  # api: decompressed "less than 62 megabytes (62914560 bytes)"
+MAX_AGE = 3600  # seconds; api: "cannot be ... more than one hour in the past"
+MAX_AHEAD = 600  # seconds; api: "cannot be more than ten minutes in the future"
+MAX_CHARACTERS = 200  # naming; by agent 350 for metrics, longer ones dropped, and bytes for tags
+MAX_TAGS = 100  # saluki, capture.rs: a series with more is dropped, the rest of its payload kept
+CONTENT_TYPES = ("application/json", "text/json")  # sent by datadog and by datadog-api-client
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server shall do with one request in place of taking it honestly."""
+
+    status: int = 202
+    body: bytes = b'{"status": "ok"}'
+    headers: Mapping[str, str] = field(default_factory=dict)  # added to, or in place of, its own
+    accept: bool = False  # store the points before answering, whatever is answered
+    reset: bool = False  # close the connection in place of answering
+    delay: float = 0.0  # seconds before the status line
+    body_delay: float = 0.0  # seconds between headers and body
+
+
+@dataclass
+class Request:
+    """One request as the server saw it."""
+
+    method: str
+    path: str
+    headers: dict[str, str]  # names in lower case
+    wire_bytes: int  # of the body
+    at: float  # Unix seconds, by the server's clock
+    series: list[dict[str, Any]] | None = None  # as sent; None where Datadog would refuse it
+    status: int | None = None  # answered; None before that, and after a reset
+
+
+class Dropped(NamedTuple):
+    """A point that was answered 202 and is gone."""
+
+    metric: str
+    tags: tuple[str, ...]
+    timestamp: float
+    value: float
+    reason: str
+
+
+class Refusal(Exception):
+    """A request that Datadog doesn't take, with its answer (shape: dd-trace-py, tests/llmobs)."""
+
+    def __init__(self, status: int, error: str) -> None:
+        body = {"status": "error", "code": status, "errors": [error]}
+        self.answer = Answer(status, json.dumps(body).encode())
+
+
+def stored_metric(name: str) -> str:
+    """Return the name that Datadog keeps; empty if it keeps none (agent, normalize.go)."""
+    name = re.sub(r"^[^A-Za-z]+", "", name)
+    name = re.sub(r"[^A-Za-z0-9.]+", "_", name)
+    return re.sub(r"_?\._?", ".", name)[:MAX_CHARACTERS].rstrip("_")
+
+
+def stored_tag(tag: str) -> str:
+    """Return the tag that Datadog keeps; empty if it keeps none (naming; agent, tagname.go)."""
+    kept = ""
+    for character in tag:
+        # One for one, as in Go: str.lower() makes two of "İ" and looks at the neighbours of "Σ".
+        character = character.lower()[0]
+        if character.isalpha() or (kept and (character.isdecimal() or character in "-:./")):
+            kept += character
+        elif kept and not kept.endswith("_"):
+            kept += "_"
+    return kept[:MAX_CHARACTERS].rstrip("_")
+
+
+def inflate(body: bytes) -> bytes:
+    """Undo zlib's compression, producing no more than a payload may hold."""
+    inflater = zlib.decompressobj()
+    plain = inflater.decompress(body, MAX_PLAIN_BYTES)
+    if len(plain) == MAX_PLAIN_BYTES:
+        raise Refusal(413, "Payload too large")
+    if not inflater.eof or inflater.unused_data:
+        raise zlib.error("not one whole stream")
+    return plain
+
+
+def read_series(body: bytes, encoding: str | None) -> list[dict[str, Any]]:
+    """Return the series of a payload whose shape is right (api: MetricsPayload)."""
+    if encoding not in (None, "deflate"):  # what datadog sends; one report says gzip is refused
+        raise Refusal(400, f"Content-Encoding {encoding} is not supported")
+    try:
+        plain = inflate(body) if encoding else body
+        payload = json.loads(plain.decode(), parse_constant=int)  # int("NaN") is a ValueError
+    except (zlib.error, ValueError, RecursionError) as error:
+        raise Refusal(400, f"Payload is not {encoding or 'plain'} JSON: {error}") from None
+    series_list = payload.get("series") if isinstance(payload, dict) else None
+    if not isinstance(series_list, list):
+        raise Refusal(400, 'Payload must be {"series": [...]}')
+    for index, series in enumerate(series_list):
+        if fault := find_fault(series):
+            raise Refusal(400, f"series[{index}]: {fault}")
+    return series_list
+
+
+def find_fault(series: object) -> str | None:
+    """Say what is wrong with the shape of one series, if anything is (api: Series, Point)."""
+    if not isinstance(series, dict):
+        return "must be an object"
+    metric, points = series.get("metric"), series.get("points")
+    tags, host = series.get("tags", []), series.get("host", "")
+    if not isinstance(metric, str) or not metric:
+        return "metric must be a string, not empty"
+    if not isinstance(points, list) or not points or not all(map(is_point, points)):
+        return "points must be [timestamp, value] pairs of finite numbers, one at least"
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in (*tags, host)):
+        return "tags must be a list of strings, and host a string"
+    if series.get("type", "") not in ("", "count", "gauge", "rate"):  # api: "Valid types are"
+        return "type must be gauge, count or rate"
+    return None
+
+
+def is_point(point: object) -> bool:
+    """Tell whether this is [timestamp, value], two JSON numbers that fit 64 bits (api)."""
+    return isinstance(point, list) and [
+        type(number) in (int, float) and abs(number) <= sys.float_info.max for number in point
+    ] == [True, True]
+
+
+@dataclass(eq=False)
+class DatadogServer:
+    """Datadog on a port of 127.0.0.1, in a thread: `with DatadogServer("key") as datadog:`."""
+
+    api_key: str
+    _: KW_ONLY
+    clock: Callable[[], float] = time.time  # Unix seconds; decides what is too old
+    latency: float = 0.0  # seconds before each answer
+    port: int = 0  # 0: any that is free; `url` has the one
+    respond: Callable[[Request], Answer | None] | None = None  # None from either: honestly
+    requests: list[Request] = field(default_factory=list)
+    points: dict[tuple[str, tuple[str, ...]], dict[int, float]] = field(default_factory=dict)
+    dropped: list[Dropped] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.stopping = threading.Event()
+        self._http = _HTTPServer(("127.0.0.1", self.port), _Handler)
+        self._http.datadog = self
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+
+    def __enter__(self) -> DatadogServer:
+        threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def stop(self, *_: object) -> None:
+        """Free the port; what is being delayed goes on at once, open connections get no more."""
+        self.stopping.set()
+        self._http.shutdown()
+        self._http.server_close()
+
+    __exit__ = stop
+
+    def take(self, request: Request, body: bytes) -> Answer:
+        """Note a request, store its points if they are to be accepted, and return its answer."""
+        try:
+            answer = self._check(request, body)
+        except Refusal as refusal:
+            answer = refusal.answer
+        self.requests.append(request)
+        asked = self.respond(request) if self.respond else None
+        if asked is None or asked.accept:
+            for series in request.series or []:
+                self._store(series, request.at)
+        return asked or answer
+
+    def _check(self, request: Request, body: bytes) -> Answer:
+        """Return the honest answer; the checks come in saluki's order (http/datadog/metrics.rs)."""
+        if request.path not in METHODS:
+            raise Refusal(404, "Not found")
+        if request.method != METHODS[request.path]:
+            raise Refusal(405, "Method not allowed")
+        if request.headers.get("dd-api-key") != self.api_key:  # api: 403, "Authentication error"
+            raise Refusal(403, "Forbidden")
+        if request.path == "/api/v1/validate":
+            return Answer(200, b'{"valid": true}')
+        content_type = request.headers.get("content-type", "").partition(";")[0].strip()
+        if content_type not in CONTENT_TYPES:  # saluki, http/datadog/metrics.rs: 400
+            raise Refusal(400, f"Content-Type must be one of {', '.join(CONTENT_TYPES)}")
+        if len(body) > MAX_WIRE_BYTES:
+            raise Refusal(413, "Payload too large")
+        request.series = read_series(body, request.headers.get("content-encoding"))
+        return Answer()
+
+    def _store(self, series: Mapping[str, Any], now: float) -> None:
+        """Keep the points that Datadog keeps; the last write to a metric, tags and second wins."""
+        metric, sent = stored_metric(series["metric"]), series.get("tags", [])
+        kept = {stored_tag(tag) for tag in sent} - {""}
+        if series.get("host"):  # saluki, capture.rs: part of the identity, as a tag
+            kept.add(f"host:{series['host']}")
+        tags = tuple(sorted(kept))
+        for timestamp, value in series["points"]:
+            if not metric:  # agent, normalize.go: without a letter it is "dropped by the intake"
+                reason = "metric name without a letter"
+            elif len(sent) > MAX_TAGS:
+                reason = f"more than {MAX_TAGS} tags"
+            elif not now - MAX_AGE <= timestamp <= now + MAX_AHEAD:
+                reason = "timestamp outside the window"
+            else:
+                self.points.setdefault((metric, tags), {})[int(timestamp)] = float(value)
+                continue
+            self.dropped.append(Dropped(series["metric"], tags, timestamp, value, reason))
+
+
+class _HTTPServer(ThreadingHTTPServer):
+    datadog: DatadogServer
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Report errors, but not that a connection has ended."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _HTTPServer
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # an answer in one packet: 0.8 ms, not 88
+    disable_nagle_algorithm = True
+
+    def exchange(self) -> None:
+        """Read a request, have the server take it, and send its answer (or end the connection)."""
+        datadog = self.server.datadog
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if datadog.stopping.is_set():
+            raise ConnectionAbortedError
+        path = self.path.partition("?")[0]
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        request = Request(self.command, path, headers, len(body), datadog.clock())
+        answer = datadog.take(request, body)
+        datadog.stopping.wait(datadog.latency + answer.delay)
+        if answer.reset:
+            raise ConnectionResetError
+        request.status = answer.status
+        self.send_response(answer.status)
+        own = {"Content-Type": "application/json", "Content-Length": str(len(answer.body))}
+        for name, value in {**own, **answer.headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if answer.body_delay:
+            self.wfile.flush()
+            datadog.stopping.wait(answer.body_delay)
+        if self.command != "HEAD" and answer.status not in (204, 304):
+            self.wfile.write(answer.body)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = exchange
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet: DatadogServer.requests holds all there is to say."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until Ctrl-C, and print a line for each accepted request."""
+    parser = argparse.ArgumentParser("python -m local.datadog_server", description=main.__doc__)
+    parser.add_argument("--port", type=int, default=8126, help="default: 8126; 0: any free one")
+    parser.add_argument("--api-key", required=True, help="the one key that is accepted")
+    options = parser.parse_args(arguments)
+
+    def report(request: Request) -> None:
+        if request.series is not None:
+            print(f"{len(request.series)} series, {request.wire_bytes} bytes", flush=True)
+
+    with DatadogServer(options.api_key, port=options.port, respond=report) as datadog:
+        print(f"DATADOG_HOST={datadog.url}", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Real parts for the tests: a strict local Datadog, moto's S3 and SQS; and no network beyond."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from local.datadog_server import DatadogServer
+
+SETTINGS = {
+    "REJECTED_QUEUE_URL",
+    "CONSTANT_TAGS",
+    "MAX_AGE_SECONDS",
+    "LOG_LEVEL",
+}
+SETTING_PREFIXES = ("AWS_", "DATADOG_", "DD_", "STATS_")
+TEST_ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests has settings, credentials and proxies of their own: none gets in."""
+    for name in tuple(os.environ):
+        if name.startswith(SETTING_PREFIXES) or name in SETTINGS or name.upper().endswith("_PROXY"):
+            monkeypatch.delenv(name)
+    for name, value in TEST_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+
+
+def is_loopback(host: object) -> bool:
+    """Tell whether a host name or address stays on this machine."""
+    if host in (None, "", "localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(str(host)).is_loopback
+    except ValueError:
+        return False
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network() -> Iterator[None]:
+    """Connecting to, or looking up, anything but loopback fails the test that does it.
+
+    pytest.fail() raises no Exception, so no code under test takes it for a network error.
+    """
+    connect, connect_ex, getaddrinfo = (
+        socket.socket.connect,
+        socket.socket.connect_ex,
+        socket.getaddrinfo,
+    )
+
+    def check(host: object) -> None:
+        if not is_loopback(host):
+            pytest.fail(f"the tests have no network but loopback, and this one wants {host}")
+
+    def check_address(connection: socket.socket, address: Any) -> None:
+        if connection.family in (socket.AF_INET, socket.AF_INET6):
+            check(address[0])
+
+    def guarded_connect(connection: socket.socket, address: Any) -> None:
+        check_address(connection, address)
+        connect(connection, address)
+
+    def guarded_connect_ex(connection: socket.socket, address: Any) -> int:
+        check_address(connection, address)
+        return connect_ex(connection, address)
+
+    def guarded_getaddrinfo(host: Any, *arguments: Any, **options: Any) -> Any:
+        check(host.decode() if isinstance(host, bytes) else host)
+        return getaddrinfo(host, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded_connect)
+        patch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
+        patch.setattr(socket, "getaddrinfo", guarded_getaddrinfo)
+        yield
+
+
+@pytest.fixture
+def datadog() -> Iterator[DatadogServer]:
+    """A strict local Datadog that accepts the key "test-key"."""
+    with DatadogServer("test-key") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    """The URL of moto's server: every AWS service at one address, for the whole session."""
+    from moto.server import ThreadedMotoServer  # a second to import, for the tests that need it
+
+    server = ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
