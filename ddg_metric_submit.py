@@ -17,44 +17,42 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
-from types import SimpleNamespace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 from urllib.parse import unquote_plus
 
 import boto3
-import requests
-import urllib3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
-from datadog import initialize
-from datadog.api.api_client import APIClient
-from datadog.api.metrics import Metric
 
+import ddg_series_api
 import ddg_stats_file
+from ddg_series_api import Answer
 from ddg_stats_file import Sample, StatsFileError
 
 FETCH_THREADS = 32  # ours: boto3 takes 1 ms of CPU for a GET that S3 answers in 20 ms
 FETCH_AHEAD = 2 * FETCH_THREADS  # ours: objects fetched before they are parsed, to bound the memory
 SMALL_BYTES = 256 * 1024  # ours: larger bodies are read one at a time, likewise
-MAX_PAYLOAD_BYTES = 5_242_880  # Datadog series API v2, decompressed; v1 takes more, not reliably
-MAX_WIRE_BYTES = 512_000  # Datadog series API v2, compressed
 MAX_EXTRA_REQUESTS = 64  # ours: a batch's requests beyond one a payload, whatever Datadog answers
 RETRY_PAUSES = (0.2, 0.8)  # ours, seconds: an outage costs a batch three requests
 RETRY_AT_ONCE = {0, 408, *range(500, 600)}  # 0 is no answer; a 429 asks for more than our pauses
 POST_SECONDS = 10.0  # ours: Datadog answers in a tenth of a second
 MIN_POST_SECONDS = 1.0  # ours: with less no POST is started
 RESERVE_SECONDS = 1.0  # ours: kept for the rejected queue and the answer
-MAX_ANSWER_BYTES = 64 * 1024  # ours: more of Datadog's answer isn't read
+READ_RESERVE_SECONDS = MIN_POST_SECONDS + 0.5  # ours: kept for posting what has been read
 MAX_MESSAGE_BYTES = 262_144  # SQS, body and attributes together (the lower of its two limits)
 MAX_REASON_BYTES = 1024  # ours
 SHOWN_CHARACTERS = 400  # ours: of an answer of Datadog's in a reason
+NO_TIME = "no time was left for it in this invocation"
 SHOWN_KEYS = 20  # ours: an hour's outage mustn't cost more in logs than in everything else
 
-# SQS takes these in a message (SendMessage reference); control characters and line ends apart.
-UNPRINTABLE = re.compile("[^ -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# SQS takes no other characters than these in a message (SendMessage reference)
+NOT_FOR_SQS = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# What would end a line, or steer a terminal
+CONTROL_CHARACTERS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
 
+for library in ("botocore", "urllib3"):
+    logging.getLogger(library).setLevel(logging.ERROR)  # else each request is told at INFO
 logger = logging.getLogger(__name__)
-session = requests.Session()  # its connections survive from batch to batch
 T = TypeVar("T")
 
 
@@ -114,16 +112,7 @@ class Batch(NamedTuple):
         return float(self.context.get_remaining_time_in_millis()) / 1000 - RESERVE_SECONDS
 
 
-class Answer(NamedTuple):
-    """What came of a request, in the shape that the package takes from an HTTP client."""
-
-    status_code: int  # 0: none came
-    text: str  # the body's beginning, or why none came
-    content: bytes = b""  # never the body: the package would make errors, or success, of it
-    headers: Mapping[str, str] = {}
-
-
-# Samples with the file that each is of; those of a file stand side by side
+# Samples with the file that each is of
 Payload = list[tuple[Delivery, Sample]]
 
 
@@ -142,10 +131,10 @@ def lambda_handler(event: Mapping[str, Any], context: Any) -> dict[str, list[dic
     messages = read_messages(event)
     deliveries = [delivery for message in messages for delivery in message.deliveries]
     samples = read_files(deliveries, batch)
-    stopped = post_payloads(pack(samples, batch.totals), batch)
+    stopped = post_payloads(ddg_series_api.pack(samples), batch)
     for delivery in deliveries:
-        if delivery.outcome == "Retried" and not delivery.retried:
-            delivery.retried = stopped
+        if delivery.outcome == "Retried":
+            delivery.retried = delivery.retried or stopped or NO_TIME
     keep_refused(messages, batch)
     log_outcomes(messages)
     print_summary(deliveries, batch)
@@ -211,7 +200,7 @@ def secret_has_changed(arn: str) -> bool:
 
 
 @cache
-def aws_client(service: str) -> Any:
+def aws_client(service: Literal["s3", "sqs", "secretsmanager"]) -> Any:
     """Make a client where it is first needed, and keep it and its connections."""
     config = Config(
         connect_timeout=2,
@@ -224,6 +213,7 @@ def aws_client(service: str) -> Any:
 
 @cache
 def threads() -> ThreadPoolExecutor:
+    """Make the threads once, for all that waits: GETs, POSTs and refusals."""
     return ThreadPoolExecutor(FETCH_THREADS)
 
 
@@ -260,64 +250,74 @@ def find_references(body: str) -> list[Delivery]:
         notification = json.loads(body)
         if notification.get("Event") == "s3:TestEvent":  # S3 sends one when it is set up
             return []
-        return [find_reference(record) for record in notification["Records"]] or [unreadable()]
+        named = [find_reference(record) for record in notification["Records"]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return [unreadable()]
+        named = []
+    deliveries = [delivery for delivery in named if delivery]
+    if not named or None in named:
+        reason = "the message names no object. Let S3 alone, not SNS, send to this queue."
+        deliveries.append(Delivery("", "", refused=reason))
+    return deliveries
 
 
-def find_reference(record: Any) -> Delivery:
+def find_reference(record: Any) -> Delivery | None:
+    """Return a delivery for the object that one record names, its key decoded."""
     try:
         bucket, key = record["s3"]["bucket"]["name"], record["s3"]["object"]["key"]
         return Delivery(bucket + "", unquote_plus(key))
     except (KeyError, TypeError, AttributeError):
-        return unreadable()
-
-
-def unreadable() -> Delivery:
-    reason = "the message names no object. Let S3 alone send to this queue, straight from a bucket."
-    return Delivery("", "", refused=reason)
+        return None
 
 
 # --- References -> objects -> samples ---
 
 
 def read_files(deliveries: Sequence[Delivery], batch: Batch) -> Iterator[tuple[Delivery, Sample]]:
-    """Yield the samples of all files in their order; a delivery without any says why."""
-    for delivery, fetched in fetch_ahead([d for d in deliveries if not d.refused]):
+    """Yield the samples of all files in their order; a delivery that has none says why."""
+
+    def wait(future: "Future[T]") -> T:
+        started = time.monotonic()
         try:
-            started = time.monotonic()
-            content = wait_for(fetched, batch.seconds_left() - MIN_POST_SECONDS)
-            if not isinstance(content, bytes):  # a large body, to be read now
-                read = threads().submit(content.read)
-                content = wait_for(read, batch.seconds_left() - MIN_POST_SECONDS)
+            return wait_for(future, batch.seconds_left() - READ_RESERVE_SECONDS)
+        finally:
             batch.totals["FetchMilliseconds"] += round(1000 * (time.monotonic() - started))
+
+    for delivery, fetched in fetch_ahead([d for d in deliveries if not d.refused], batch):
+        try:
+            content = wait(fetched)
+            if not isinstance(content, bytes):  # a large body, still to be read
+                content = wait(threads().submit(content.read))
             samples = read_file(delivery.key, content, batch.settings)
             delivery.points = sum(len(sample.values) for sample in samples)
         except (StatsFileError, ParamValidationError) as error:
             delivery.refused = str(error)
         except TimeoutError:
-            delivery.retried = "S3 did not send it in the time that was left"
+            delivery.retried = "S3 did not send the object in the time that was left"
         except ClientError as error:
             code = error.response["Error"]["Code"]
-            if code == "NoSuchKey":
+            if code in ("NoSuchKey", "404"):
                 delivery.refused = "the object is gone. Keep files until they are submitted."
             else:
-                delivery.retried = f"S3 answered {code}. See the role's policy and S3's state."
+                delivery.retried = f"S3 answered {code}. Look at the role's policy and S3's state."
         except BotoCoreError as error:
             delivery.retried = f"S3 can't be read ({type(error).__name__})"
         except Exception as error:  # one file's trouble isn't its neighbours'
-            logger.exception("unexpected, a bug of this function's")
+            logger.exception("unexpected: a bug of this function's")
             delivery.retried = f"unexpected {type(error).__name__}, see the traceback"
         else:
             yield from ((delivery, sample) for sample in samples)
 
 
-def fetch_ahead(deliveries: Sequence[Delivery]) -> Iterator[tuple[Delivery, "Future[Any]"]]:
+def fetch_ahead(
+    deliveries: Sequence[Delivery], batch: Batch
+) -> Iterator[tuple[Delivery, "Future[Any]"]]:
     """Fetch objects side by side, a bounded number of them ahead of what has been asked for."""
     running: deque[tuple[Delivery, Future[Any]]] = deque()
     s3 = aws_client("s3") if deliveries else None
     try:
         for delivery in deliveries:
+            if batch.seconds_left() < READ_RESERVE_SECONDS:
+                break
             running.append((delivery, threads().submit(get_object, s3, delivery)))
             if len(running) == FETCH_AHEAD:
                 yield running.popleft()
@@ -348,58 +348,6 @@ def read_file(key: str, content: bytes, settings: Settings) -> list[Sample]:
     )
 
 
-# --- Samples -> payloads ---
-
-
-def pack(samples: Iterable[tuple[Delivery, Sample]], totals: Counter[str]) -> Iterator[Payload]:
-    """Cut samples into payloads of MAX_PAYLOAD_BYTES at most; count collisions.
-
-    A collision is a point of another file with the same metric, tags and second. They are
-    counted within a payload, which is the whole batch but for large ones.
-    """
-    payload: Payload = []
-    size = 0
-    series: dict[tuple[str, tuple[str, ...]], dict[int, Delivery]] = {}
-    for delivery, sample in samples:
-        part = sample._replace(values={})
-        payload.append((delivery, part))
-        tags_size = len(json.dumps(sample.tags))
-        for metric, value in sample.values.items():
-            point_size = len(f"[{sample.timestamp}, {float(value)}], ")
-            series_size = len(metric) + tags_size + EMPTY_SERIES_BYTES
-            known = series.get((metric, sample.tags))
-            size += point_size + (series_size if known is None else 0)
-            if size > MAX_PAYLOAD_BYTES:
-                yield [entry for entry in payload if entry[1].values]
-                part = sample._replace(values={})
-                payload = [(delivery, part)]
-                size = point_size + series_size
-                series, known = {}, None
-            if known is None:
-                known = series[metric, sample.tags] = {}
-            other = known.setdefault(sample.timestamp, delivery)
-            totals["Collisions"] += (other.bucket, other.key) != (delivery.bucket, delivery.key)
-            part.values[metric] = value
-    if payload:
-        yield payload
-
-
-def build_series(payload: Payload) -> list[dict[str, Any]]:
-    """Return a payload as the series API takes it, the points of a series side by side."""
-    points: dict[tuple[str, tuple[str, ...]], list[tuple[int, float]]] = {}
-    for _, sample in payload:
-        for metric, value in sample.values.items():
-            points.setdefault((metric, sample.tags), []).append((sample.timestamp, value))
-    return [one_series(metric, tags, series) for (metric, tags), series in points.items()]
-
-
-def one_series(metric: str, tags: Sequence[str], points: Any) -> dict[str, Any]:
-    return {"metric": metric, "type": "gauge", "points": points, "tags": tags}
-
-
-EMPTY_SERIES_BYTES = len(json.dumps(one_series("", [], []))) + len(", ")
-
-
 # --- Payloads -> outcomes ---
 
 
@@ -407,6 +355,7 @@ def post_payloads(payloads: Iterable[Payload], batch: Batch) -> str:
     """Post payloads, in parts where Datadog refuses the whole; return why it ended early, or ""."""
     allowed = MAX_EXTRA_REQUESTS
     for payload in payloads:
+        batch.totals["Collisions"] += count_collisions(payload)
         allowed += 1
         parts = [payload]
         while parts:
@@ -420,7 +369,9 @@ def post_payloads(payloads: Iterable[Payload], batch: Batch) -> str:
                 for delivery, sample in part:
                     delivery.accepted += len(sample.values)
             elif answer.status_code in (400, 413):
-                halves = halve_files(part) if answer.status_code == 400 else halve_points(part)
+                by_file = answer.status_code == 400  # one bad file spoils its neighbours' answer
+                halve = ddg_series_api.halve_owners if by_file else ddg_series_api.halve_points
+                halves = halve(part)
                 if not halves:
                     part[0][0].refused = why(answer)
                 parts += reversed(halves)
@@ -440,33 +391,24 @@ def without_refused(payload: Payload, max_age: int) -> Payload:
     return [entry for entry in payload if not entry[0].refused]
 
 
-def halve_files(payload: Payload) -> list[Payload]:
-    """Return the two halves of a payload's files; nothing for a single file."""
-    files = list(dict.fromkeys(delivery for delivery, _ in payload))
-    first = set(files[: len(files) // 2])
-    if not first:
-        return []
-    return [
-        [entry for entry in payload if entry[0] in first],
-        [entry for entry in payload if entry[0] not in first],
-    ]
+def count_collisions(payload: Payload) -> int:
+    """Count points of which another file has one with the same metric, tags and second.
 
-
-def halve_points(payload: Payload) -> list[Payload]:
-    """Return the two halves of a payload's samples, or of a sample's points; nothing for one."""
-    if len(payload) > 1:
-        middle = len(payload) // 2
-        return [payload[:middle], payload[middle:]]
-    delivery, sample = payload[0]
-    points = list(sample.values.items())
-    middle = len(points) // 2
-    halves = [points[:middle], points[middle:]] if middle else []
-    return [[(delivery, sample._replace(values=dict(half)))] for half in halves]
+    Within a payload, to bound the memory; but for large batches it holds all of a batch.
+    """
+    owners: dict[tuple[str, tuple[str, ...]], dict[int, str]] = {}
+    collisions = 0
+    for delivery, sample in payload:
+        owner = address(delivery)
+        for metric in sample.values:
+            seconds = owners.setdefault((metric, sample.tags), {})
+            collisions += seconds.setdefault(sample.timestamp, owner) != owner
+    return collisions
 
 
 def post_patiently(payload: Payload, batch: Batch, allowed: int) -> Answer:
     """POST a payload, again while that may help and time and the allowed requests last."""
-    answer = Answer(0, "the time left is too short for a POST")
+    answer = Answer(0, NO_TIME)
     for pause in (0.0, *RETRY_PAUSES):
         seconds = min(POST_SECONDS, batch.seconds_left() - pause)
         if seconds < MIN_POST_SECONDS or batch.totals["Requests"] >= allowed:
@@ -483,63 +425,20 @@ def post_patiently(payload: Payload, batch: Batch, allowed: int) -> Answer:
 
 
 def post(payload: Payload, batch: Batch, seconds: float) -> Answer:
-    """POST a payload through the datadog package, and return Datadog's answer within the seconds.
-
-    The package's own HTTP client takes errors for success, follows redirects with the key, and
-    is silent for 300 s after three timeouts. This one stands in the place it keeps for another.
-    """
+    """POST a payload, and count it."""
     settings = batch.settings
-    api_key = settings.api_key or secret_api_key(settings.api_key_secret_arn)
-    status = 0
-
-    def request(
-        headers: Mapping[str, str], data: bytes, max_retries: int, **options: Any
-    ) -> Answer:
-        nonlocal status
-        if len(data) > MAX_WIRE_BYTES:
-            return Answer(413, f"over {MAX_WIRE_BYTES} bytes, not sent")
-        batch.totals["Requests"] += 1
-        batch.totals["WireBytes"] += len(data)
-        headers = {**headers, "Accept-Encoding": "identity"}
-        try:
-            response = session.request(
-                headers=headers, data=data, allow_redirects=False, stream=True, **options
-            )
-        except requests.RequestException as error:
-            return Answer(0, type(error).__name__)
-        status = response.status_code  # it counts, whatever becomes of the body
-        with response:
-            try:
-                text = response.raw.read(MAX_ANSWER_BYTES).decode(errors="replace")
-            except (urllib3.exceptions.HTTPError, OSError) as error:
-                text = f"(its body: {type(error).__name__})"
-        for secret in filter(None, (api_key, settings.app_key)):
-            text = text.replace(secret, "<key>")  # a proxy may show the request
-        return Answer(status, text)
-
-    APIClient._http_client = SimpleNamespace(request=request)  # type: ignore[assignment]  # a class there, of which only this is used
-    initialize(
-        api_key=api_key,
-        app_key=settings.app_key,
-        api_host=settings.api_host,
-        host_name="unused",  # else it runs `hostname`
-        mute=False,
-        return_raw_response=True,
-        timeout=seconds,
-    )
-    logging.getLogger("datadog.api").setLevel(logging.WARNING)  # it tells each request at INFO
-    sending = threads().submit(
-        Metric.send,
-        metrics=build_series(payload),
-        attach_host_name=False,
-        compress_payload=True,
-    )
     started = time.monotonic()
-    try:
-        answer: Answer = wait_for(sending, seconds)[1]
-    except TimeoutError:
-        answer = Answer(status, "timed out")
+    answer = ddg_series_api.post(
+        ddg_series_api.build_series(sample for _, sample in payload),
+        api_key=settings.api_key or secret_api_key(settings.api_key_secret_arn),
+        app_key=settings.app_key,
+        host=settings.api_host,
+        seconds=seconds,
+    )
     batch.totals["PostMilliseconds"] += round(1000 * (time.monotonic() - started))
+    batch.totals["Requests"] += answer.wire_bytes > 0
+    batch.totals["WireBytes"] += answer.wire_bytes
+    logger.debug("POST of %d samples: %s", len(payload), answer)
     return answer
 
 
@@ -575,32 +474,32 @@ def keep_refused(messages: Iterable[Message], batch: Batch) -> None:
 def rejected_message(message: Message) -> dict[str, Any]:
     """Return a message for the rejected queue: the body as it came, the reason beside it."""
     refused = [delivery for delivery in message.deliveries if delivery.refused]
-    reason = "; ".join(
-        delivery.refused
-        if len(message.deliveries) == 1
-        else f"{address(delivery)}: {delivery.refused}"
-        for delivery in refused
-    )
+    if len(message.deliveries) == 1:
+        reason = refused[0].refused
+    else:  # each file is named, so each has its share of the room
+        share = MAX_REASON_BYTES // len(refused) - len("; ")
+        reason = "; ".join(f"{each.key}: {each.refused}"[:share] for each in refused)
     texts = {"reason": printable(reason).encode()[:MAX_REASON_BYTES].decode(errors="ignore")}
     if refused[0].bucket:
         texts |= {"bucket": printable(refused[0].bucket), "key": printable(refused[0].key)}
-    size = len(message.body.encode(errors="replace"))
-    size += sum(len((attribute + "String" + text).encode()) for attribute, text in texts.items())
-    if size >= MAX_MESSAGE_BYTES:
-        logger.warning("message %s is kept without the reason: no room", message.message_id)
+    body = NOT_FOR_SQS.sub("\N{REPLACEMENT CHARACTER}", message.body) or "(empty)"
+    if len((body + "".join(f"{name}String{text}" for name, text in texts.items())).encode()) >= (
+        MAX_MESSAGE_BYTES
+    ):
+        logger.warning("message %s is kept without its reason: no room", message.message_id)
         texts = {}
-    attributes = {
-        attribute: {"DataType": "String", "StringValue": text} for attribute, text in texts.items()
-    }
-    return {"MessageBody": message.body, "MessageAttributes": attributes}
+    attributes = {name: {"DataType": "String", "StringValue": text} for name, text in texts.items()}
+    return {"MessageBody": body, "MessageAttributes": attributes}
 
 
 def printable(text: str) -> str:
     """Return a text fit for a log line and an SQS attribute: one line, never empty."""
-    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text) or "(empty)"
+    text = CONTROL_CHARACTERS.sub("\N{REPLACEMENT CHARACTER}", text)
+    return NOT_FOR_SQS.sub("\N{REPLACEMENT CHARACTER}", text) or "(empty)"
 
 
 def address(delivery: Delivery) -> str:
+    """Return where an object is, fit for a log line."""
     return printable(f"s3://{delivery.bucket}/{delivery.key}")
 
 

@@ -67,4 +67,5 @@ def object_key(prefix: str, timestamp: int) -> str:
 
 @cache
 def s3_client() -> Any:
+    """Make the client once: its connections survive from invocation to invocation."""
     return boto3.client("s3", config=Config(max_pool_connections=THREADS))

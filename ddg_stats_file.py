@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from math import isfinite
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 MAX_FILE_BYTES = 10 * 1024 * 1024  # ours, plain and decompressed alike: a file is parsed in memory
 MAX_OBJECTS = (
@@ -24,7 +24,7 @@ MAX_TAGS = 100  # ours, an object: every series of the object repeats them on th
 MAX_AHEAD_SECONDS = 600  # Datadog drops points more than 10 minutes ahead, behind a 202
 LATEST_TIMESTAMP = 10**11  # the year 5138: what lies beyond was written in milliseconds
 
-# Datadog keeps such a name as it is; any other it would rewrite or cut (metrics/custom_metrics docs)
+# Datadog keeps such a name; any other it rewrites or cuts (metrics/custom_metrics docs)
 METRIC_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,199}")
 MAX_TAG_CHARACTERS = 200  # Datadog cuts a longer tag (getting_started/tagging docs)
 
@@ -329,7 +329,8 @@ def _read_values(members: dict[str, object], names: dict[str, str]) -> dict[str,
     """Return an object's metrics, flattened and checked; `names` collects the names found good."""
     if members.keys() <= names.keys() and set(map(type, members.values())) <= {int, float}:
         # The way of nearly every object but a file's first, at the speed of C.
-        values: dict[str, Number] = dict(zip(map(names.__getitem__, members), members.values()))  # type: ignore[arg-type]  # the types have just been looked at
+        numbers = cast("dict[str, Number]", members)
+        values = dict(zip(map(names.__getitem__, numbers), numbers.values(), strict=True))
         try:
             if values and all(map(isfinite, values.values())):
                 return values
@@ -368,7 +369,7 @@ def _check_name(name: str, names: dict[str, str]) -> str:
         if len(names) == MAX_NAMES:
             raise StatsFileError(
                 f"more than {MAX_NAMES:,} different metric names; each is a custom metric that "
-                "Datadog bills. Use fewer names and tell the cases apart by tags, or split the file."
+                "Datadog bills. Use fewer names, and tags to tell the cases apart."
             )
         names[name] = name
     return names[name]

@@ -1,0 +1,167 @@
+"""Datadog's series API: samples cut into payloads that it takes, and the POST of one.
+
+Samples come with an owner each, the file that they are of; those of an owner side by side.
+"""
+
+import json
+import logging
+import threading
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, NamedTuple, TypeVar
+
+import requests
+import urllib3
+from datadog import initialize
+from datadog.api.api_client import APIClient
+from datadog.api.metrics import Metric
+
+from ddg_stats_file import Sample
+
+MAX_PAYLOAD_BYTES = 5_242_880  # Datadog series API v2, decompressed; v1 takes more, not reliably
+MAX_WIRE_BYTES = 512_000  # Datadog series API v2, compressed
+MAX_ANSWER_BYTES = 64 * 1024  # ours: more of an answer isn't read
+
+logging.getLogger("datadog.api").setLevel(logging.ERROR)  # it tells each request at INFO
+session = requests.Session()  # its connections survive from POST to POST
+
+Owner = TypeVar("Owner", bound=Hashable)
+
+
+class Answer(NamedTuple):
+    """What came of a POST, in the shape that the package takes from an HTTP client."""
+
+    status_code: int  # 0: none came
+    text: str  # the body's beginning, or why none came
+    wire_bytes: int = 0  # sent; 0: it was too large to be sent
+    content: bytes = b""  # never the body: the package would make errors, or success, of it
+    headers: Mapping[str, str] = {}
+
+
+def pack(samples: Iterable[tuple[Owner, Sample]]) -> Iterator[list[tuple[Owner, Sample]]]:
+    """Cut samples into payloads whose JSON is at most MAX_PAYLOAD_BYTES, as few as may be."""
+    payload: list[tuple[Owner, Sample]] = []
+    size = 0
+    series: set[tuple[str, tuple[str, ...]]] = set()
+    for owner, sample in samples:
+        part = sample._replace(values={})
+        payload.append((owner, part))
+        tags_bytes = len(json.dumps(sample.tags))
+        for metric, value in sample.values.items():
+            point_bytes = len(f"[{sample.timestamp}, {float(value)}], ")
+            series_bytes = len(metric) + tags_bytes + EMPTY_SERIES_BYTES
+            size += point_bytes + (0 if (metric, sample.tags) in series else series_bytes)
+            if size > MAX_PAYLOAD_BYTES:
+                yield [entry for entry in payload if entry[1].values]
+                part = sample._replace(values={})
+                payload = [(owner, part)]
+                size = point_bytes + series_bytes
+                series.clear()
+            series.add((metric, sample.tags))
+            part.values[metric] = value
+    if payload:
+        yield payload
+
+
+def halve_owners(payload: Sequence[tuple[Owner, Sample]]) -> list[list[tuple[Owner, Sample]]]:
+    """Return a payload's two halves by owners; nothing for a single owner."""
+    owners = list(dict.fromkeys(owner for owner, _ in payload))
+    first = set(owners[: len(owners) // 2])
+    halves = (
+        [entry for entry in payload if entry[0] in first],
+        [entry for entry in payload if entry[0] not in first],
+    )
+    return list(halves) if first else []
+
+
+def halve_points(payload: Sequence[tuple[Owner, Sample]]) -> list[list[tuple[Owner, Sample]]]:
+    """Return a payload's two halves by samples, or a sample's by points; nothing for one point."""
+    if len(payload) > 1:
+        middle = len(payload) // 2
+        return [list(payload[:middle]), list(payload[middle:])]
+    owner, sample = payload[0]
+    points = list(sample.values.items())
+    middle = len(points) // 2
+    halves = [points[:middle], points[middle:]] if middle else []
+    return [[(owner, sample._replace(values=dict(half)))] for half in halves]
+
+
+def build_series(samples: Iterable[Sample]) -> list[dict[str, Any]]:
+    """Return samples as the API takes them, the points of a series side by side."""
+    points: dict[tuple[str, tuple[str, ...]], list[tuple[int, float]]] = {}
+    for sample in samples:
+        for metric, value in sample.values.items():
+            points.setdefault((metric, sample.tags), []).append((sample.timestamp, value))
+    return [one_series(metric, tags, series) for (metric, tags), series in points.items()]
+
+
+def one_series(
+    metric: str, tags: Sequence[str], points: Sequence[tuple[int, float]]
+) -> dict[str, Any]:
+    """Return one series as the API takes it. No host: a sandbox's would be billed for each."""
+    return {"metric": metric, "type": "gauge", "points": points, "tags": tags}
+
+
+EMPTY_SERIES_BYTES = len(json.dumps(one_series("", [], []))) + len(", ")
+
+
+def post(
+    series: list[dict[str, Any]], *, api_key: str, app_key: str | None, host: str, seconds: float
+) -> Answer:
+    """POST series through the datadog package; return what Datadog answers within the seconds.
+
+    The package's own HTTP client takes some errors for success, follows redirects with the key,
+    and is silent for 300 s after three timeouts. This one stands where it keeps place for another.
+    """
+    answers = [Answer(0, "timed out")]  # the last one counts
+
+    def request(
+        headers: Mapping[str, str], data: bytes, max_retries: int, **options: Any
+    ) -> Answer:
+        if len(data) > MAX_WIRE_BYTES:
+            answers.append(Answer(413, f"over {MAX_WIRE_BYTES} bytes, not sent"))
+            return answers[-1]
+        answers.append(Answer(0, "timed out", len(data)))
+        try:
+            response = session.request(
+                headers={**headers, "Accept-Encoding": "identity"},
+                data=data,
+                allow_redirects=False,
+                stream=True,
+                **options,
+            )
+            # The status counts, whatever becomes of the body.
+            answers.append(Answer(response.status_code, "", len(data)))
+            with response:
+                text = response.raw.read(MAX_ANSWER_BYTES).decode(errors="replace")
+        except requests.Timeout:
+            pass
+        except requests.RequestException as error:
+            answers.append(Answer(0, type(error).__name__, len(data)))
+        except (urllib3.exceptions.HTTPError, OSError):
+            pass
+        else:
+            for key in filter(None, (api_key, app_key)):
+                text = text.replace(key, "<key>")  # a proxy may show the request
+            answers.append(answers[-1]._replace(text=text))
+        return answers[-1]
+
+    APIClient._http_client = SimpleNamespace(request=request)  # type: ignore[assignment]  # a class there, of which this alone is used
+    initialize(
+        api_key=api_key,
+        app_key=app_key,
+        api_host=host,
+        host_name="unused",  # else it runs `hostname`
+        mute=False,
+        return_raw_response=True,
+        timeout=seconds,
+    )
+    # In a thread, because a timeout of sockets' is for each read and not for all of them.
+    sending = threading.Thread(
+        target=Metric.send,
+        kwargs={"metrics": series, "attach_host_name": False, "compress_payload": True},
+        daemon=True,
+    )
+    sending.start()
+    sending.join(seconds)
+    return answers[-1]
