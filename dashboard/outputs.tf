@@ -1,0 +1,9 @@
+output "dashboard_url" {
+  description = "The dashboard, to open in a browser where you are logged in to Datadog."
+  value       = "https://${contains(["datadoghq.com", "datadoghq.eu", "ddog-gov.com"], var.ddg_site) ? "app." : ""}${var.ddg_site}${datadog_dashboard_json.stats.url}"
+}
+
+output "monitor_id" {
+  description = "The anomaly monitor: <site>/monitors/<id>."
+  value       = datadog_monitor.processed_data.id
+}
