@@ -114,6 +114,7 @@ def post(
     and is silent for 300 s after three timeouts. This one stands where it keeps place for another.
     """
     answers = [Answer(0, "timed out")]  # the last one counts
+    heard = threading.Event()
 
     def request(
         headers: Mapping[str, str], data: bytes, max_retries: int, **options: Any
@@ -130,8 +131,9 @@ def post(
                 stream=True,
                 **options,
             )
-            # The status counts, whatever becomes of the body.
             answers.append(Answer(response.status_code, "", len(data)))
+            if response.status_code == 202:
+                heard.set()  # that counts, whatever becomes of the body
             with response:
                 text = response.raw.read(MAX_ANSWER_BYTES).decode(errors="replace")
         except requests.Timeout:
@@ -146,6 +148,12 @@ def post(
             answers.append(answers[-1]._replace(text=text))
         return answers[-1]
 
+    def send() -> None:
+        try:
+            Metric.send(series, attach_host_name=False, compress_payload=True)
+        finally:
+            heard.set()
+
     APIClient._http_client = SimpleNamespace(request=request)  # type: ignore[assignment]  # a class there, of which this alone is used
     initialize(
         api_key=api_key,
@@ -156,12 +164,7 @@ def post(
         return_raw_response=True,
         timeout=seconds,
     )
-    # In a thread, because a timeout of sockets' is for each read and not for all of them.
-    sending = threading.Thread(
-        target=Metric.send,
-        kwargs={"metrics": series, "attach_host_name": False, "compress_payload": True},
-        daemon=True,
-    )
-    sending.start()
-    sending.join(seconds)
+    # In a thread, because sockets' timeouts are for each read and not for all of them together
+    threading.Thread(target=send, daemon=True).start()
+    heard.wait(seconds)
     return answers[-1]
