@@ -1,0 +1,171 @@
+"""Make one function's zip: its handler, the modules that it can import, their data and licences.
+
+make_zip.py RUNTIME HANDLER.py NEW.zip [PACKAGES]: zipper.sh calls it. RUNTIME is the function's
+Python (3.13), PACKAGES a folder that pip installed into.
+
+What goes in follows a rule; there is no list to keep. A module stays if an import statement leads
+to it from the handler or from a package, wherever that statement stands (what is imported late, at
+the first POST or in an error's handling, isn't lost), and if it can be imported. That leaves out
+tests, command lines, and what is for a platform or a package that isn't there.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterable, Mapping
+from modulefinder import ModuleFinder
+from pathlib import Path
+from pkgutil import iter_modules
+
+LICENCE = re.compile("licen[cs]e|notice|copying|authors", re.IGNORECASE)
+NOT_DATA = {".py", ".pyi", ".typed"}  # py.typed tells type checkers, no one else
+
+ISOLATED = ("-B", "-I", "-S")  # no setting of the user's, no site-packages, no file written
+
+# Prints the names that can be imported. Where what is missing isn't one of the packages (PySocks,
+# pyOpenSSL, a browser's JavaScript), its use is optional, and fails just so without the file.
+IMPORT = """
+import importlib, sys
+sys.path.insert(0, sys.argv[1])
+ours = {name.partition(".")[0] for name in sys.argv[2:]}
+for name in sys.argv[2:]:
+    try:
+        importlib.import_module(name)
+        print(name)
+    except ModuleNotFoundError as error:
+        if (error.name or name).partition(".")[0] in ours:
+            raise
+"""
+
+# Relative paths: the bytecode doesn't hold the build's folder. Unchecked: a zip's source can't
+# change, and its time, by which Python would otherwise tell, is set by who unpacks it.
+COMPILE = """
+import py_compile, sys
+unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+for name in sys.argv[1:]:
+    py_compile.compile(name, dfile=name, doraise=True, optimize=0, invalidation_mode=unchecked)
+"""
+
+
+def find_modules(handler: Path, packages: Path | None) -> dict[str, bytes]:
+    """Return path in the zip -> source of all that the handler and the packages can import."""
+    finder = ModuleFinder(path=[str(folder) for folder in (packages, handler.parent) if folder])
+    finder.import_hook(handler.stem)
+    if packages:  # each by name: datadog calls __import__("requests"), which is no statement
+        for package in iter_modules([str(packages)]):
+            finder.import_hook(package.name)
+    found = {
+        name: Path(getattr(module, "__file__", None) or "")  # a built-in module has none
+        for name, module in finder.modules.items()
+    }
+    modules = {
+        str(file.relative_to(handler.parent)): file.read_bytes()
+        for file in found.values()
+        if file.parent == handler.parent
+    }
+    if packages:
+        theirs = {name for name, file in found.items() if file.is_relative_to(packages)}
+        for name in importable(packages, theirs):
+            modules[str(found[name].relative_to(packages))] = found[name].read_bytes()
+    return modules
+
+
+def importable(packages: Path, names: Iterable[str]) -> list[str]:
+    """Return those of the packages' modules that can be imported with nothing else installed."""
+    command = [sys.executable, *ISOLATED, "-c", IMPORT, str(packages), *sorted(names)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+
+
+def find_data(packages: Path, modules: Iterable[str]) -> dict[str, bytes]:
+    """Return path in the zip -> content of the other files beside the packages' modules."""
+    folders = {packages / Path(name).parent for name in modules} - {packages}
+    return {
+        str(file.relative_to(packages)): file.read_bytes()
+        for folder in folders
+        for file in folder.iterdir()
+        if file.is_file() and file.suffix not in NOT_DATA
+    }
+
+
+def find_licences(packages: Path) -> dict[str, bytes]:
+    """Return licenses/<package>/<file> -> content; a package without a licence is an error."""
+    licences: dict[str, bytes] = {}
+    for metadata in packages.glob("*.dist-info"):
+        package = metadata.name.partition("-")[0]
+        files = [file for file in metadata.rglob("*") if file.is_file()]
+        found = [file for file in files if LICENCE.match(file.name)]
+        if not found:
+            sys.exit(
+                f"{metadata.name} has no file that is named as a licence (LICENCE in {__file__})"
+            )
+        for file in found:
+            path = str(file.relative_to(metadata)).removeprefix("licenses/")
+            licences[f"licenses/{package}/{path}"] = file.read_bytes()
+    return licences
+
+
+def find_python(version: str) -> str | None:
+    """Return a Python of that version which works here, or None."""
+    # Where pyenv manages Pythons, its python3.13 only runs for who has chosen a 3.13.
+    environment = {**os.environ, "PYENV_VERSION": version}
+    show = "import sys; print('{}.{}'.format(*sys.version_info), sys.executable)"
+    for name in (sys.executable, f"python{version}"):
+        try:
+            command = [name, *ISOLATED, "-c", show]
+            answer = subprocess.run(command, env=environment, capture_output=True, text=True)
+        except OSError:  # no such name
+            continue
+        found, _, executable = answer.stdout.strip().partition(" ")
+        if found == version:
+            return executable
+    return None
+
+
+def compile_modules(python: str, modules: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return path in the zip -> bytecode of each module."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, source in modules.items():
+            file = Path(folder, name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(source)
+        command = [python, *ISOLATED, "-c", COMPILE, *sorted(modules)]
+        subprocess.run(command, check=True, cwd=folder, env={})
+        bytecode = Path(folder).rglob("*.pyc")
+        return {str(file.relative_to(folder)): file.read_bytes() for file in bytecode}
+
+
+def write_zip(target: Path, files: Mapping[str, bytes]) -> None:
+    """Write the files so that when, where and by whom it was done leaves no trace."""
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, content in sorted(files.items()):
+            entry = zipfile.ZipInfo(name)  # its time is 1980-01-01
+            # Not deflated: from the same bytes, each machine's zlib makes others.
+            entry.compress_type = zipfile.ZIP_STORED
+            entry.create_system = 3  # Unix
+            entry.external_attr = 0o100644 << 16
+            archive.writestr(entry, content)
+
+
+def main(runtime: str, handler: str, target: str, folder: str | None = None) -> None:
+    """Make the zip and say what it holds."""
+    packages = Path(folder).resolve() if folder else None
+    modules = find_modules(Path(handler).resolve(), packages)
+    files = dict(modules)
+    if packages:
+        files |= find_data(packages, modules) | find_licences(packages)
+    python = find_python(runtime)
+    if python:
+        files |= compile_modules(python, modules)
+        bytecode = f"byte-compiled for Python {runtime}"
+    else:
+        bytecode = f"not byte-compiled (no python{runtime} here): cold starts take 0.14 s longer"
+    zipped = Path(target)
+    write_zip(zipped, files)
+    print(f"{zipped.name}: {zipped.stat().st_size:,} bytes, {len(files)} files, {bytecode}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
