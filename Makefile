@@ -1,0 +1,42 @@
+# `make` lists what can be made. PYTHON=... chooses the Python of .venv, else local/find_python.sh does.
+export PYTHON
+FILES ?= 500
+
+# The stamp says which Python was asked for; with none asked for, any .venv will do.
+made_by = .venv/made-by-$(subst /,-,$(or $(PYTHON),default))
+venv = $(if $(PYTHON),$(made_by),$(firstword $(wildcard .venv/made-by-*) $(made_by)))
+python = .venv/bin/python
+
+.PHONY: help demo test zips coverage format lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(venv) ## Run the whole pipeline on this machine and draw demo.png (FILES=5000: a larger burst)
+	./zipper.sh
+	$(python) -m local.demo --burst $(FILES)
+
+test: $(venv) ## Run all tests, type checks and linters
+	$(python) -m pytest --numprocesses auto
+
+zips: ## Make the functions' zips, as Terraform needs them
+	./zipper.sh
+
+coverage: $(venv) ## Run the tests and list the lines and branches that they miss
+	$(python) -m pytest --numprocesses auto --cov
+
+format: $(venv) ## Format the code
+	$(python) -m ruff check --fix
+	$(python) -m ruff format
+	if command -v terraform >/dev/null; then terraform fmt -recursive; fi
+
+lock: $(venv) ## Pin the newest packages
+	$(python) local/lock.py
+
+clean: ## Remove all that was made here
+	rm -rf .venv .zipper.* *.zip demo.png .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(venv): requirements.txt local/requirements.txt
+	local/make_venv.sh
+	touch $@
