@@ -8,7 +8,8 @@ trap 'rm -rf "$work"' EXIT
 
 python=.venv/bin/python
 if ! "$python" -m pip --version >/dev/null 2>&1; then
-  "$(local/find_python.sh)" -m venv "$work/venv"
+  python=$(local/find_python.sh)
+  "$python" -m venv "$work/venv"
   python=$work/venv/bin/python
 fi
 

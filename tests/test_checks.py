@@ -7,21 +7,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-BIN = Path(sys.executable).parent
+SHELLCHECK = str(Path(sys.executable).with_name("shellcheck"))
 SCRIPTS = sorted([ROOT / "zipper.sh", ROOT / ".ci/run", *(ROOT / "local").glob("*.sh")])
 
 
 @pytest.mark.parametrize(
     "command",
     [
-        pytest.param(["ruff", "check"], id="ruff check"),
-        pytest.param(["ruff", "format", "--check", "--diff"], id="ruff format"),
-        pytest.param(["mypy"], id="mypy"),  # strict, says pyproject.toml
-        pytest.param(["shellcheck", *map(str, SCRIPTS)], id="shellcheck"),
+        pytest.param([sys.executable, "-m", "ruff", "check"], id="ruff check"),
+        pytest.param([sys.executable, "-m", "ruff", "format", "--diff"], id="ruff format"),
+        pytest.param([sys.executable, "-m", "mypy"], id="mypy"),  # strict, says pyproject.toml
+        pytest.param([SHELLCHECK, *map(str, SCRIPTS)], id="shellcheck"),
     ],
 )
 def test_check_finds_nothing(command: list[str]) -> None:
     """The tool, with the settings of pyproject.toml, has nothing to say about the project."""
-    tool = [str(BIN / command[0]), *command[1:]]
-    run = subprocess.run(tool, cwd=ROOT, capture_output=True, text=True)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
