@@ -1,0 +1,85 @@
+"""The demo's books: what was written against what arrived, from sources that don't know each other.
+
+Written is what lies in the buckets, submitted what Datadog stores with the right values, refused
+what lies in the rejected queue, waiting what lies in the queue or its dead-letter queue. The
+submitter itself is never asked.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+
+class Point(NamedTuple):
+    """One number, as Datadog shall have it."""
+
+    metric: str
+    tags: tuple[str, ...]  # sorted
+    second: int  # Unix
+    value: float
+
+
+Stored = Mapping[tuple[str, tuple[str, ...]], Mapping[int, float]]  # DatadogServer.points
+
+
+class Ledger(NamedTuple):
+    """Every file by its outcome, and what doesn't add up."""
+
+    written: Sequence[str]  # s3://bucket/key
+    submitted: Sequence[str]
+    refused: Mapping[str, str]  # file -> reason
+    waiting: Sequence[str]
+    faults: Sequence[str]
+
+
+def balance(
+    written: Mapping[str, Sequence[Point]],
+    stored: Stored,
+    refused: Mapping[str, str],
+    waiting: Iterable[str],
+) -> Ledger:
+    """Settle every written file: submitted, refused or waiting; anything else is a fault.
+
+    written holds the points of each file; a file without points is one that must be refused.
+    """
+    kept = {
+        Point(metric, tags, second, value)
+        for (metric, tags), series in stored.items()
+        for second, value in series.items()
+    }
+    waiting_files = set(waiting)
+    arrived = [file for file, points in written.items() if points and kept.issuperset(points)]
+    settled = refused.keys() | set(arrived)
+    return Ledger(
+        written=list(written),
+        submitted=[file for file in arrived if file not in refused],
+        refused=dict(refused),
+        waiting=[file for file in written if file in waiting_files - settled],
+        faults=list(find_faults(written, kept, refused, waiting_files)),
+    )
+
+
+def find_faults(
+    written: Mapping[str, Sequence[Point]],
+    kept: set[Point],
+    refused: Mapping[str, str],
+    waiting: set[str],
+) -> Iterator[str]:
+    """Yield a sentence for each thing that doesn't add up."""
+    for file, points in written.items():
+        here = kept.intersection(points)
+        if file in refused:
+            if points:
+                yield f"{file} is a good file, and was refused: {refused[file]}"
+            if here:
+                yield f"{file} was refused, and {len(here)} of its points were submitted."
+        elif not points or len(here) < len(points):
+            if file in waiting:
+                yield f"{file} still waits in the queue."
+            elif points:
+                yield f"{file} is lost: Datadog has {len(here)} of its {len(points)} points."
+            else:
+                yield f"{file} is a bad file, and is neither refused nor waiting."
+    for file in sorted((refused.keys() | waiting) - written.keys()):
+        yield f"{file} is in a queue, and was never written."
+    for point in sorted(kept.difference(*written.values())):
+        yield f"Datadog has {point.metric} = {point.value} of second {point.second}; no file does."
