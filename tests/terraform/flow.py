@@ -1,0 +1,92 @@
+"""The functions as Terraform made them: role, environment, zip and handler, run on this machine."""
+
+import base64
+import hashlib
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from local.datadog_server import DatadogServer
+from local.event_source import EventSource
+from local.lambda_runtime import LambdaFunction
+from tests.terraform.cloud import Cloud
+from tests.terraform.root import Root
+
+PACKAGES = Path(sys.prefix, "lambda-runtime")  # what Lambda brings, fetched when .venv was made
+
+
+class MadeFunction:
+    """A function that is in moto's Lambda, and what that says of it."""
+
+    def __init__(self, cloud: Cloud, root: Root, name: str) -> None:
+        """Find the function and its zip; fails if the zip isn't the one that Terraform uploaded."""
+        self._cloud = cloud
+        found = cloud.client("lambda").get_function_configuration(FunctionName=name)
+        self.configuration: Mapping[str, Any] = found
+        self.environment: Mapping[str, str] = found["Environment"]["Variables"]
+        self.role: str = found["Role"]
+        self._zip = root.folder / f"{found['Handler'].partition('.')[0]}.zip"
+        digest = hashlib.sha256(self._zip.read_bytes()).digest()
+        assert base64.b64encode(digest).decode() == found["CodeSha256"]
+
+    def running(self, **replaced: str) -> LambdaFunction:
+        """Return it as a local function, run by its role; only what is replaced is another."""
+        credentials = self._cloud.assume(self.role)
+        return LambdaFunction(
+            self._zip,
+            self.configuration["Handler"],
+            {**self.environment, "AWS_ENDPOINT_URL": self._cloud.url, **replaced},
+            packages=PACKAGES,
+            name=self.configuration["FunctionName"],
+            timeout=self.configuration["Timeout"],
+            memory_size=self.configuration["MemorySize"],
+            credentials={
+                "AWS_ACCESS_KEY_ID": credentials["AccessKeyId"],
+                "AWS_SECRET_ACCESS_KEY": credentials["SecretAccessKey"],
+                "AWS_SESSION_TOKEN": credentials["SessionToken"],
+            },
+        )
+
+
+@contextmanager
+def made_to_flow(cloud: Cloud, root: Root) -> Iterator[None]:
+    """Within, moto doesn't stand in a file's way; after, all is as Terraform made it.
+
+    moto's event source mapping takes messages off the queue, and a bucket policy's Deny holds
+    whatever its condition: one that refuses plain HTTP refuses everything.
+    """
+    functions, s3 = cloud.client("lambda"), cloud.client("s3")
+    bucket = root.outputs()["bucket"]
+    mapping = root.resources()["aws_lambda_event_source_mapping.metric_submit"]["uuid"]
+    policy = s3.get_bucket_policy(Bucket=bucket)["Policy"]
+    functions.update_event_source_mapping(UUID=mapping, Enabled=False)
+    s3.delete_bucket_policy(Bucket=bucket)
+    try:
+        yield
+    finally:
+        s3.put_bucket_policy(Bucket=bucket, Policy=policy)
+        functions.update_event_source_mapping(UUID=mapping, Enabled=True)
+
+
+def submit_waiting(cloud: Cloud, root: Root, datadog: DatadogServer) -> list[str]:
+    """Let the submitter take all that waits, by its role; return what it printed."""
+    outputs = root.outputs()
+    made = MadeFunction(cloud, root, outputs["function_names"]["metric_submit"])
+    queue = cloud.client("sqs", cloud.assume(made.role))  # Lambda polls as the function's role
+    with made.running(DATADOG_HOST=datadog.url) as submitter, cloud.enforcing_iam():
+        source = EventSource(queue, outputs["queue_urls"]["stats"], submitter.invoke)
+        while (batch := source.poll()) is not None:
+            assert batch.error is None, batch.error
+            assert batch.failed == 0, submitter.log
+    return submitter.log
+
+
+def generate(cloud: Cloud, root: Root) -> list[str]:
+    """Let the generator write one file by its role; return the keys."""
+    made = MadeFunction(cloud, root, root.outputs()["function_names"]["mock_datasource"])
+    with made.running() as generator, cloud.enforcing_iam():
+        answer: Any = generator.invoke({})
+    keys: list[str] = answer["keys"]
+    return keys

@@ -1,0 +1,72 @@
+"""The life of a stack, from the first apply to the last thing gone."""
+
+import json
+import time
+from collections.abc import Callable
+
+from local.datadog_server import DatadogServer
+from tests.terraform.cloud import ACCOUNT, REGION, Cloud
+from tests.terraform.flow import MadeFunction, generate, made_to_flow, submit_waiting
+from tests.terraform.root import Root
+
+BUCKET = f"life-{ACCOUNT}-{REGION}"
+
+
+def test_stack_lives_and_leaves_nothing(cloud: Cloud, new_stack: Callable[..., Root]) -> None:
+    """Apply, no changes, a file to Datadog, a change in place, destroy without keys and zips.
+
+    One story, since with the genuine provider an apply takes minutes.
+    """
+    before = cloud.names()
+    root = new_stack(
+        name="life",
+        stats_prefix="jobs/",
+        constant_tags=["env:test"],
+        ddg_api_key="X",
+        ddg_app_key="X",
+    )
+    root.run("validate")
+
+    root.apply()
+    assert root.changes() == {}
+
+    outputs = root.outputs()
+    submitter = MadeFunction(cloud, root, "life-metric-submit")
+    generator = MadeFunction(cloud, root, "life-mock-datasource")
+    assert submitter.environment == {
+        "DATADOG_API_KEY": "X",
+        "DATADOG_APP_KEY": "X",
+        "DATADOG_HOST": "https://api.datadoghq.com",
+        "STATS_PREFIX": "jobs/",
+        "REJECTED_QUEUE_URL": outputs["queue_urls"]["rejected"],
+        "CONSTANT_TAGS": "env:test",
+        "MAX_AGE_SECONDS": "3600",
+    }
+    assert generator.environment == {"STATS_BUCKET": BUCKET, "STATS_PREFIX": "jobs/"}
+
+    now = int(time.time())
+    with made_to_flow(cloud, root), DatadogServer("X") as datadog:
+        [generated] = generate(cloud, root)
+        body = json.dumps({"timestamp": now, "rows": 7})
+        cloud.client("s3").put_object(Bucket=BUCKET, Key="jobs/nightly/1.json", Body=body)
+        printed = submit_waiting(cloud, root, datadog)
+    assert generated.startswith("jobs/mock-datasource/")
+    assert datadog.points["rows", ("env:test", "job:nightly")] == {now: 7}
+    assert {metric for metric, tags in datadog.points if "job:mock-datasource" in tags} == {
+        "sample.stats",
+        "processed.data",
+    }
+    summaries = [json.loads(line) for line in printed if '"Submitted"' in line]
+    assert sum(summary["Submitted"] for summary in summaries) == 2
+
+    assert root.changes(max_age_seconds=7200).keys() == {"update"}
+    root.apply(max_age_seconds=7200)
+    changed = MadeFunction(cloud, root, "life-metric-submit")
+    assert changed.environment == {**submitter.environment, "MAX_AGE_SECONDS": "7200"}
+    assert root.changes(max_age_seconds=7200) == {}
+
+    for zip_file in root.folder.glob("*.zip"):
+        zip_file.unlink()
+    root.run("validate")
+    root.destroy()
+    assert cloud.names() == before
