@@ -54,6 +54,7 @@ ACCEPTED = 202
 BACKFILL_FILES = 20  # written by one invocation of the generator, a second each
 QUEUE_DEPTH = 60  # moto's SQS takes the longer for each call the more messages it holds
 DEPTH_EVERY = 20  # files of a burst between two looks at the depth
+PROGRESS_FILES = 50  # of a burst between two lines of progress
 NOTIFIED_FILES = 1000  # a larger burst is fed as constructed notifications
 CONSTRUCTED_BATCH = 500  # messages
 CONSTRUCTED_ROUNDS = 5  # deliveries of a constructed notification
@@ -239,7 +240,7 @@ def write_burst(
             if number % DEPTH_EVERY == 0:
                 while pipeline.depth() > QUEUE_DEPTH:
                     time.sleep(WATCH_SECONDS)
-            if number % max(1, count // 10) == 0:
+            if number % PROGRESS_FILES == 0:
                 tell(f"{number:,} of {count:,} files written")
         wait_until_empty(pipeline)
 
@@ -559,7 +560,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print("Interrupted; nothing is left running.")
         return 130
     except FunctionError as error:
-        console.print(Text.assemble(("A function failed: ", "bold red"), str(error)))
+        failure = Text.assemble(("A function failed: ", "bold red"), str(error))
+        console.print(failure, soft_wrap=True)
         return 1
 
 

@@ -118,6 +118,11 @@ class _RuntimeApi(ThreadingHTTPServer):
         self.invocations: SimpleQueue[_Invocation | None] = SimpleQueue()
         self.reports = reports
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a connection that ended with its process: that is reported as an exit."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]  # as it came
+
 
 class _RuntimeApiHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
