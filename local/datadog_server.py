@@ -279,7 +279,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve until Ctrl-C, and print a line for each accepted request."""
+    """Run a strict local Datadog on 127.0.0.1: a line for each accepted request, until Ctrl-C."""
     parser = argparse.ArgumentParser("python -m local.datadog_server", description=main.__doc__)
     parser.add_argument("--port", type=int, default=8126, help="default: 8126; 0: any free one")
     parser.add_argument("--api-key", required=True, help="the one key that is accepted")
@@ -289,10 +289,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if request.series is not None:
             print(f"{len(request.series)} series, {request.wire_bytes} bytes", flush=True)
 
-    with DatadogServer(options.api_key, port=options.port, respond=report) as datadog:
+    datadog = DatadogServer(options.api_key, port=options.port, respond=report)
+    with contextlib.suppress(KeyboardInterrupt), datadog:
         print(f"DATADOG_HOST={datadog.url}", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        threading.Event().wait()
 
 
 if __name__ == "__main__":

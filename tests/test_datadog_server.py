@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -691,7 +690,7 @@ def test_command() -> None:
     """`python -m local.datadog_server` says where it is, and each accepted request in a line."""
     command = [sys.executable, "-u", "-m", "local.datadog_server", "--port", "0"]
     with subprocess.Popen(
-        [*command, "--api-key", "test-key"], stdout=subprocess.PIPE, text=True, env=os.environ
+        [*command, "--api-key", "test-key"], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         try:
