@@ -1,0 +1,51 @@
+"""The guards that every test runs under."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+USERS_OWN = {
+    "DATADOG_API_KEY": "a real one",
+    "DD_SITE": "datadoghq.eu",
+    "AWS_PROFILE": "production",
+    "STATS_PREFIX": "elsewhere/",
+    "CONSTANT_TAGS": "env:prod",
+    "https_proxy": "http://127.0.0.1:1",
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def users_environment() -> Iterator[None]:
+    """Whoever runs the tests has a life of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in USERS_OWN.items():
+            patch.setenv(name, value)
+        yield
+
+
+def test_the_users_environment_stays_outside() -> None:
+    """No key, region or proxy of theirs reaches a test, and AWS credentials are made up."""
+    assert USERS_OWN.keys() & os.environ.keys() == set()
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] == "testing"
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "8.8.8.8", "169.254.169.254"])
+def test_connecting_beyond_loopback_fails_the_test(address: str) -> None:
+    """With an error that no `except Exception` takes for the network's."""
+    with socket.socket() as connection:
+        with pytest.raises(pytest.fail.Exception, match=address):
+            connection.connect((address, 80))
+        with pytest.raises(pytest.fail.Exception, match=address):
+            connection.connect_ex((address, 80))
+    assert not issubclass(pytest.fail.Exception, Exception)
+
+
+def test_looking_up_a_name_fails_the_test() -> None:
+    """A look-up is traffic too."""
+    with pytest.raises(pytest.fail.Exception, match=r"example\.com"):
+        socket.getaddrinfo("example.com", 443)
+    assert socket.getaddrinfo("localhost", 80)
