@@ -11,6 +11,7 @@ import math
 import socket
 import subprocess
 import sys
+import threading
 import time
 import types
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from datadog.version import __version__
 from urllib3.exceptions import ConnectTimeoutError, ProtocolError
 from urllib3.util.retry import Retry
 
-from local.datadog_server import MAX_WIRE_BYTES, Answer, DatadogServer
+from local.datadog_server import MAX_WIRE_BYTES, Answer, DatadogServer, Request
 
 NOW = int(time.time())
 STATUSES = [200, 202, 204, 302, 400, 401, 403, 404, 408, 413, 429, 500, 503]
@@ -219,11 +220,18 @@ def test_trap_three_timeouts_silence_a_warm_process_for_300_seconds(
     now = [time.time()]
     clock = types.SimpleNamespace(time=lambda: now[0])
     monkeypatch.setattr("datadog.api.api_client.time", clock)
-    datadog.respond = lambda request: Answer(delay=60.0)
+    arrived = threading.Semaphore(0)
+
+    def delay(request: Request) -> Answer:
+        arrived.release()
+        return Answer(delay=60.0)
+
+    datadog.respond = delay
     initialize(timeout=0.05, max_timeouts=100)
     for count in (1, 2, 3):
         with pytest.raises(HttpTimeout):
             send()
+        assert arrived.acquire(timeout=10)
         assert APIClient._timeout_counter == count
 
     datadog.respond = None  # Datadog is well again

@@ -548,12 +548,27 @@ def test_reset_fault(
 
 @pytest.mark.parametrize("accept", [False, True], ids=["before-accepting", "after-accepting"])
 @pytest.mark.parametrize("fault", ["delay", "body_delay"])
-def test_slow_faults(datadog: DatadogServer, post: Post, fault: str, accept: bool) -> None:
+def test_slow_faults(
+    datadog: DatadogServer,
+    post: Post,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+    accept: bool,
+) -> None:
     """Slow headers or a slow body: a client that doesn't wait knows nothing of the points."""
+    taken = threading.Event()
+    wait = datadog.stopping.wait
+
+    def note_and_wait(seconds: float) -> bool:
+        taken.set()
+        return wait(seconds)
+
+    monkeypatch.setattr(datadog.stopping, "wait", note_and_wait)
     datadog.respond = lambda request: Answer(accept=accept, **{fault: 60.0})  # type: ignore[arg-type]  # floats
     with pytest.raises(urllib3.exceptions.ReadTimeoutError):
         post(payload(), timeout=0.1)
 
+    assert taken.wait(10)
     assert datadog.points == ({("m", ()): {NOW: 1.0}} if accept else {})
 
 
