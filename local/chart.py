@@ -24,7 +24,10 @@ TERMINAL_KEY = (
     "box: Datadog answers 503    o: kept waiting by it, late, not lost    x: file refused"
 )
 PICTURE_INCHES = (9.0, 5.6)
-KEY = "A dot is one file's number. A ring is one that the outage kept waiting: late, not lost. UTC."
+KEY = (
+    "A dot is one file's number; a ring, one that the outage kept waiting: late, not lost. "
+    "Times in UTC."
+)
 BACKFILL_SECONDS = 10  # samples so much older than the first POST need an explanation
 PICTURE_DPI = 200  # 1,800 pixels wide: sharp where a page shows it at 900
 

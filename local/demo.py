@@ -264,7 +264,7 @@ def feed_burst(
                 addresses[str(uuid.uuid4())] = address
             unfinished |= feed(pipeline, addresses)
             fed += len(chunk)
-            tell(f"{fed:,} of {count:,} files, as constructed notifications")
+            tell(f"{fed:,} of {text}")
 
 
 def feed(pipeline: Pipeline, addresses: Mapping[str, str]) -> set[str]:
@@ -538,8 +538,11 @@ def end_in_order(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Play the story, print what came of it; return 0 if the ledger adds up, else 1."""
+    narrator = Narrator(console)
+    stand_ins = "moto for S3 and SQS, a strict local Datadog; the functions are those of the zips"
+    console.print(scene_line(" ", "Stand-ins", stand_ins))
     with run_pipeline(options.zips, options.packages) as pipeline:
-        story = play(pipeline, options.burst, options.outage, Narrator(console))
+        story = play(pipeline, options.burst, options.outage, narrator)
         outcome = settle(pipeline, story)
     print_report(console, pipeline, outcome)
     print_chart(console, timeline(pipeline, story, outcome), options.chart)

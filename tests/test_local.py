@@ -12,13 +12,16 @@ import threading
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from rich.console import Console
 
-import local.demo
+from local.datadog_server import Answer
+from local.demo import Narrator, burst_files, feed_burst, main, wait_until_empty
 from local.event_source import Batch, EventSource, failed_ids
 from local.lambda_runtime import REGION, FunctionError, FunctionTimeout, LambdaFunction
 from local.ledger import Point, Stored, balance
@@ -502,7 +505,7 @@ def zips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def demo(zips: Path, chart: Path, *options: str) -> list[str]:
     """Return the command of a small demo."""
-    small = ["--burst", "20", "--outage", "1.3"]  # longer than the submitter tries again by itself
+    small = ["--burst", "20", "--outage", "2"]  # long enough for a file of each second to meet it
     return [
         *(sys.executable, "-m", "local.demo"),
         *(*small, "--zips", str(zips), "--chart", str(chart)),
@@ -514,7 +517,8 @@ def test_demo_adds_up(zips: Path, tmp_path: Path) -> None:
     """Files of all shapes, a burst, an outage: the table, the reasons, both graphs, exit code 0."""
     chart = tmp_path / "demo.png"
     result = subprocess.run(demo(zips, chart), cwd=ROOT, capture_output=True, text=True)
-    assert (result.returncode, result.stderr) == (0, ""), result.stdout
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr  # matplotlib may tell of its font cache
     numbers = {
         name: int(number.replace(",", ""))
         for name, number in re.findall(r"│ (.+?) +│ +([\d,]+) │", result.stdout)
@@ -522,7 +526,7 @@ def test_demo_adds_up(zips: Path, tmp_path: Path) -> None:
     assert numbers["files written"] == numbers["= submitted"] + 2
     assert numbers["files written"] > 20 + 20 + 7
     assert (numbers["+ refused"], numbers["+ waiting"]) == (2, 0)
-    assert numbers["retried"] > 0
+    assert re.search(r"POST /api/v1/series: \d+ x 202, \d+ x 503", result.stdout)
     assert re.search(r"cut-short\.json\n +not JSON", result.stdout)
     assert re.search(r"of-2019\.json\n +timestamp 1575839011", result.stdout)
     assert "(processed.data)" in result.stdout
@@ -541,7 +545,7 @@ def test_demo_that_loses_files_says_so(zips: Path, tmp_path: Path) -> None:
     make_zip(tmp_path / "ddg_metric_submit.zip", {"ddg_metric_submit.py": LOSSY})
     command = demo(tmp_path, tmp_path / "demo.png", "--burst", "2", "--outage", "0.2")
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (result.returncode, result.stderr) == (1, "")
+    assert result.returncode == 1, result.stderr
     assert re.search(r"= submitted +│ +0 ", result.stdout)
     assert "stats/report/array.json is lost: Datadog has 0 of its 2 points." in result.stdout
 
@@ -576,10 +580,36 @@ def mentions(path: Path, folder: Path) -> bool:
         return False
 
 
+def test_large_burst_is_fed_as_constructed_notifications(zips: Path) -> None:
+    """Past moto's queue, in deliveries that come again until the files are in Datadog."""
+    said = StringIO()
+    written: dict[str, Sequence[Point]] = {}
+    unfinished: set[str] = set()
+    with run_pipeline(zips, LAMBDA_PACKAGES) as pipeline:
+        answers = iter([Answer(503)] * 3)  # as often as the submitter tries a batch
+        pipeline.datadog.respond = lambda _: next(answers, None)
+        narrator = Narrator(Console(file=said, width=120))
+        feed_burst(pipeline, 30, written, unfinished, narrator)
+        ledger = balance(written, pipeline.datadog.points, {}, unfinished)
+    assert "30 files, as constructed notifications: moto's SQS is too slow" in said.getvalue()
+    assert (len(ledger.submitted), ledger.faults) == (30, [])
+    assert pipeline.retried == 30
+
+
+@pytest.mark.parametrize(("count", "jobs"), [(20, 5), (5_000, 5), (7_000, 7)])
+def test_burst_is_of_several_jobs_and_overwrites_nothing(count: int, jobs: int) -> None:
+    """Each point has its own metric, tags and second, none too old to be taken."""
+    now = 1_764_000_000
+    points = [point for file in burst_files(count, now) for point in file.points]
+    assert len({point.tags for point in points}) == jobs
+    assert len({point[:3] for point in points}) == len(points) == 2 * count
+    assert all(now - 1000 < point.second <= now for point in points)
+
+
 def test_demo_tells_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without the zips, it says who makes them."""
     with pytest.raises(SystemExit, match="2"):
-        local.demo.main(["--zips", str(tmp_path)])
+        main(["--zips", str(tmp_path)])
     assert "ddg_metric_submit.zip isn't there: ./zipper.sh makes it." in capsys.readouterr().err
 
 
@@ -592,4 +622,4 @@ def test_pipeline_does_not_wait_for_a_submitter_that_fails(zips: Path, tmp_path:
         pipeline.event_source(),
         pytest.raises(FunctionError, match="No module named 'datadog'"),
     ):
-        local.demo.wait_until_empty(pipeline)
+        wait_until_empty(pipeline)
