@@ -20,9 +20,7 @@ LINES = ("#0969da", "#bc4c00", "#8250df")  # a colour for each metric
 TERMINAL_LINES = ("bright_blue", "bright_yellow", "bright_magenta")
 TERMINAL_ROWS = 7  # of each metric's graph
 TERMINAL_MARGIN = 22  # columns that plotille needs beside it
-TERMINAL_KEY = (
-    "box: Datadog answers 503    o: kept waiting by it, late, not lost    x: file refused"
-)
+TERMINAL_KEY = "box: Datadog answers 503   o: kept waiting, late, not lost   x: file refused"
 PICTURE_INCHES = (9.0, 5.6)
 KEY = (
     "A dot is one file's number; a ring, one that the outage kept waiting: late, not lost. "
