@@ -20,7 +20,7 @@ MAX_OBJECTS = (
 )
 MAX_DEPTH = 32  # ours: objects within objects; deeper, a name would hardly fit its 200 characters
 MAX_NAMES = 20_000  # ours, distinct metric names a file: each is a custom metric that Datadog bills
-MAX_TAGS = 100  # ours, an object: every series of the object repeats them on the wire
+MAX_TAGS = 100  # Datadog drops a series of more behind a 202 (an organisation's default)
 MAX_AHEAD_SECONDS = 600  # Datadog drops points more than 10 minutes ahead, behind a 202
 LATEST_TIMESTAMP = 10**11  # the year 5138: what lies beyond was written in milliseconds
 
@@ -270,7 +270,7 @@ def _line(text: str, position: int) -> int:
 def _not_json(text: str, position: int, problem: str) -> StatsFileError:
     column = position - text.rfind("\n", 0, position)
     return StatsFileError(
-        f"not JSON at line {_line(text, position)}, column {column}: {problem}. "
+        f"not JSON: {problem}: line {_line(text, position)} column {column}. "
         "Write one object, an array of objects, or one object a line."
     )
 
@@ -303,7 +303,7 @@ def _read_tags(tags: object) -> tuple[str, ...]:
     if not isinstance(tags, list):
         raise StatsFileError(f'"tags" is {_kind(tags)}. Write a list of strings.')
     if len(tags) > MAX_TAGS:
-        raise StatsFileError(f'"tags" holds {len(tags)}, over the limit of {MAX_TAGS}. Drop some.')
+        raise _too_many_tags(len(tags))
     for tag in tags:
         if not isinstance(tag, str):
             raise StatsFileError(f'"tags" holds {_kind(tag)}. Write a list of strings.')
@@ -322,7 +322,16 @@ def _sample_tags(written: Sequence[str], shared: frozenset[str]) -> tuple[str, .
                 "Start tags with a letter."
             )
         tags.add(normalised)
+    if len(tags) > MAX_TAGS:
+        raise _too_many_tags(len(tags))
     return tuple(sorted(tags))
+
+
+def _too_many_tags(number: int) -> StatsFileError:
+    return StatsFileError(
+        f"{number} tags, with the job's and the constant ones, and Datadog drops a series of more "
+        f"than {MAX_TAGS}. Write fewer."
+    )
 
 
 def _read_values(members: dict[str, object], names: dict[str, str]) -> dict[str, Number]:
