@@ -6,9 +6,7 @@ if [ -n "${PYTHON:-}" ]; then names=("$PYTHON"); else names=(python3.13 python3.
 for name in "${names[@]}"; do # run it: a name on the PATH may be a shim with nothing behind it
   if "$name" -c "$needs" 2>/dev/null; then command -v "$name" && exit; fi
 done
-cat >&2 <<MESSAGE
-This needs Python >= 3.11 with venv; tried: ${names[*]}.
+echo "This needs Python >= 3.11 with venv; tried: ${names[*]}.
 Debian, Ubuntu: apt install python3-venv. Elsewhere: install Python >= 3.11,
-or name one that you have: PYTHON=/path/to/python3.12 in front of the command.
-MESSAGE
+or put one that you have in front of the command: PYTHON=/path/to/python3.12" >&2
 exit 1

@@ -1,0 +1,42 @@
+"""find_python.sh: which Python the project builds with on machines that have many, or none."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parent.parent / "local/find_python.sh"
+WORKS = f'exec "{sys.executable}" "$@"'
+FAILS = "exit 127"  # pyenv's shim of a version that isn't chosen; or too old; or without venv
+
+
+@pytest.mark.parametrize(
+    ("pythons", "asked_for", "found"),
+    [
+        pytest.param({"python3": WORKS, "python3.12": WORKS}, "", "python3.12", id="newest"),
+        pytest.param({"python3": WORKS, "python3.13": FAILS}, "", "python3", id="one that runs"),
+        pytest.param({"python3.13": WORKS, "mine": WORKS}, "mine", "mine", id="the one asked for"),
+        pytest.param({"python3.13": FAILS}, "", None, id="none"),
+        pytest.param({"python3.13": WORKS, "mine": FAILS}, "mine", None, id="asked for, unfit"),
+    ],
+)
+def test_python_is_one_that_can_make_a_venv(
+    tmp_path: Path, pythons: dict[str, str], asked_for: str, found: str | None
+) -> None:
+    """A name on the PATH is tried before it is believed; where none fits, what to do is said."""
+    for name, does in pythons.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    run = subprocess.run(
+        ["/bin/bash", SCRIPT],
+        env={"PATH": str(tmp_path), "PYTHON": asked_for},
+        capture_output=True,
+        text=True,
+    )
+    if found:
+        assert (run.returncode, run.stdout) == (0, f"{tmp_path / found}\n")
+    else:
+        assert (run.returncode, run.stdout) == (1, "")
+        assert f"tried: {asked_for or 'python3.13 '}" in run.stderr
+        assert "apt install python3-venv" in run.stderr
