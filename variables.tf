@@ -154,7 +154,7 @@ variable "file_retention_days" {
 
 variable "force_destroy" {
   type        = bool
-  description = "Whether `terraform destroy` deletes the files that are still in the bucket. WARNING: true, the default, deletes them without asking; they expire anyway. With false destroy stops at a bucket that isn't empty: apply false before you destroy, to keep them."
+  description = "Whether `terraform destroy` deletes the files that are still in the bucket. WARNING: true, the default, deletes them without asking; they expire anyway. To keep them apply false before you destroy: all goes but the bucket, and destroy ends with its error."
   default     = true
   nullable    = false
 }

@@ -96,7 +96,11 @@ def start() -> Iterator[Cloud]:
 
 
 def mend_queues() -> None:
-    """Keep a queue's policies: moto forgets one for good, one whenever another attribute is set."""
+    """Keep a queue's policies: moto forgets one for good, one whenever another attribute is set.
+
+    And leave its messages to the tests: moto's own event source mapping takes them, to run the
+    function in Docker.
+    """
     model: Any = Queue
     set_attributes, get_attributes = model._set_attributes, model.attributes.fget
 
@@ -113,6 +117,7 @@ def mend_queues() -> None:
             attributes["RedrivePolicy"] = json.dumps(policy, separators=(",", ":"))
         return attributes
 
+    model.lambda_event_source_mappings = property(lambda _: {}, lambda *_: None)
     model.redrive_allow_policy = None
     model.BASE_ATTRIBUTES = [*model.BASE_ATTRIBUTES, "RedriveAllowPolicy"]
     model._set_attributes = keep

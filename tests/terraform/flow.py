@@ -51,23 +51,13 @@ class MadeFunction:
 
 
 @contextmanager
-def made_to_flow(cloud: Cloud, root: Root) -> Iterator[None]:
-    """Within, moto doesn't stand in a file's way; after, all is as Terraform made it.
-
-    moto's event source mapping takes messages off the queue, and a bucket policy's Deny holds
-    whatever its condition: one that refuses plain HTTP refuses everything.
-    """
-    functions, s3 = cloud.client("lambda"), cloud.client("s3")
-    bucket = root.outputs()["bucket"]
-    mapping = root.resources()["aws_lambda_event_source_mapping.metric_submit"]["uuid"]
+def without_bucket_policy(cloud: Cloud, root: Root) -> Iterator[None]:
+    """Lift the bucket's policy: moto's Deny holds whatever its condition, and so for HTTPS too."""
+    s3, bucket = cloud.client("s3"), root.outputs()["bucket"]
     policy = s3.get_bucket_policy(Bucket=bucket)["Policy"]
-    functions.update_event_source_mapping(UUID=mapping, Enabled=False)
     s3.delete_bucket_policy(Bucket=bucket)
-    try:
-        yield
-    finally:
-        s3.put_bucket_policy(Bucket=bucket, Policy=policy)
-        functions.update_event_source_mapping(UUID=mapping, Enabled=True)
+    yield
+    s3.put_bucket_policy(Bucket=bucket, Policy=policy)
 
 
 def submit_waiting(cloud: Cloud, root: Root, datadog: DatadogServer) -> list[str]:
