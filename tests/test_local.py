@@ -20,11 +20,10 @@ import boto3
 import pytest
 from rich.console import Console
 
-from local.datadog_server import Answer
 from local.demo import Narrator, burst_files, feed_burst, main, wait_until_empty
 from local.event_source import Batch, EventSource, failed_ids
 from local.lambda_runtime import REGION, FunctionError, FunctionTimeout, LambdaFunction
-from local.ledger import Point, Stored, balance
+from local.ledger import Ledger, Point, Stored, balance
 from local.pipeline import run_pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -474,6 +473,7 @@ def test_ledger_finds_what_does_not_add_up(
 ) -> None:
     """A good file and a bad one are written; then all that may go wrong does."""
     ledger = balance({GOOD: [POINT], BAD: []}, stored, refused, waiting)
+    assert ledger.submitted == ([GOOD] if stored == STORED and GOOD not in refused else [])
     assert len(ledger.faults) == len(faults)
     for fault, pattern in zip(ledger.faults, faults, strict=True):
         assert re.search(pattern, fault), fault
@@ -580,20 +580,37 @@ def mentions(path: Path, folder: Path) -> bool:
         return False
 
 
-def test_large_burst_is_fed_as_constructed_notifications(zips: Path) -> None:
-    """Past moto's queue, in deliveries that come again until the files are in Datadog."""
+def feed_thirty(zips: Path) -> tuple[str, int, Ledger]:
+    """Feed a burst past moto's queue; return what was said, the retries, and the books."""
     said = StringIO()
     written: dict[str, Sequence[Point]] = {}
     unfinished: set[str] = set()
     with run_pipeline(zips, LAMBDA_PACKAGES) as pipeline:
-        answers = iter([Answer(503)] * 3)  # as often as the submitter tries a batch
-        pipeline.datadog.respond = lambda _: next(answers, None)
-        narrator = Narrator(Console(file=said, width=120))
-        feed_burst(pipeline, 30, written, unfinished, narrator)
+        feed_burst(pipeline, 30, written, unfinished, Narrator(Console(file=said, width=120)))
         ledger = balance(written, pipeline.datadog.points, {}, unfinished)
-    assert "30 files, as constructed notifications: moto's SQS is too slow" in said.getvalue()
-    assert (len(ledger.submitted), ledger.faults) == (30, [])
-    assert pipeline.retried == 30
+    return said.getvalue(), pipeline.retried, ledger
+
+
+def test_large_burst_is_fed_as_constructed_notifications(zips: Path) -> None:
+    """It says so, and all of it arrives."""
+    said, retried, ledger = feed_thirty(zips)
+    assert "30 files, as constructed notifications: moto's SQS is too slow" in said
+    assert (len(ledger.submitted), ledger.faults, retried) == (30, [], 0)
+
+
+STUBBORN = """
+def lambda_handler(event, context):
+    ids = [record["messageId"] for record in event["Records"]]
+    return {"batchItemFailures": [{"itemIdentifier": id} for id in ids]}
+"""
+
+
+def test_large_burst_that_is_never_taken_waits(zips: Path, tmp_path: Path) -> None:
+    """Five deliveries, as the queue would have made; then it counts as waiting."""
+    (tmp_path / "ddg_mock_datasource.zip").symlink_to(zips / "ddg_mock_datasource.zip")
+    make_zip(tmp_path / "ddg_metric_submit.zip", {"ddg_metric_submit.py": STUBBORN})
+    _, retried, ledger = feed_thirty(tmp_path)
+    assert (len(ledger.waiting), len(ledger.faults), retried) == (30, 30, 5 * 30)
 
 
 @pytest.mark.parametrize(("count", "jobs"), [(20, 5), (5_000, 5), (7_000, 7)])
