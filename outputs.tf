@@ -4,7 +4,7 @@ output "bucket" {
 }
 
 output "prefix" {
-  description = "Folder of the bucket that files are taken from: <prefix><job>/<file>."
+  description = "Folder of the bucket that files are taken from; the folder below it names the job."
   value       = var.stats_prefix
 }
 

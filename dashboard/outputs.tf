@@ -4,6 +4,6 @@ output "dashboard_url" {
 }
 
 output "monitor_id" {
-  description = "The anomaly monitor: <site>/monitors/<id>."
+  description = "Number of the anomaly monitor, which Datadog shows at /monitors/NUMBER."
   value       = datadog_monitor.processed_data.id
 }

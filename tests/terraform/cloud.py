@@ -9,7 +9,8 @@ from typing import Any
 import boto3
 import requests
 from moto.awslambda.models import LambdaFunction
-from moto.iam.access_control import IAMRequest
+from moto.iam.access_control import IAMRequest, PermissionResult
+from moto.s3.models import FakeBucket
 from moto.server import ThreadedMotoServer
 from moto.sqs.models import Queue
 
@@ -84,6 +85,7 @@ class Cloud:
 def start() -> Iterator[Cloud]:
     """Start the mended moto on loopback."""
     if not hasattr(Queue, "redrive_allow_policy"):  # once in a process
+        mend_buckets()
         mend_queues()
         mend_functions()
         mend_permissions()
@@ -93,6 +95,15 @@ def start() -> Iterator[Cloud]:
     host, port = server.get_host_and_port()
     yield Cloud(f"http://{host}:{port}")
     server.stop()
+
+
+def mend_buckets() -> None:
+    """Keep a bucket's policy and don't apply it: moto's Deny holds whatever its Condition.
+
+    One that refuses plain HTTP would refuse everything.
+    """
+    model: Any = FakeBucket
+    model.get_permission = lambda *_: PermissionResult.NEUTRAL
 
 
 def mend_queues() -> None:

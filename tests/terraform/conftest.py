@@ -18,11 +18,16 @@ def cloud() -> Iterator[Cloud]:
 
 
 @pytest.fixture(scope="session")
+def zips() -> None:
+    """The functions' zips, made anew."""
+    subprocess.run([PROJECT / "zipper.sh"], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
 def new_stack(
-    cloud: Cloud, tmp_path_factory: pytest.TempPathFactory
+    cloud: Cloud, zips: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Root]]:
     """Return a function that copies the stack's root, ready to apply; destroyed at the end."""
-    subprocess.run([PROJECT / "zipper.sh"], check=True, capture_output=True)
     roots: list[Root] = []
 
     def new(**variables: object) -> Root:

@@ -3,8 +3,7 @@
 import base64
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +47,6 @@ class MadeFunction:
                 "AWS_SESSION_TOKEN": credentials["SessionToken"],
             },
         )
-
-
-@contextmanager
-def without_bucket_policy(cloud: Cloud, root: Root) -> Iterator[None]:
-    """Lift the bucket's policy: moto's Deny holds whatever its condition, and so for HTTPS too."""
-    s3, bucket = cloud.client("s3"), root.outputs()["bucket"]
-    policy = s3.get_bucket_policy(Bucket=bucket)["Policy"]
-    s3.delete_bucket_policy(Bucket=bucket)
-    yield
-    s3.put_bucket_policy(Bucket=bucket, Policy=policy)
 
 
 def submit_waiting(cloud: Cloud, root: Root, datadog: DatadogServer) -> list[str]:

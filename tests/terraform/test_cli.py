@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.terraform.cloud import ACCOUNT, Cloud
-from tests.terraform.flow import without_bucket_policy
 from tests.terraform.root import KEYS, PROJECT, Root, copy_dashboard
 
 API_KEY = "0123456789abcdef0123456789abcdef"
@@ -15,8 +14,7 @@ API_KEY = "0123456789abcdef0123456789abcdef"
 
 def put(cloud: Cloud, root: Root, key: str) -> None:
     """Leave a file in the stack's bucket."""
-    with without_bucket_policy(cloud, root):
-        cloud.client("s3").put_object(Bucket=root.outputs()["bucket"], Key=key, Body=b"{}")
+    cloud.client("s3").put_object(Bucket=root.outputs()["bucket"], Key=key, Body=b"{}")
 
 
 def test_files_are_formatted() -> None:
@@ -80,7 +78,7 @@ def test_another_region(new_stack: Callable[..., Root]) -> None:
 
 
 def test_bucket_that_is_to_be_kept(cloud: Cloud, new_stack: Callable[..., Root]) -> None:
-    """With force_destroy = false destroy leaves the bucket and its files; with true it takes them."""
+    """With force_destroy = false destroy leaves the bucket and its files, with true nothing."""
     before = cloud.names()
     root = new_stack(name="kept", force_destroy=False, **KEYS)
     root.apply()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from local.datadog_server import DatadogServer
 from tests.terraform.cloud import ACCOUNT, REGION, Cloud
-from tests.terraform.flow import MadeFunction, generate, submit_waiting, without_bucket_policy
+from tests.terraform.flow import MadeFunction, generate, submit_waiting
 from tests.terraform.root import Root
 
 BUCKET = f"life-{ACCOUNT}-{REGION}"
@@ -45,7 +45,7 @@ def test_stack_lives_and_leaves_nothing(cloud: Cloud, new_stack: Callable[..., R
     assert generator.environment == {"STATS_BUCKET": BUCKET, "STATS_PREFIX": "jobs/"}
 
     now = int(time.time())
-    with without_bucket_policy(cloud, root), DatadogServer("X") as datadog:
+    with DatadogServer("X") as datadog:
         [generated] = generate(cloud, root)
         body = json.dumps({"timestamp": now, "rows": 7})
         cloud.client("s3").put_object(Bucket=BUCKET, Key="jobs/nightly/1.json", Body=body)

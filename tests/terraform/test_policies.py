@@ -1,7 +1,7 @@
 """Who may do what: the policies' text as Terraform made it, and moto enforcing it.
 
-moto doesn't enforce conditions, the policies of queues and topics, or the resources of CloudWatch
-Logs and Secrets Manager. What depends on those is tested on the documents alone.
+moto enforces no conditions, no policies of buckets, queues and topics, and knows no resources of
+CloudWatch Logs and Secrets Manager. What depends on those is tested on the documents alone.
 """
 
 import json
@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.terraform.cloud import ACCOUNT, REGION, Cloud
-from tests.terraform.flow import MadeFunction, without_bucket_policy
+from tests.terraform.flow import MadeFunction
 from tests.terraform.root import Root
 
 BUCKET = f"arn:aws:s3:::ddg-stats-{ACCOUNT}-{REGION}"
@@ -184,33 +184,32 @@ def test_lambda_alone_takes_the_role(stack: Root, function: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def open_stack(cloud: Cloud, stack: Root) -> Iterator[Root]:
-    """The stack with a few files and messages, and moto's own obstacles out of the way."""
-    with without_bucket_policy(cloud, stack):
-        s3, sqs = cloud.client("s3"), cloud.client("sqs")
-        s3.create_bucket(Bucket="other-bucket")
-        for key in ("stats/job/1.json", "stats/mock-datasource/1.json", "other/1.json"):
-            s3.put_object(Bucket=stack.outputs()["bucket"], Key=key, Body=b"{}")
-        s3.put_object(Bucket="other-bucket", Key="stats/1.json", Body=b"{}")
-        for url in stack.outputs()["queue_urls"].values():
-            sqs.send_message(QueueUrl=url, MessageBody="{}")
-        yield stack
-        s3.delete_object(Bucket="other-bucket", Key="stats/1.json")
-        s3.delete_bucket(Bucket="other-bucket")
+def filled_stack(cloud: Cloud, stack: Root) -> Iterator[Root]:
+    """The stack with a few files and messages, and a bucket of somebody else beside it."""
+    s3, sqs = cloud.client("s3"), cloud.client("sqs")
+    s3.create_bucket(Bucket="other-bucket")
+    for key in ("stats/job/1.json", "stats/mock-datasource/1.json", "other/1.json"):
+        s3.put_object(Bucket=stack.outputs()["bucket"], Key=key, Body=b"{}")
+    s3.put_object(Bucket="other-bucket", Key="stats/1.json", Body=b"{}")
+    for url in stack.outputs()["queue_urls"].values():
+        sqs.send_message(QueueUrl=url, MessageBody="{}")
+    yield stack
+    s3.delete_object(Bucket="other-bucket", Key="stats/1.json")
+    s3.delete_bucket(Bucket="other-bucket")
 
 
 @pytest.fixture(scope="module")
-def roles(cloud: Cloud, open_stack: Root) -> dict[str, dict[str, str]]:
+def roles(cloud: Cloud, filled_stack: Root) -> dict[str, dict[str, str]]:
     """Credentials of the two functions, and of a job with the policy that the stack hands out."""
     iam = cloud.client("iam")
     trust = json.dumps({"Version": "2012-10-17", "Statement": []})
     job = iam.create_role(RoleName="job", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
-    policy = open_stack.outputs()["producer_policy_json"]
+    policy = filled_stack.outputs()["producer_policy_json"]
     iam.put_role_policy(RoleName="job", PolicyName="job", PolicyDocument=policy)
-    names = open_stack.outputs()["function_names"]
+    names = filled_stack.outputs()["function_names"]
     return {
-        "submitter": cloud.assume(MadeFunction(cloud, open_stack, names["metric_submit"]).role),
-        "generator": cloud.assume(MadeFunction(cloud, open_stack, names["mock_datasource"]).role),
+        "submitter": cloud.assume(MadeFunction(cloud, filled_stack, names["metric_submit"]).role),
+        "generator": cloud.assume(MadeFunction(cloud, filled_stack, names["mock_datasource"]).role),
         "job": cloud.assume(job),
     }
 
@@ -273,17 +272,17 @@ def call(cloud: Cloud, root: Root, credentials: Mapping[str, str], written: str)
 
 @pytest.mark.parametrize(("role", "written"), ALLOWED, ids=lambda value: value)
 def test_role_may(
-    cloud: Cloud, open_stack: Root, roles: Mapping[str, Any], role: str, written: str
+    cloud: Cloud, filled_stack: Root, roles: Mapping[str, Any], role: str, written: str
 ) -> None:
     """What a function or a job has to do passes."""
-    call(cloud, open_stack, roles[role], written)
+    call(cloud, filled_stack, roles[role], written)
 
 
 @pytest.mark.parametrize(("role", "written"), DENIED, ids=lambda value: value)
 def test_role_may_not(
-    cloud: Cloud, open_stack: Root, roles: Mapping[str, Any], role: str, written: str
+    cloud: Cloud, filled_stack: Root, roles: Mapping[str, Any], role: str, written: str
 ) -> None:
     """What stands next to it is denied."""
     with pytest.raises(ClientError) as denied:
-        call(cloud, open_stack, roles[role], written)
+        call(cloud, filled_stack, roles[role], written)
     assert denied.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
