@@ -9,6 +9,7 @@ import json
 import re
 import unicodedata
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from math import isfinite
@@ -30,6 +31,7 @@ MAX_TAG_CHARACTERS = 200  # Datadog cuts a longer tag (getting_started/tagging d
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_SLICE = 16 * 1024  # small, because zlib copies what is left of a slice after each member
+_NOT_IN_ASCII_TAG = re.compile("[^a-z0-9_:./-]")
 _SPACE = re.compile(r"[ \t\r\n]*")  # JSON's white space, not Unicode's
 _SHOWN_CHARACTERS = 80  # of a name or value in a reason
 
@@ -112,18 +114,25 @@ def check_timestamp(timestamp: int, now: float, max_age: int) -> None:
         )
 
 
-@lru_cache(maxsize=4096)
 def normalise_tag(tag: str) -> str:
     """Return a tag as Datadog stores it; "" when nothing is left of it.
 
     Lower case; letters, digits and _-:./ stay, others become _, runs of _ become one; starts
     with a letter, does not end in _; 200 characters (getting_started/tagging docs).
     """
-    # Ten times the length is room enough for what is stripped, and bounds the work.
-    kept = "".join(
-        character if character in "-:./" or _is_letter_or_digit(character) else "_"
-        for character in tag[: 10 * MAX_TAG_CHARACTERS].lower()
-    )
+    # Ten times the length is room enough for what is stripped, and bounds work and cache.
+    return _normalise_tag(tag[: 10 * MAX_TAG_CHARACTERS])
+
+
+@lru_cache(maxsize=4096)
+def _normalise_tag(tag: str) -> str:
+    if tag.isascii():
+        kept = _NOT_IN_ASCII_TAG.sub("_", tag.lower())
+    else:  # one for one, as in Go: str.lower() makes two of "İ" and looks at the neighbours of "Σ"
+        kept = "".join(
+            character if character in "-:./" or _is_letter_or_digit(character) else "_"
+            for character in (original.lower()[0] for original in tag)
+        )
     first = next((i for i, character in enumerate(kept) if character.isalpha()), len(kept))
     return re.sub("_+", "_", kept[first:])[:MAX_TAG_CHARACTERS].rstrip("_")
 
@@ -150,9 +159,8 @@ def _decode(content: bytes) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise StatsFileError(
-            f"byte {error.start} is not UTF-8. Write the file as UTF-8 JSON."
-        ) from None
+        byte = error.start + len(content) - len(error.object)  # counted without the mark
+        raise StatsFileError(f"byte {byte} is not UTF-8. Write the file as UTF-8 JSON.") from None
     if _SPACE.fullmatch(text):
         raise StatsFileError(f"the file is empty. Write at least one object, {_EXAMPLE}")
     return text
@@ -236,8 +244,8 @@ def _skip_space(text: str, position: int) -> int:
 def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise StatsFileError(f"{_show(twice)} stands twice in an object. Write each name once.")
     return members
 
@@ -247,20 +255,26 @@ def _refuse_constant(name: str) -> object:
 
 
 _decoder = json.JSONDecoder(object_pairs_hook=_unique_members, parse_constant=_refuse_constant)
+# Python reads no integer of more than 4,300 digits; as a float it is infinite, and refused by name.
+_decoder_of_floats = json.JSONDecoder(
+    object_pairs_hook=_unique_members, parse_constant=_refuse_constant, parse_int=float
+)
 
 
-def _decode_value(text: str, position: int) -> tuple[object, int]:
+def _decode_value(
+    text: str, position: int, decoder: json.JSONDecoder = _decoder
+) -> tuple[object, int]:
     """Decode the JSON value at a position; return it and where it ends."""
     try:
-        return _decoder.raw_decode(text, position)
+        return decoder.raw_decode(text, position)
     except StatsFileError as error:
         raise StatsFileError(f"near line {_line(text, position)}: {error}") from None
     except json.JSONDecodeError as error:
         raise _not_json(text, error.pos, error.msg) from None
     except RecursionError:
-        raise _too_deep() from None
+        raise _too_deep(f"near line {_line(text, position)}") from None
     except ValueError:  # Python reads no integer of more than 4,300 digits
-        raise StatsFileError("an integer is too large for a float. Correct the job.") from None
+        return _decode_value(text, position, _decoder_of_floats)
 
 
 def _line(text: str, position: int) -> int:
@@ -275,8 +289,10 @@ def _not_json(text: str, position: int, problem: str) -> StatsFileError:
     )
 
 
-def _too_deep() -> StatsFileError:
-    return StatsFileError(f"objects are nested deeper than {MAX_DEPTH}. Write flatter ones.")
+def _too_deep(place: str) -> StatsFileError:
+    return StatsFileError(
+        f"{place}: objects are nested deeper than {MAX_DEPTH}. Write flatter ones."
+    )
 
 
 def _read_timestamp(timestamp: object, now: float, max_age: int) -> int:
@@ -358,7 +374,7 @@ def _read_values(members: dict[str, object], names: dict[str, str]) -> dict[str,
 def _flatten(members: dict[str, object], prefix: str, depth: int) -> Iterator[tuple[str, object]]:
     """Yield (name, value) with nested names joined by dots; null is skipped."""
     if depth > MAX_DEPTH:
-        raise _too_deep()
+        raise _too_deep(_show(prefix))
     for name, value in members.items():
         _check_surrogates(name)
         if isinstance(value, dict):
