@@ -1,13 +1,12 @@
 """What a person with the terraform command meets."""
 
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.terraform.cloud import ACCOUNT, Cloud
-from tests.terraform.root import KEYS, PROJECT, Root, copy_dashboard
+from tests.terraform.root import KEYS, Root, copy_dashboard
 
 API_KEY = "0123456789abcdef0123456789abcdef"
 
@@ -15,11 +14,6 @@ API_KEY = "0123456789abcdef0123456789abcdef"
 def put(cloud: Cloud, root: Root, key: str) -> None:
     """Leave a file in the stack's bucket."""
     cloud.client("s3").put_object(Bucket=root.outputs()["bucket"], Key=key, Body=b"{}")
-
-
-def test_files_are_formatted() -> None:
-    """`terraform fmt` has nothing to do, in the tests neither."""
-    subprocess.run(["terraform", "fmt", "-check", "-diff", "-recursive", PROJECT], check=True)
 
 
 def test_variables_and_numbers(new_stack: Callable[..., Root]) -> None:
