@@ -47,7 +47,7 @@ class Cloud:
     def enforcing_iam(self) -> Iterator[None]:
         """Within, moto lets a request pass only if a policy of who signed it allows it.
 
-        It knows the resource of S3 and SQS requests alone, and no conditions.
+        It knows no conditions.
         """
         self._take_requests_on_trust("0")
         try:
@@ -162,16 +162,29 @@ def mend_functions() -> None:
 
 
 def mend_permissions() -> None:
-    """Ask for what AWS asks for: a batch of SQS actions needs the permission of the single one.
-
-    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html
-    """
+    """Ask for what AWS asks for, where moto asks for a batch's own action or for any resource."""
     model: Any = IAMRequest
     check = model.check_action_permitted
 
-    def check_single(request: Any, resource: str) -> None:
+    def check_as_aws(request: Any, resource: str) -> None:
         if request._service == "sqs":
+            # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html
             request._action = request._action.removesuffix("Batch")
+        elif request._service == "secretsmanager":
+            resource = json.loads(request._body).get("SecretId", resource)  # ours are ARNs
+        elif request._service == "logs":
+            resource = log_stream_arn(request._region, json.loads(request._body)) or resource
         check(request, resource)
 
-    model.check_action_permitted = check_single
+    model.check_action_permitted = check_as_aws
+
+
+def log_stream_arn(region: str, parameters: Mapping[str, str]) -> str | None:
+    """Return the ARN that CloudWatch Logs checks; None where the call is about no group.
+
+    https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatchlogs.html
+    """
+    if "logGroupName" not in parameters:
+        return None
+    group = f"arn:aws:logs:{region}:{ACCOUNT}:log-group:{parameters['logGroupName']}"
+    return f"{group}:log-stream:{parameters.get('logStreamName', '')}"

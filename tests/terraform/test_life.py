@@ -9,6 +9,7 @@ from tests.terraform.cloud import ACCOUNT, REGION, Cloud
 from tests.terraform.flow import MadeFunction, generate, submit_waiting
 from tests.terraform.root import Root
 
+API_KEY = "0123456789abcdef0123456789abcdef"
 BUCKET = f"life-{ACCOUNT}-{REGION}"
 
 
@@ -70,3 +71,19 @@ def test_stack_lives_and_leaves_nothing(cloud: Cloud, new_stack: Callable[..., R
     root.run("validate")
     root.destroy()
     assert cloud.names() == before
+
+
+def test_key_in_a_secret_is_nowhere_else(cloud: Cloud, new_stack: Callable[..., Root]) -> None:
+    """The submitter reads it by its role; it is not in the state, the environment or the log."""
+    created = cloud.client("secretsmanager").create_secret(
+        Name="datadog", SecretString=json.dumps({"api_key": API_KEY})
+    )
+    root = new_stack(name="secret-key", ddg_api_key_secret_arn=created["ARN"])
+    root.apply()
+    with DatadogServer(API_KEY) as datadog:
+        generate(cloud, root)
+        printed = submit_waiting(cloud, root, datadog)
+    assert len(datadog.points) == 2
+    assert API_KEY not in (root.folder / "terraform.tfstate").read_text()
+    assert API_KEY not in str(MadeFunction(cloud, root, "secret-key-metric-submit").environment)
+    assert API_KEY not in "".join(printed)

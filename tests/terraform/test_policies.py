@@ -1,7 +1,7 @@
 """Who may do what: the policies' text as Terraform made it, and moto enforcing it.
 
-moto enforces no conditions, no policies of buckets, queues and topics, and knows no resources of
-CloudWatch Logs and Secrets Manager. What depends on those is tested on the documents alone.
+moto enforces no conditions, and no policies of buckets, queues and topics. What depends on those is
+tested on the documents alone.
 """
 
 import json
@@ -17,7 +17,8 @@ from tests.terraform.root import Root
 
 BUCKET = f"arn:aws:s3:::ddg-stats-{ACCOUNT}-{REGION}"
 QUEUES = f"arn:aws:sqs:{REGION}:{ACCOUNT}:ddg-stats"
-LOGS = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/ddg-stats"
+LOG = "/aws/lambda/ddg-stats"
+LOGS = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{LOG}"
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:ddg-stats-alarms"
 SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:datadog-AbCdEf"
 KMS_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
@@ -220,7 +221,9 @@ ALLOWED = [
     ("submitter", "sqs receive_message QueueUrl=stats"),
     ("submitter", "sqs get_queue_attributes QueueUrl=stats"),
     ("submitter", "sqs send_message QueueUrl=rejected MessageBody={}"),
+    ("submitter", f"logs create_log_stream logGroupName={LOG}-metric-submit logStreamName=1"),
     ("generator", "s3 put_object Bucket=bucket Key=stats/mock-datasource/2.json"),
+    ("generator", f"logs create_log_stream logGroupName={LOG}-mock-datasource logStreamName=1"),
     ("job", "s3 put_object Bucket=bucket Key=stats/job/2.json"),
 ]
 DENIED = [
@@ -237,8 +240,10 @@ DENIED = [
     ("submitter", "sqs receive_message QueueUrl=dead_letter"),
     ("submitter", "sqs purge_queue QueueUrl=stats"),
     ("submitter", "sqs delete_queue QueueUrl=rejected"),
-    ("submitter", "logs create_log_group logGroupName=/aws/lambda/ddg-stats-metric-submit"),
-    ("submitter", "secretsmanager list_secrets"),
+    ("submitter", f"logs create_log_group logGroupName={LOG}-metric-submit"),
+    ("submitter", f"logs create_log_stream logGroupName={LOG}-mock-datasource logStreamName=2"),
+    ("submitter", f"logs delete_log_group logGroupName={LOG}-metric-submit"),
+    ("submitter", f"secretsmanager get_secret_value SecretId={SECRET}"),
     ("submitter", "lambda list_functions"),
     ("submitter", "iam list_roles"),
     ("generator", "s3 put_object Bucket=bucket Key=stats/job/3.json"),
@@ -249,7 +254,8 @@ DENIED = [
     ("generator", "s3 delete_object Bucket=bucket Key=stats/mock-datasource/1.json"),
     ("generator", "sqs send_message QueueUrl=stats MessageBody={}"),
     ("generator", "sqs receive_message QueueUrl=stats"),
-    ("generator", "logs create_log_group logGroupName=/aws/lambda/ddg-stats-mock-datasource"),
+    ("generator", f"logs create_log_group logGroupName={LOG}-mock-datasource"),
+    ("generator", f"logs create_log_stream logGroupName={LOG}-metric-submit logStreamName=2"),
     ("job", "s3 put_object Bucket=bucket Key=other/3.json"),
     ("job", "s3 get_object Bucket=bucket Key=stats/job/1.json"),
     ("job", "s3 list_objects_v2 Bucket=bucket"),
