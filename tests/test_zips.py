@@ -45,11 +45,11 @@ class Build(NamedTuple):
         return folder
 
 
-def copy_project(tree: Path) -> None:
+def copy_project(tree: Path, source: Path = ROOT) -> None:
     """Copy what zipper.sh needs, and nothing else: as in a fresh clone, there is no .venv."""
     for pattern in INPUTS:
-        for file in ROOT.glob(pattern):
-            copy = tree / file.relative_to(ROOT)
+        for file in source.glob(pattern):
+            copy = tree / file.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, copy)
 
@@ -121,7 +121,7 @@ def test_zips_are_the_same_wherever_whenever_and_by_whoever_they_are_made(
 ) -> None:
     """Another folder, time, time zone, locale, umask, home, hash seed and modes: the same bytes."""
     tree = tmp_path / "another place"
-    copy_project(tree)
+    copy_project(tree, build.tree)
     for file in tree.glob("ddg_*.py"):
         file.chmod(0o600)
         os.utime(file, (1_000_000_000, 1_000_000_000))
