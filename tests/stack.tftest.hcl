@@ -99,8 +99,29 @@ run "defaults" {
   }
 
   assert {
-    condition     = length(aws_cloudwatch_metric_alarm.pipeline) == 10 && length(aws_cloudwatch_metric_alarm.nothing_submitted) == 1
-    error_message = "Two alarms for each of two kept queues, one for the main queue's age, retries and silence each, two for each function."
+    condition = { for key, alarm in aws_cloudwatch_metric_alarm.pipeline : key => "${alarm.metric_name} ${alarm.statistic} of ${join(",", values(alarm.dimensions))} > ${alarm.threshold}, ${alarm.evaluation_periods} x ${alarm.period} s" } == {
+      files-rejected            = "ApproximateNumberOfMessagesVisible Maximum of ddg-stats-rejected > 0, 1 x 60 s"
+      dead-letters              = "ApproximateNumberOfMessagesVisible Maximum of ddg-stats-dead-letter > 0, 1 x 60 s"
+      rejected-expiring         = "ApproximateAgeOfOldestMessage Maximum of ddg-stats-rejected > 864000, 1 x 300 s"
+      dead-letters-expiring     = "ApproximateAgeOfOldestMessage Maximum of ddg-stats-dead-letter > 864000, 1 x 300 s"
+      files-waiting             = "ApproximateAgeOfOldestMessage Maximum of ddg-stats-stats > 300, 3 x 60 s"
+      files-retried             = "Retried Sum of ddg-stats-metric-submit > 0, 3 x 300 s"
+      metric-submit-errors      = "Errors Sum of ddg-stats-metric-submit > 0, 1 x 300 s"
+      metric-submit-throttles   = "Throttles Sum of ddg-stats-metric-submit > 0, 1 x 300 s"
+      mock-datasource-errors    = "Errors Sum of ddg-stats-mock-datasource > 0, 1 x 300 s"
+      mock-datasource-throttles = "Throttles Sum of ddg-stats-mock-datasource > 0, 1 x 300 s"
+    }
+    error_message = "What is kept, what waits, what is retried, and each function: an alarm each, and at these numbers."
+  }
+
+  assert {
+    condition     = alltrue([for alarm in aws_cloudwatch_metric_alarm.pipeline : alarm.treat_missing_data == "notBreaching" && alarm.comparison_operator == "GreaterThanThreshold"])
+    error_message = "A queue or a function that is idle reports nothing, and that is no alarm."
+  }
+
+  assert {
+    condition     = [for alarm in aws_cloudwatch_metric_alarm.nothing_submitted : "${alarm.metric_name} ${alarm.statistic} ${alarm.comparison_operator} ${alarm.threshold}, ${alarm.evaluation_periods} x, ${alarm.treat_missing_data}"] == ["Submitted Sum LessThanThreshold 1, 3 x, breaching"]
+    error_message = "Silence is an alarm while the generator is on, and no summary at all is silence."
   }
 
   assert {
