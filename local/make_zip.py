@@ -21,6 +21,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 LICENCE = re.compile("licen[cs]e|notice|copying|authors", re.IGNORECASE)
+DEFLATE_LEVEL = 9  # zlib's highest
 NOT_DATA = {".py", ".pyi", ".typed"}  # py.typed tells type checkers, no one else
 
 ISOLATED = ("-B", "-I", "-S")  # no setting of the user's, no site-packages, no file written
@@ -142,11 +143,11 @@ def write_zip(target: Path, files: Mapping[str, bytes]) -> None:
     with zipfile.ZipFile(target, "w") as archive:
         for name, content in sorted(files.items()):
             entry = zipfile.ZipInfo(name)  # its time is 1980-01-01
-            # Not deflated: from the same bytes, each machine's zlib makes others.
-            entry.compress_type = zipfile.ZIP_STORED
+            entry.compress_type = zipfile.ZIP_DEFLATED
             entry.create_system = 3  # Unix
             entry.external_attr = 0o100644 << 16
-            archive.writestr(entry, content)
+            # The level is fixed; Pythons linked to another zlib may still make other bytes.
+            archive.writestr(entry, content, compresslevel=DEFLATE_LEVEL)
 
 
 def main(runtime: str, handler: str, target: str, folder: str | None = None) -> None:
