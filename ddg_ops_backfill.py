@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Self
 
 import ddg_metric_submit
 import ddg_series_api
@@ -36,7 +35,7 @@ from ddg_ops_stack import (
 )
 
 MAX_CHUNK_FILES = 500  # ours: one POST's worth, and what is done again after an interruption
-PAUSES = (5.0, 20.0, 60.0)  # ours, seconds: before what was to be retried is tried again
+PAUSES = (5.0, 20.0, 60.0)  # ours, seconds: before trying again where nothing got on
 
 
 @dataclass
@@ -73,14 +72,13 @@ class Checkpoint:
         known.counts = Counter(known.counts)
         return known
 
-    def save(self, file: Path) -> Self:
+    def save(self, file: Path) -> None:
         """Put it on the disk in one step."""
         new = file.with_name(f"{file.name}.new")
         with new.open("w", encoding="utf-8") as opened:
             json.dump(vars(self), opened)
             flush(opened)
         new.replace(file)
-        return self
 
 
 def backfill(stack: Stack, options: Namespace, screen: Screen) -> int:
@@ -170,33 +168,34 @@ def submit(
 ) -> list[Delivery]:
     """Submit files, or only read them; return a delivery for each, submitted or refused.
 
-    Raises Stop where S3 or Datadog take some of them neither way, after all PAUSES.
+    Raises Stop where S3 or Datadog take none of them any more, after all PAUSES.
     """
     done: list[Delivery] = []
     left = [Delivery(bucket, key) for key in keys]
-    for pause in (*PAUSES, None):
+    pauses = iter(PAUSES)
+    while left:
         batch = local_batch(settings)
         samples = ddg_metric_submit.read_files(left, batch)
         stopped = ""
         if dry_run:
             for _ in samples:
                 pass
+            for each in left:
+                each.accepted = each.points or 0
         else:
             stopped = ddg_metric_submit.post_payloads(ddg_series_api.pack(samples), batch)
-        for each in left:
-            if dry_run and each.points is not None:
-                each.accepted = each.points
-        done += [each for each in left if each.outcome != "Retried"]
+        finished = [each for each in left if each.outcome != "Retried"]
         left = [each for each in left if each.outcome == "Retried"]
-        if not left:
-            break
-        if pause is None:
-            reason = left[0].retried or stopped or ddg_metric_submit.NO_TIME
-            raise Stop(
-                f"stopped at {ddg_metric_submit.address(left[0])}: {reason} What is done is kept; "
-                "the same command goes on from here."
-            )
-        time.sleep(pause)
+        done += finished
+        if left and not finished:
+            pause = next(pauses, None)
+            if pause is None:
+                reason = left[0].retried or stopped or ddg_metric_submit.NO_TIME
+                raise Stop(
+                    f"stopped at {ddg_metric_submit.address(left[0])}: {reason} What is done is "
+                    "kept; the same command goes on from here."
+                )
+            time.sleep(pause)
         left = [Delivery(bucket, each.key) for each in left]
     return done
 

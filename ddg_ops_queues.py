@@ -389,7 +389,7 @@ def replay_letters(stack: Stack, url: str, options: Namespace, screen: Screen) -
                 deleted += visit.delete(accepted)
     for outcome, count in forecast.most_common(SHOWN_GROUPS):
         screen.say(f"{count:>6,}  {outcome}", "green" if outcome == GOOD else "yellow")
-    total = sum(forecast.values())
+    total = forecast[GOOD] if options.only_good else sum(forecast.values())
     if options.yes:
         screen.say(
             f"{sent:,} sent to {queue_name(stack.main_url)} and {deleted:,} deleted from "
@@ -398,15 +398,15 @@ def replay_letters(stack: Stack, url: str, options: Namespace, screen: Screen) -
     else:
         screen.say(
             f"Nothing was sent. With --yes {total:,} go from {queue_name(url)} to "
-            f"{queue_name(stack.main_url)}; with --only-good those alone that would be submitted."
-            if total
+            f"{queue_name(stack.main_url)}; --only-good leaves out what would be refused again."
+            if forecast
             else f"No such message in {queue_name(url)}."
         )
     screen.result(
         {
             "queue": url,
             "dry_run": not options.yes,
-            "found": total if settings else sent + kept,
+            "found": sum(forecast.values()) if settings else sent + kept,
             "sent": sent,
             "deleted": deleted,
             "kept": kept,

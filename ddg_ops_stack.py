@@ -380,8 +380,8 @@ class Screen:
                 done += number
                 now = time.monotonic()
                 shown = f"{done:,}{of} {unit}"
-                bar.update(task, completed=done, visible=now - started > QUIET_SECONDS)
-                bar.update(task, description=shown)
+                visible = now - started > QUIET_SECONDS
+                bar.update(task, completed=done, description=shown, visible=visible)
                 if not self.err.is_terminal and now - said > PLAIN_PROGRESS_SECONDS:
                     said = now
                     self.note(shown)

@@ -9,7 +9,7 @@ import json
 import logging
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,7 +103,7 @@ class StackOnMoto:
             self.alarm(alarm, "OK")
         topic = self.aws["sns"].create_topic(Name=f"{self.name}-alarms")["TopicArn"]
         self.aws["sns"].subscribe(TopicArn=topic, Protocol="email", Endpoint="a@example.com")
-        self.outputs = {
+        self.outputs: dict[str, dict[str, Any]] = {
             "bucket": {"value": self.bucket},
             "prefix": {"value": "stats/"},
             "queue_urls": {
@@ -147,10 +147,7 @@ class StackOnMoto:
 
     def quiet(self) -> None:
         """Keep moto from taking the main queue's messages itself, to run the function in Docker."""
-        from moto.backends import get_backend  # a second to import
-
-        queue = get_backend("sqs")[ACCOUNT][REGION].queues[f"{self.name}-stats"]
-        queue.lambda_event_source_mappings.clear()
+        self.queue(self.main_url).lambda_event_source_mappings.clear()
 
     def notify(self, prefix: str = "stats/") -> None:
         """Have the bucket notify the main queue."""
@@ -216,6 +213,26 @@ class StackOnMoto:
                 QueueUrl=url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
             )
         return sorted(message["Body"] for message in messages)
+
+    def queue(self, url: str) -> Any:
+        """Return moto's own queue."""
+        from moto.backends import get_backend  # a second to import
+
+        return get_backend("sqs")[ACCOUNT][REGION].queues[url.rsplit("/", 1)[-1]]
+
+    def everything(self, url: str) -> set[str]:
+        """Return the bodies of a queue's messages, invisible ones too."""
+        return {message.body for message in self.queue(url)._messages}
+
+    def purge(self, url: str) -> None:
+        """Empty a queue, invisible messages too."""
+        self.queue(url)._messages.clear()
+
+    def send_all(self, url: str, bodies: Iterable[str]) -> None:
+        """Put messages into a queue."""
+        entries = [{"Id": str(number), "MessageBody": body} for number, body in enumerate(bodies)]
+        for start in range(0, len(entries), 10):
+            self.aws["sqs"].send_message_batch(QueueUrl=url, Entries=entries[start : start + 10])
 
     def take(self, url: str) -> list[dict[str, Any]]:
         """Take all visible messages out of a queue."""
@@ -290,13 +307,20 @@ def make_stack(
     monkeypatch.setattr(ddg_ops_queues, "WAIT_SECONDS", 0)
     monkeypatch.setattr(ddg_ops_watch, "POLL_SECONDS", 0)
     monkeypatch.setattr(ddg_ops_backfill, "PAUSES", ())
+    ddg_ops_stack.use_profile(None, None)
     yield StackOnMoto(moto, datadog.url)
-    ddg_ops_stack.client.cache_clear()
-    ddg_metric_submit.aws_client.cache_clear()
+    ddg_ops_stack.use_profile(None, None)
 
 
-def make_run(stack: StackOnMoto, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+def make_run(
+    stack: StackOnMoto,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Run:
     """A fixture's function: what runs a command line against the stack."""
+    # A test's commands share their clients: making them takes longer than all that they do.
+    monkeypatch.setattr(ddg_ops_stack, "use_profile", lambda profile, region: None)
     outputs = tmp_path / "outputs.json"
     outputs.write_text(json.dumps(stack.outputs))
 

@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partialmethod
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -638,8 +638,8 @@ def test_check_says_why_files_were_retried(stack: StackOnMoto, run: Run) -> None
 
 def on_put(stack: StackOnMoto, monkeypatch: Patch, action: Any) -> None:
     """Have something happen each time that the canary looks around."""
-    monkeypatch.setattr(ddg_ops_watch, "time", SimpleNamespace(**vars(time)))
-    monkeypatch.setattr(ddg_ops_watch.time, "sleep", lambda seconds: action())
+    clock = vars(time) | {"sleep": lambda seconds: action()}
+    monkeypatch.setattr(ddg_ops_watch, "time", SimpleNamespace(**clock))
 
 
 def test_canary_is_submitted(
@@ -776,19 +776,16 @@ def test_tail_for_machines(stack: StackOnMoto, run: Run) -> None:
 def test_tail_follows(stack: StackOnMoto, run: Run, monkeypatch: Patch) -> None:
     """New lines come once each, late ones too, until Ctrl-C, which is its usual end."""
     stack.log("first")
-    steps = iter(
-        [
-            lambda: stack.log("second"),
-            lambda: stack.log("late", at=time.time() - 30),
-            lambda: None,
-        ]
-    )
+    steps: list[Callable[[], None]] = [
+        lambda: stack.log("second"),
+        lambda: stack.log("late", at=time.time() - 30),
+        lambda: None,
+    ]
 
     def step() -> None:
-        action = next(steps, None)
-        if action is None:
+        if not steps:
             raise KeyboardInterrupt
-        action()
+        steps.pop(0)()
 
     on_put(stack, monkeypatch, step)
     result = run("tail")

@@ -1,0 +1,211 @@
+"""docs/operations.md and docs/examples/: what they say is so, and what they tell to type works."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.client import BaseClient
+
+import ddg_ops
+import ddg_stats_file
+from tests.operated import KEY, Run, StackOnMoto, make_run, make_stack, stats
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = (ROOT / "docs/operations.md").read_text("utf-8")
+EXAMPLES = ROOT / "docs/examples"
+COMMANDS = re.findall(r"\.venv/bin/python ddg_ops\.py ([^`\n]+)", PAGE)
+stack = pytest.fixture(make_stack)
+run = pytest.fixture(make_run)
+Patch = pytest.MonkeyPatch
+
+
+def test_each_alarm_has_a_section() -> None:
+    """The page's sections are the stack's alarms, in main.tf's words."""
+    terraform = (ROOT / "main.tf").read_text("utf-8")
+    named = re.findall(r"^      ([a-z-]+) = \{\n        metric ", terraform, re.MULTILINE)
+    functions = ["metric-submit", "mock-datasource"]
+    each_functions = re.findall(r'"\$\{function\}-([a-z]+)" =>', terraform)
+    single = re.findall(r'alarm_name +=+ "\$\{var\.name\}-([a-z-]+)"', terraform)
+    alarms = {*named, *single} | {f"{one}-{two}" for one in functions for two in each_functions}
+    assert len(alarms) == 11
+    assert set(re.findall(r"^### ([a-z-]+)$", PAGE, re.MULTILINE)) == alarms
+
+
+def test_limits_are_the_codes() -> None:
+    """The table's numbers are those of the constants."""
+    rows = re.findall(r"^\|[^|]+\| ([\d,]+)[^|]*\| `([A-Z_]+)` \|$", PAGE, re.MULTILINE)
+    assert len(rows) == 6
+    for number, constant in rows:
+        assert int(number.replace(",", "")) == getattr(ddg_stats_file, constant), constant
+
+
+def test_each_command_of_the_page_works(
+    stack: StackOnMoto, run: Run, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """Typed in the page's order against a stack with refused files and dead letters."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATADOG_API_KEY", KEY)
+    (tmp_path / "stats.json").write_text(json.dumps(stats(rows=1)))
+    stack.put("stats/nightly/1.json", b"not JSON")
+    stack.submit()
+    stack.put("stats/nightly/2.json", stats(rows=2))
+    for message in stack.take(stack.main_url):
+        stack.send_all(stack.dead_letter_url, [message["Body"]])
+    for command in COMMANDS:
+        words = shlex.split(command)
+        if words[0] == "tail":
+            words.append("--no-follow")
+        if "--canary" in words:
+            words += ["--timeout", "0.01"]
+        result = run(*words)
+        assert result.code in (0, 1), (command, result)
+    assert len(COMMANDS) > 20
+
+
+# --- Permissions ---
+
+
+PERMISSIONS = dict(re.findall(r"^\| (`.+?`) \| (.*`[a-z0-9]+:[A-Z].*) \|$", PAGE, re.MULTILINE))
+IAM_ACTIONS = {  # where the permission has another name (Service Authorization Reference)
+    "s3:GetBucketNotificationConfiguration": "s3:GetBucketNotification",
+    "s3:ListObjectsV2": "s3:ListBucket",
+    "sqs:ChangeMessageVisibilityBatch": "sqs:ChangeMessageVisibility",
+    "sqs:DeleteMessageBatch": "sqs:DeleteMessage",
+    "sqs:SendMessageBatch": "sqs:SendMessage",
+    "monitoring:DescribeAlarms": "cloudwatch:DescribeAlarms",
+    "monitoring:GetMetricData": "cloudwatch:GetMetricData",
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "lines", "silent"),
+    [
+        pytest.param(
+            "`check`",
+            ["check --canary --timeout 0.01"],
+            {"secretsmanager:GetSecretValue"},
+            id="check",
+        ),
+        pytest.param(
+            "`rejected`, `dead`",
+            [
+                "rejected list",
+                "rejected show",
+                "rejected save kept",
+                "rejected replay",
+                "dead list",
+                "rejected replay --yes",
+            ],
+            {"s3:ListBucket"},  # else S3 says 403 of a file that is gone
+            id="queues",
+        ),
+        pytest.param("`backfill`", ["backfill --since 1h --yes"], set(), id="backfill"),
+        pytest.param("`tail`", ["tail --no-follow"], set(), id="tail"),
+    ],
+)
+def test_permissions_are_those_of_the_calls(
+    row: str,
+    lines: list[str],
+    silent: set[str],
+    stack: StackOnMoto,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: Patch,
+) -> None:
+    """The table has what the commands call, and nothing else; `silent` is called only at times."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATADOG_API_KEY", KEY)
+    stack.put("stats/a/1.json", stats(rows=1))
+    stack.reject("stats/a/1.json", "not JSON")
+    called: set[str] = set()
+    clients: Any = BaseClient
+    call = clients._make_api_call
+
+    def note(client: Any, operation: str, parameters: Any) -> Any:
+        called.add(f"{client.meta.service_model.endpoint_prefix}:{operation}")
+        return call(client, operation, parameters)
+
+    monkeypatch.setattr(clients, "_make_api_call", note)
+    for line in lines:
+        assert run(*line.split()).code in (0, 1)
+    needed = {IAM_ACTIONS.get(operation, operation) for operation in called}
+    assert needed | silent == set(re.findall(r"`([a-z0-9]+:[A-Za-z]+)`", PERMISSIONS[row]))
+
+
+# --- Examples ---
+
+
+def validate(content: str | bytes, capsys: pytest.CaptureFixture[str], file: Path) -> None:
+    """Have the contract's own command say that a file is good."""
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    capsys.readouterr()
+    assert ddg_ops.main(["validate", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "2 points" in out
+    assert re.search(r"rows\.read\{\} = 1231\n", out)
+
+
+def test_example_in_python(
+    stack: StackOnMoto, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """It uploads a good file."""
+    command = [sys.executable, str(EXAMPLES / "write_stats.py"), stack.bucket, "nightly"]
+    key = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    body = stack.aws["s3"].get_object(Bucket=stack.bucket, Key=key)["Body"].read()
+    validate(body, capsys, tmp_path / "file")
+    assert key.startswith("stats/nightly/")
+
+
+def test_example_in_shell(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """It uploads a good file, whatever the locale, with a program called aws."""
+    (tmp_path / "aws").write_text(f'#!/bin/sh\ncat > {tmp_path}/body\necho "$@"\n')
+    (tmp_path / "aws").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LC_ALL": "de_DE.UTF-8"}
+    command = [str(EXAMPLES / "write_stats.sh"), "a-bucket", "nightly"]
+    out = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
+    assert re.fullmatch(r"s3 cp - s3://a-bucket/stats/nightly/\d+-\d+\.json\n", out.stdout)
+    validate((tmp_path / "body").read_bytes(), capsys, tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        pytest.param("java", ["-Duser.language=de", "WriteStats.java"], id="Java"),
+        pytest.param("go", ["run", "write_stats.go"], id="Go"),
+    ],
+)
+def test_example_in_a_language_that_may_be_here(
+    program: str, arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """It prints a good file."""
+    found = shutil.which(program)
+    # A name on the PATH may be a stub with nothing behind it, as on a mac.
+    if (
+        not found
+        or subprocess.run(
+            [found, "version" if program == "go" else "-version"], capture_output=True
+        ).returncode
+    ):
+        pytest.skip(f"no {program} on this machine")
+    run = subprocess.run([found, *arguments], check=True, cwd=EXAMPLES, stdout=subprocess.PIPE)
+    validate(run.stdout, capsys, tmp_path / "file")
+
+
+def test_shell_example_is_clean() -> None:
+    """shellcheck has nothing to say, where there is one."""
+    shellcheck = Path(sys.executable).parent / "shellcheck"
+    if not shellcheck.exists():
+        pytest.skip("no shellcheck on this machine")
+    run = subprocess.run([shellcheck, EXAMPLES / "write_stats.sh"], capture_output=True, text=True)
+    assert run.stdout == ""
