@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from local.datadog_server import DatadogServer
+from tests.scripted_server import ScriptedServer
+from tests.submitter import Submitter
 
 SETTINGS = {
     "REJECTED_QUEUE_URL",
@@ -105,3 +107,26 @@ def moto() -> Iterator[str]:
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def scripted_s3() -> Iterator[ScriptedServer]:
+    """A server that plays scripts where moto's S3 can't be made to, for the whole session."""
+    with ScriptedServer() as server:
+        yield server
+
+
+@pytest.fixture
+def submitter(
+    moto: str,
+    scripted_s3: ScriptedServer,
+    datadog: DatadogServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> Submitter:
+    """The submitter in a new execution environment, with a bucket and a rejected queue of its own.
+
+    What it keeps hidden, what it prints and what it promises is looked at in each of its batches.
+    """
+    return Submitter(moto, scripted_s3, datadog, monkeypatch, capsys, caplog)

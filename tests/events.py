@@ -1,0 +1,117 @@
+"""Events as S3, SQS and Lambda make them, and Lambda's context."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote_plus
+
+BUCKET = "stats-bucket"
+STARTED = int(time.time())
+QUEUE_ARN = "arn:aws:sqs:us-east-1:123456789012:stats"
+
+
+class Context:
+    """Lambda's context of one invocation, as far as the functions look at it."""
+
+    function_name = "ddg-submit"
+
+    def __init__(self, seconds: float = 60.0) -> None:
+        self._end = time.monotonic() + seconds
+
+    def get_remaining_time_in_millis(self) -> int:
+        return max(0, int(1000 * (self._end - time.monotonic())))
+
+
+def s3_record(key: str, bucket: str = BUCKET, version: str = "2.1") -> dict[str, Any]:
+    """Return one record of a notification; the key encoded as S3 does it.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
+    """
+    record: dict[str, Any] = {
+        "eventVersion": version,
+        "eventSource": "aws:s3",
+        "awsRegion": "us-east-1",
+        "eventTime": "2026-01-01T00:00:00.000Z",
+        "eventName": "ObjectCreated:Put",
+        "userIdentity": {"principalId": "AWS:AROAEXAMPLE"},
+        "requestParameters": {"sourceIPAddress": "127.0.0.1"},
+        "responseElements": {"x-amz-request-id": "EXAMPLE", "x-amz-id-2": "EXAMPLE"},
+        "s3": {
+            "s3SchemaVersion": "1.0",
+            "configurationId": "stats",
+            "bucket": {
+                "name": bucket,
+                "ownerIdentity": {"principalId": "EXAMPLE"},
+                "arn": f"arn:aws:s3:::{bucket}",
+            },
+            "object": {
+                "key": quote_plus(key, safe="/"),
+                "size": 1024,
+                "eTag": "0123456789abcdef0123456789abcdef",
+                "sequencer": "0055AED6DCD90281E5",
+            },
+        },
+    }
+    if version != "2.1":  # what later versions brought
+        record["glacierEventData"] = None
+        record["s3"]["object"]["versionId"] = "example"
+        record["somethingNew"] = {"of": ["a", "later", "version"]}
+    return record
+
+
+def notification(keys: Iterable[str], bucket: str = BUCKET, version: str = "2.1") -> str:
+    """Return the body of a message that names these objects."""
+    return json.dumps({"Records": [s3_record(key, bucket, version) for key in keys]})
+
+
+def sqs_record(
+    keys: Iterable[str] = (),
+    *,
+    bucket: str = BUCKET,
+    body: str | None = None,
+    receive_count: int = 1,
+) -> dict[str, Any]:
+    """Return one message of a batch: a notification of these keys, or any body.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html
+    """
+    return {
+        "messageId": str(uuid.uuid4()),
+        "receiptHandle": "AQEBexample",
+        "body": notification(keys, bucket) if body is None else body,
+        "attributes": {
+            "ApproximateReceiveCount": str(receive_count),
+            "SentTimestamp": "1767225600000",
+            "SenderId": "AIDAEXAMPLE",
+            "ApproximateFirstReceiveTimestamp": "1767225600001",
+        },
+        "messageAttributes": {},
+        "md5OfBody": "0123456789abcdef0123456789abcdef",
+        "eventSource": "aws:sqs",
+        "eventSourceARN": QUEUE_ARN,
+        "awsRegion": "us-east-1",
+    }
+
+
+def sqs_event(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a batch of messages."""
+    return {"Records": list(records)}
+
+
+def stats(age: float = 0, *, now: float = STARTED, **metrics: object) -> bytes:
+    """Return a good stats file, its timestamp that many seconds old when the tests were started.
+
+    Files that are a second apart so stay a second apart; what is about the age gives now.
+    """
+    return json.dumps({"timestamp": int(now - age), **(metrics or {"m": 1})}).encode()
+
+
+def bulky(number: int, *, series: int) -> bytes:
+    """Return a stats file whose series take about 4 KB of JSON each, and hardly any on the wire."""
+    tags = [f"file:{number}", *(f"t{n}:{'x' * 190}" for n in range(20))]
+    metrics = {f"m{n}": n for n in range(series)}
+    return json.dumps({"timestamp": STARTED, "tags": tags, **metrics}).encode()

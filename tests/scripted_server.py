@@ -1,0 +1,132 @@
+"""An HTTP server that answers by script: down to the bytes on the wire, and when they leave."""
+
+from __future__ import annotations
+
+import socket
+import socketserver
+import struct
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple, Self
+from urllib.parse import unquote
+
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
+
+
+class Call(NamedTuple):
+    """One request as the server saw it."""
+
+    method: str
+    path: str  # decoded, without the query
+    body: bytes
+    stopping: threading.Event  # wait() on it in place of a sleep: it ends with the server
+
+
+# What to send, all at once or piece by piece; raising ConnectionResetError resets the
+# connection, ConnectionAbortedError closes it.
+Script = Callable[[Call], bytes | Iterable[bytes]]
+
+
+@dataclass(eq=False)
+class ScriptedServer:
+    """A port of 127.0.0.1 and the threads behind it: `with ScriptedServer(script) as server:`."""
+
+    script: Script | None = None
+    calls: list[str] = field(default_factory=list)  # "GET /bucket/key"
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._tcp = _TCPServer(("127.0.0.1", 0), _Connection)
+        self._tcp.scripted = self
+        self.url = f"http://127.0.0.1:{self._tcp.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._tcp.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping.set()
+        self._tcp.shutdown()
+        self._tcp.server_close()
+
+    @contextmanager
+    def playing(self, script: Script) -> Iterator[Self]:
+        """Play another script for a while; what still waits in the end goes on at once."""
+        self.script, self.calls, self.stopping = script, [], threading.Event()
+        try:
+            yield self
+        finally:
+            self.stopping.set()
+            self.script = None
+
+
+class _TCPServer(socketserver.ThreadingTCPServer):
+    scripted: ScriptedServer
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Keep quiet: clients that give up are what the tests are about."""
+
+
+class _Connection(socketserver.StreamRequestHandler):
+    server: _TCPServer
+    disable_nagle_algorithm = True
+
+    def handle(self) -> None:
+        scripted = self.server.scripted
+        try:
+            while request_line := self.rfile.readline():
+                method, target, _ = request_line.decode().split(" ")
+                length = 0
+                while (line := self.rfile.readline()).strip():
+                    name, _, value = line.partition(b":")
+                    if name.lower() == b"content-length":
+                        length = int(value)
+                    if name.lower() == b"expect":  # boto3 asks before it sends a body
+                        self.request.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+                body = self.rfile.read(length)
+                path = unquote(target.partition("?")[0])
+                scripted.calls.append(f"{method} {path}")
+                if not scripted.script:
+                    break
+                sent = scripted.script(Call(method, path, body, scripted.stopping))
+                if isinstance(sent, bytes):
+                    head, end, _ = sent.partition(b"\r\n\r\n")
+                    sent = (head + end if method == "HEAD" else sent,)
+                for piece in sent:
+                    self.request.sendall(piece)
+        except ConnectionResetError:
+            self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            self.request.close()
+        except ConnectionAbortedError:
+            pass
+
+
+def response(status: str = "200 OK", body: bytes = b"", **headers: str) -> bytes:
+    """Return a whole HTTP response; underscores in the names of headers become hyphens."""
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def s3_error(status: str, code: str) -> bytes:
+    """Return an error as S3 words it."""
+    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>"
+    return response(status, body.encode(), Content_Type="application/xml")
+
+
+def bucket_of(objects: Mapping[str, bytes | Script]) -> Script:
+    """Return S3's script for a bucket of these keys, each with its content or a script."""
+
+    def answer(call: Call) -> bytes | Iterable[bytes]:
+        _, _, key = call.path.removeprefix("/").partition("/")
+        content = objects.get(key)
+        if content is None:
+            return s3_error("404 Not Found", "NoSuchKey")
+        return response(body=content) if isinstance(content, bytes) else content(call)
+
+    return answer

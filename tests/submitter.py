@@ -1,0 +1,237 @@
+"""The submitter as the tests see it: what goes in, and everything that comes out."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import sys
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import boto3
+import botocore.session
+import datadog.api
+import pytest
+
+from local.datadog_server import DatadogServer
+from tests.events import Context, sqs_event, sqs_record
+from tests.scripted_server import Script, ScriptedServer
+
+API_KEY = "test-key"  # the one that the fixture `datadog` takes
+METRICS = {
+    "Submitted": "Count",
+    "Refused": "Count",
+    "Retried": "Count",
+    "Points": "Count",
+    "Collisions": "Count",
+    "Requests": "Count",
+    "WireBytes": "Bytes",
+    "FetchMilliseconds": "Milliseconds",
+    "PostMilliseconds": "Milliseconds",
+}
+
+
+class Rejected(NamedTuple):
+    """One message of the rejected queue."""
+
+    body: str
+    attributes: dict[str, str]
+
+
+class Outcome(NamedTuple):
+    """All that came of one batch."""
+
+    retried: list[int]  # indexes of the batch's messages
+    rejected: list[Rejected]
+    summary: dict[str, Any]  # the EMF line
+    log: list[str]  # "WARNING the message"
+
+    @property
+    def files(self) -> tuple[int, int, int]:
+        """Files submitted, refused and retried."""
+        return self.summary["Submitted"], self.summary["Refused"], self.summary["Retried"]
+
+    @property
+    def reasons(self) -> list[str]:
+        return [message.attributes.get("reason", "") for message in self.rejected]
+
+
+def cold_start(module: str = "ddg_metric_submit") -> ModuleType:
+    """Import a function anew, as a new execution environment does: nothing is kept."""
+    for name in ("_api_key", "_application_key", "_api_host"):  # the package keeps these
+        setattr(datadog.api, name, None)
+    for name in [name for name in sys.modules if name.startswith("ddg_")]:
+        del sys.modules[name]
+    return importlib.import_module(module)
+
+
+make_client = botocore.session.Session.create_client
+clients: dict[tuple[str, ...], Any] = {}
+
+
+def kept_client(session: botocore.session.Session, service: str, *rest: Any, **options: Any) -> Any:
+    """Make a client, or return the one made in the same circumstances.
+
+    A new execution environment makes its own; but that takes 60 ms, and the tests start hundreds.
+    """
+    variables = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    config = vars(options["config"]) if options.get("config") else None
+    circumstances = (service, *map(repr, (rest, options | {"config": config}, variables)))
+    if circumstances not in clients:
+        clients[circumstances] = make_client(session, service, *rest, **options)
+    return clients[circumstances]
+
+
+@cache
+def aws(service: str, endpoint: str) -> Any:
+    """Return the tests' own client; a second to import, so kept."""
+    return boto3.client(service, endpoint_url=endpoint, region_name="us-east-1")  # type: ignore[call-overload]  # any service
+
+
+@cache
+def queue_url(name: str, endpoint: str) -> str:
+    """Make a queue once; each batch leaves it empty."""
+    url: str = aws("sqs", endpoint).create_queue(QueueName=name)["QueueUrl"]
+    return url
+
+
+@cache
+def make_bucket(name: str, endpoint: str) -> None:
+    """Make a bucket once."""
+    aws("s3", endpoint).create_bucket(Bucket=name)
+
+
+class Submitter:
+    """The handler with its bucket, rejected queue and Datadog."""
+
+    def __init__(
+        self,
+        moto: str,
+        scripted_s3: ScriptedServer,
+        datadog: DatadogServer,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        self.datadog = datadog
+        self.environment = monkeypatch
+        self.moto = moto
+        self._scripted_s3 = scripted_s3
+        self._capsys, self._caplog = capsys, caplog
+        caplog.set_level(logging.ERROR, "werkzeug")  # moto's server, in this very process
+        caplog.set_level(logging.INFO)  # of the root: whatever any library says
+        self.bucket = f"stats-{uuid.uuid4()}"  # made when the first file is written
+        self.rejected_url = queue_url("rejected", moto)
+        self.keys = [API_KEY]  # what must never be seen
+        self.set(
+            AWS_ENDPOINT_URL=moto,
+            DATADOG_API_KEY=API_KEY,
+            DATADOG_HOST=datadog.url,
+            REJECTED_QUEUE_URL=self.rejected_url,
+        )
+        monkeypatch.setattr(botocore.session.Session, "create_client", kept_client)
+        monkeypatch.setattr("time.sleep", lambda seconds: None)  # pauses before trying again
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a new execution environment."""
+        self.module = cold_start()
+
+    def set(self, **variables: str) -> None:
+        """Set environment variables."""
+        for name, value in variables.items():
+            self.environment.setenv(name, value)
+
+    def put(self, key: str, content: bytes, **options: Any) -> None:
+        """Write an object."""
+        make_bucket(self.bucket, self.moto)
+        aws("s3", self.moto).put_object(Bucket=self.bucket, Key=key, Body=content, **options)
+
+    def put_all(self, files: Mapping[str, bytes]) -> None:
+        """Write objects."""
+        for key, content in files.items():
+            self.put(key, content)
+
+    def message(self, *keys: str, receive_count: int = 1) -> dict[str, Any]:
+        """Return a message that names objects of the bucket."""
+        return sqs_record(keys, bucket=self.bucket, receive_count=receive_count)
+
+    def submit(self, *messages: Mapping[str, Any], context: Context | None = None) -> Outcome:
+        """Hand a batch to the handler, and look at all that came out whatever the test is about."""
+        self._capsys.readouterr()
+        self._caplog.clear()
+        answer = self.module.lambda_handler(sqs_event(messages), context or Context())
+        printed, errors = self._capsys.readouterr()
+        rejected = list(self._take_rejected())
+        assert answer.keys() == {"batchItemFailures"}
+        ids = [message["messageId"] for message in messages]
+        retried = [ids.index(failure["itemIdentifier"]) for failure in answer["batchItemFailures"]]
+        self.check_secrecy(printed, errors, self._caplog.text, repr(answer), repr(rejected))
+        strangers = {record.name for record in self._caplog.records}
+        assert all(name.startswith("ddg_") for name in strangers), self._caplog.text
+        assert errors == ""
+        [line] = printed.splitlines()
+        summary = json.loads(line)
+        check_emf(summary)
+        # A message is retried or rejected, never both: what is retried comes again
+        assert len(set(retried)) == len(retried)
+        kept = [message["body"] for i, message in enumerate(messages) if i not in retried]
+        assert all(message.body in kept for message in rejected)
+        log = [f"{record.levelname} {record.getMessage()}" for record in self._caplog.records]
+        return Outcome(sorted(retried), rejected, summary, log)
+
+    @contextmanager
+    def reading_from(self, script: Script) -> Iterator[ScriptedServer]:
+        """Let a script answer in place of moto's S3."""
+        with self._scripted_s3.playing(script) as s3:
+            self.set(AWS_ENDPOINT_URL_S3=s3.url)
+            yield s3
+
+    def submit_files(self, files: Mapping[str, bytes], **options: Any) -> Outcome:
+        """Write objects and submit them, a message each."""
+        self.put_all(files)
+        return self.submit(*map(self.message, files), **options)
+
+    def check_secrecy(self, *texts: str) -> None:
+        """Fail where a key is to be seen."""
+        for key in self.keys:
+            for text in texts:
+                assert key not in text
+
+    def _take_rejected(self) -> Iterable[Rejected]:
+        sqs, full = aws("sqs", self.moto), 10
+        received = full
+        while received == full:
+            messages = sqs.receive_message(
+                QueueUrl=self.rejected_url, MaxNumberOfMessages=full, MessageAttributeNames=["All"]
+            ).get("Messages", [])
+            for message in messages:
+                attributes = message.get("MessageAttributes", {}).items()
+                yield Rejected(
+                    message["Body"], {name: value["StringValue"] for name, value in attributes}
+                )
+                sqs.delete_message(
+                    QueueUrl=self.rejected_url, ReceiptHandle=message["ReceiptHandle"]
+                )
+            received = len(messages)
+
+
+def check_emf(summary: Mapping[str, Any]) -> None:
+    """Fail where CloudWatch would make other metrics of a line, or none.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+    """
+    assert summary.keys() == {"_aws", "FunctionName", *METRICS}
+    assert summary["FunctionName"] == Context.function_name
+    assert type(summary["_aws"]["Timestamp"]) is int
+    [directive] = summary["_aws"]["CloudWatchMetrics"]
+    assert directive["Namespace"] == "DatadogStats"
+    assert directive["Dimensions"] == [["FunctionName"]]
+    assert {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]} == METRICS
+    assert all(type(summary[name]) is int and summary[name] >= 0 for name in METRICS)
