@@ -491,7 +491,7 @@ def save(letter: Letter, folder: Path) -> None:
     files = []
     for number, (bucket, key) in enumerate(letter.objects, 1):
         # Of a key only harmless characters get into a name: ../ is no way out of the folder.
-        file = f"{name}-{number}-{re.sub('[^A-Za-z0-9._-]', '_', key.rsplit('/', 1)[-1])[-80:]}"
+        file = f"{name}-{number}-{re.sub('[^A-Za-z0-9._-]', '_', key)[-80:]}"
         body = open_object(bucket, key)
         if body is None:
             files.append({"bucket": bucket, "key": key, "file": None})  # gone

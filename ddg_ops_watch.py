@@ -179,8 +179,12 @@ def check_key(settings: list[Settings]) -> Iterator[Finding]:
 def check_mapping(stack: Stack) -> Iterator[Finding]:
     """Is the main queue fed to the submitter, and are failures reported file by file?"""
     arn = queue_attributes(stack.main_url)["QueueArn"]
-    answer = client("lambda").list_event_source_mappings(FunctionName=stack.function)
-    mappings = [each for each in answer["EventSourceMappings"] if each["EventSourceArn"] == arn]
+    answer = client("lambda").list_event_source_mappings(EventSourceArn=arn)
+    mappings = [
+        each
+        for each in answer["EventSourceMappings"]
+        if each["FunctionArn"].partition(":function:")[2].partition(":")[0] == stack.function
+    ]
     if not mappings:
         text = f"nothing feeds {queue_name(stack.main_url)} to {stack.function}"
         yield Finding("mapping", "FAILED", text, "Run `terraform apply`.")

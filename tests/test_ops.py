@@ -6,6 +6,7 @@ import argparse
 import gzip
 import io
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -120,6 +121,16 @@ def test_time_of_day_is_the_last_one() -> None:
     assert 86_000 < time.time() - ddg_ops_stack.parse_time(ahead) < 86_400
     before = time.strftime("%H:%M", time.gmtime(time.time() - 120))
     assert 0 < time.time() - ddg_ops_stack.parse_time(before) < 200
+
+
+def test_terminal_without_the_characters(tmp_path: Path) -> None:
+    """What a terminal can't show is escaped, and no reason to fail."""
+    (tmp_path / "größe.json").write_text("")
+    script = [sys.executable, str(ROOT / "ddg_ops.py"), "validate", "größe.json"]
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
+    run = subprocess.run(script, capture_output=True, text=True, cwd=tmp_path, env=ascii_only)
+    assert run.returncode == 1
+    assert run.stdout.startswith("refused  gr\\xf6\\xdfe.json: the file is empty.")
 
 
 def test_as_a_script(tmp_path: Path) -> None:
