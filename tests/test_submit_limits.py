@@ -103,7 +103,6 @@ def test_payloads_are_cut_at_the_wire_limit(submitter: Submitter) -> None:
     assert outcome.summary["WireBytes"] == sum(wire) > MAX_WIRE_BYTES
 
 
-@pytest.mark.xfail(strict=True, reason="cuts before sending count as extra requests")
 def test_cutting_to_size_uses_up_no_extra_requests(
     submitter: Submitter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,7 +385,6 @@ def dense(size: int) -> bytes:
     return "\n".join(lines).encode()
 
 
-@pytest.mark.xfail(strict=True, reason="each thread's heap keeps a file, and so does each round")
 def test_ten_files_at_the_size_limit(
     datadog: DatadogServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -406,7 +404,6 @@ def test_ten_files_at_the_size_limit(
     assert run.megabytes < 256
 
 
-@pytest.mark.xfail(strict=True, reason="each thread's heap keeps a file")
 def test_many_large_files(datadog: DatadogServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor do thirty, of which each could be read by a thread of its own."""
     padded = response(body=stats() + b" " * (10 * 1024 * 1024 - 100))
