@@ -325,6 +325,31 @@ def test_no_post_is_started_that_the_deadline_would_cut(
     assert "time" in outcome.log[0]
 
 
+@pytest.mark.parametrize(
+    ("answer", "files", "said"),
+    [(None, (1, 0, 1), "time"), (Answer(503), (0, 0, 2), "503")],
+    ids=["next-payload", "next-attempt"],
+)
+def test_no_further_post_is_started_either(
+    submitter: Submitter, answer: Answer | None, files: tuple[int, int, int], said: str
+) -> None:
+    """Neither another payload nor another attempt, where the first took the time."""
+    context = Context(60)
+
+    def slowly(request: Request) -> Answer | None:
+        context.spend(58.5)
+        return answer
+
+    submitter.datadog.respond = slowly
+    outcome = submitter.submit_files(
+        {f"stats/{n}.json": bulky(n, series=700) for n in range(2)}, context=context
+    )
+    assert outcome.files == files
+    assert len(submitter.datadog.requests) == outcome.summary["Requests"] == 1
+    [line] = outcome.log
+    assert said in line
+
+
 def test_slow_s3_meets_the_deadline(submitter: Submitter) -> None:
     """What S3 didn't send in time is retried; what it sent is submitted."""
 
@@ -360,9 +385,14 @@ def test_outage_costs_few_requests(submitter: Submitter) -> None:
     assert submitter.submit(*messages).files == (2, 0, 0)
 
 
-def test_outage_that_ends_is_waited_out(submitter: Submitter) -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [*map(Answer, (408, 500, 502, 503, 504, 599)), Answer(reset=True)],
+    ids=lambda answer: "reset" if answer.reset else str(answer.status),
+)
+def test_outage_that_ends_is_waited_out(submitter: Submitter, answer: Answer) -> None:
     """Trying again within the invocation saves a round."""
-    answering(submitter.datadog, Answer(503), Answer(503), None)
+    answering(submitter.datadog, answer, answer, None)
     outcome = submitter.submit_files(FILES)
     assert outcome.files == (2, 0, 0)
     assert outcome.summary["Requests"] == 3

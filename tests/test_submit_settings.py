@@ -321,6 +321,19 @@ def test_secret_is_read_once(submitter: Submitter) -> None:
         assert len(manager.calls) == 2
 
 
+def test_secret_is_read_once_more_and_no_more(submitter: Submitter) -> None:
+    """Even where it holds another key at each look, and none of them is right."""
+    keys = iter(f"key-{n}" for n in range(10))
+    submitter.environment.delenv("DATADOG_API_KEY")
+    submitter.set(DATADOG_API_KEY_SECRET_ARN=ARN)
+    value = secrets_manager(lambda: json.dumps({"SecretString": next(keys)}).encode())
+    with ScriptedServer(value) as manager:
+        submitter.set(AWS_ENDPOINT_URL_SECRETS_MANAGER=manager.url)
+        outcome = submitter.submit_files(FILES)
+    assert outcome.files == (0, 0, 1)
+    assert outcome.summary["Requests"] == len(manager.calls) == 2
+
+
 @pytest.mark.parametrize(
     "value",
     [
