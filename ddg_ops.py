@@ -351,14 +351,14 @@ def add_queue(commands: Subparsers, queue: str, description: str) -> None:
 
     add(
         "list",
-        ddg_ops_queues.list_letters,
+        ddg_ops_queues.list_messages,
         "what is in the queue, counted by job and reason",
         "",
         " --job nightly",
     )
     add(
         "show",
-        ddg_ops_queues.show_letters,
+        ddg_ops_queues.show_messages,
         "messages with their reasons, and the files' own beginnings",
         " --job nightly",
         " --key 1764000000 --limit 1",
@@ -366,7 +366,7 @@ def add_queue(commands: Subparsers, queue: str, description: str) -> None:
     )
     replay = add(
         "replay",
-        ddg_ops_queues.replay_letters,
+        ddg_ops_queues.replay_messages,
         "send messages to the main queue again; without --yes say what would become of them",
         " --job nightly",
         " --job nightly --yes",
@@ -378,7 +378,7 @@ def add_queue(commands: Subparsers, queue: str, description: str) -> None:
     )
     save = add(
         "save",
-        ddg_ops_queues.save_letters,
+        ddg_ops_queues.save_messages,
         "write messages and their files to a folder",
         f" {queue}-files",
         f" {queue}-files --delete --yes",
@@ -388,7 +388,7 @@ def add_queue(commands: Subparsers, queue: str, description: str) -> None:
     save.add_argument("--yes", action="store_true", help="do delete it")
     discard = add(
         "discard",
-        ddg_ops_queues.discard_letters,
+        ddg_ops_queues.discard_messages,
         "delete messages; without --yes say which",
         " --job nightly",
         " --job nightly --yes",

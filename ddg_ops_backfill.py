@@ -140,8 +140,8 @@ def operator_settings(stack: Stack, options: Namespace) -> Settings:
     if options.yes:
         if "DATADOG_API_KEY" not in environment:
             raise Stop(
-                f"no key. Set DATADOG_API_KEY to one that {settings.api_host} takes; it is read "
-                "from the environment alone, so that no shell's history has it.",
+                f"no key. Set DATADOG_API_KEY to one that {settings.api_host} takes; it "
+                "is read from the environment alone, so that no list of processes shows it.",
                 USAGE,
             )
         if problem := key_problem(settings.api_host, settings.api_key):

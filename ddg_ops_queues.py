@@ -4,6 +4,9 @@ No message leaves a queue before it is safe elsewhere: it is sent (or written, w
 deleted then. Interrupted between the two it is in both places, and a file that is submitted twice
 is harmless. What a command has received and not deleted it gives back at its end; had it no time
 for that, SQS does after VISIBILITY_SECONDS.
+
+SQS's own redrive wouldn't do: it takes only dead-letter queues of other queues, and the submitter
+sends to the rejected one itself (StartMessageMoveTask reference). Nor can it choose or foresee.
 """
 
 import json
@@ -47,13 +50,13 @@ SHOWN_OBJECTS = 3  # ours: of a message that names more
 SHOWN_CHARACTERS = 2_000  # ours: of a file
 
 
-class Letter(NamedTuple):
+class Message(NamedTuple):
     """A message of the rejected or the dead-letter queue."""
 
     message_id: str
     receipt_handle: str
     body: str  # S3's notification, as it came
-    sent: float  # epoch seconds; of a dead letter: when S3 sent it
+    sent: float  # epoch seconds; in the dead-letter queue: when S3 sent it
     receive_count: int
     reason: str  # "" where none is kept with it
     objects: tuple[tuple[str, str], ...]  # (bucket, key)
@@ -76,30 +79,35 @@ class Selection(NamedTuple):
     before: float  # epoch seconds: what was sent later comes back from our own replay
     limit: int
 
-    def takes(self, letter: Letter) -> bool:
+    def takes(self, message: Message) -> bool:
         return (
-            self.job in ("", letter.job)
-            and self.reason.lower() in letter.reason.lower()
-            and (not self.key or any(self.key in key for _, key in letter.objects))
-            and letter.sent < self.before
+            self.job in ("", message.job)
+            and self.reason.lower() in message.reason.lower()
+            and (not self.key or any(self.key in key for _, key in message.objects))
+            and message.sent < self.before
         )
 
 
 class Visit:
     """A walk through a queue that sees each message once; give-back at its end, come what may."""
 
-    def __init__(self, queue_url: str, prefix: str) -> None:
-        self._call = {"QueueUrl": queue_url}
+    def __init__(self, stack: Stack, url: str, options: Namespace, screen: Screen) -> None:
+        self.queue = look_at(url)
+        self._wanted = selection(options, self.queue)
+        self._prefix = stack.prefix
+        self._progress = screen.progress("messages", self.queue.visible)
+        self._call = {"QueueUrl": url}
         self._sqs = client("sqs")
-        self._prefix = prefix
         self._seen: set[str] = set()  # message ids
         self._held: dict[str, str] = {}  # message id -> the receipt handle to give it back with
 
     def __enter__(self) -> Self:
+        self._advance = self._progress.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Make visible what hasn't been deleted."""
+        self._progress.__exit__(None, None, None)
         try:
             self._give_back()
         except (BotoCoreError, ClientError):
@@ -116,7 +124,19 @@ class Visit:
             # One that fails was too long in hand, and is visible already.
             self._sqs.change_message_visibility_batch(**self._call, Entries=entries)
 
-    def tens(self) -> Iterator[list[Letter]]:
+    def wanted(self) -> Iterator[list[Message]]:
+        """Yield the messages that were asked for, up to ten at a time."""
+        left = self._wanted.limit
+        for messages in self._tens():
+            chosen = [message for message in messages if self._wanted.takes(message)][:left]
+            left -= len(chosen)
+            if chosen:
+                yield chosen
+            self._advance(len(messages))
+            if not left:
+                return
+
+    def _tens(self) -> Iterator[list[Message]]:
         """Yield the messages, up to ten at a time, until SQS has no more to give."""
         while True:
             response = self._sqs.receive_message(
@@ -127,42 +147,42 @@ class Visit:
                 MessageSystemAttributeNames=["SentTimestamp", "ApproximateReceiveCount"],
                 MessageAttributeNames=["All"],
             )
-            messages = response.get("Messages", [])
-            if not messages:
+            received = response.get("Messages", [])
+            if not received:
                 return
-            self._held |= {each["MessageId"]: each["ReceiptHandle"] for each in messages}
-            new = [each for each in messages if each["MessageId"] not in self._seen]
+            self._held |= {each["MessageId"]: each["ReceiptHandle"] for each in received}
+            new = [each for each in received if each["MessageId"] not in self._seen]
             self._seen |= {each["MessageId"] for each in new}
-            yield [read_letter(each, self._prefix) for each in new]
+            yield [read_message(each, self._prefix) for each in new]
 
-    def delete(self, letters: Sequence[Letter]) -> int:
+    def delete(self, messages: Sequence[Message]) -> int:
         """Delete up to ten messages; return how many SQS has deleted."""
         entries = [
-            {"Id": str(index), "ReceiptHandle": letter.receipt_handle}
-            for index, letter in enumerate(letters)
+            {"Id": str(index), "ReceiptHandle": message.receipt_handle}
+            for index, message in enumerate(messages)
         ]
         if not entries:
             return 0
         response = self._sqs.delete_message_batch(**self._call, Entries=entries)
-        deleted = [letters[int(entry["Id"])] for entry in response.get("Successful", [])]
-        for letter in deleted:
-            self._held.pop(letter.message_id, None)
+        deleted = [messages[int(entry["Id"])] for entry in response.get("Successful", [])]
+        for message in deleted:
+            self._held.pop(message.message_id, None)
         return len(deleted)
 
 
-def read_letter(message: Mapping[str, Any], prefix: str) -> Letter:
+def read_message(received: Mapping[str, Any], prefix: str) -> Message:
     """Return a received message, what it names read with the submitter's own eyes."""
     attributes = {
         name: value.get("StringValue", "")
-        for name, value in message.get("MessageAttributes", {}).items()
+        for name, value in received.get("MessageAttributes", {}).items()
     }
-    deliveries = ddg_metric_submit.find_references(message["Body"])
+    deliveries = ddg_metric_submit.find_references(received["Body"])
     objects = tuple((each.bucket, each.key) for each in deliveries if each.bucket)
-    system = message.get("Attributes", {})
-    return Letter(
-        message["MessageId"],
-        message["ReceiptHandle"],
-        message["Body"],
+    system = received.get("Attributes", {})
+    return Message(
+        received["MessageId"],
+        received["ReceiptHandle"],
+        received["Body"],
         int(system.get("SentTimestamp", 0)) / 1000,
         int(system.get("ApproximateReceiveCount", 1)),
         attributes.get("reason", ""),
@@ -209,53 +229,38 @@ def selection(options: Namespace, queue: Queue) -> Selection:
     return Selection(job, options.reason, options.key, queue.now + 1, options.limit)
 
 
-def selected(
-    visit: Visit, wanted: Selection, screen: Screen, queue: Queue
-) -> Iterator[list[Letter]]:
-    """Yield the messages that are wanted, up to ten at a time, and show how far the walk is."""
-    left = wanted.limit
-    with screen.progress("messages", queue.visible) as advance:
-        for letters in visit.tens():
-            chosen = [letter for letter in letters if wanted.takes(letter)][:left]
-            left -= len(chosen)
-            if chosen:
-                yield chosen
-            advance(len(letters))
-            if not left:
-                return
-
-
 # --- list, show ---
 
 
 def group_of(reason: str) -> str:
-    """Return a reason without its numbers, so that the same trouble in many files is one."""
+    """Return a reason without numbers and values: the same trouble in many files is one."""
+    reason = re.sub(r'(the string )"(?:[^"\\]|\\.)*"', r'\1"..."', reason)
     return re.sub(r"\d+(?:[.,]\d+)*", "N", reason)
 
 
 class Group:
     """Messages of the same job with the same reason."""
 
-    def __init__(self, example: Letter) -> None:
+    def __init__(self, example: Message) -> None:
         self.example = example._replace(body="")
         self.count = 0
         self.oldest = self.newest = example.sent
 
-    def add(self, letter: Letter) -> None:
+    def add(self, message: Message) -> None:
         """Count one more."""
         self.count += 1
-        self.oldest, self.newest = min(self.oldest, letter.sent), max(self.newest, letter.sent)
+        self.oldest, self.newest = min(self.oldest, message.sent), max(self.newest, message.sent)
 
 
-def list_letters(stack: Stack, url: str, options: Namespace, screen: Screen) -> int:
+def list_messages(stack: Stack, url: str, options: Namespace, screen: Screen) -> int:
     """Say what is in a queue, grouped by job and reason."""
-    queue = look_at(url)
     groups: dict[tuple[str, str], Group] = {}
-    with Visit(url, stack.prefix) as visit:
-        for letters in selected(visit, selection(options, queue), screen, queue):
-            for letter in letters:
-                kind = (letter.job, group_of(letter.reason))
-                groups.setdefault(kind, Group(letter)).add(letter)
+    with Visit(stack, url, options, screen) as visit:
+        for messages in visit.wanted():
+            for message in messages:
+                kind = (message.job, group_of(message.reason))
+                groups.setdefault(kind, Group(message)).add(message)
+    queue = visit.queue
     ordered = sorted(groups.values(), key=lambda group: -group.count)
     total = sum(group.count for group in ordered)
     for group in ordered[:SHOWN_GROUPS]:
@@ -299,31 +304,32 @@ def list_letters(stack: Stack, url: str, options: Namespace, screen: Screen) -> 
     return FINE
 
 
-def no_reason(letter: Letter) -> str:
+def no_reason(message: Message) -> str:
     """Say where to look for the reason of a message that has none on it."""
-    return f"received {letter.receive_count} times; the log has the reasons: ddg_ops.py tail"
+    return f"received {message.receive_count} times; the log has the reasons: ddg_ops.py tail"
 
 
-def show_letters(stack: Stack, url: str, options: Namespace, screen: Screen) -> int:
+def show_messages(stack: Stack, url: str, options: Namespace, screen: Screen) -> int:
     """Print messages with their reasons and the files that they name."""
-    queue = look_at(url)
-    with Visit(url, stack.prefix) as visit:
-        tens = list(selected(visit, selection(options, queue), screen, queue))
+    with Visit(stack, url, options, screen) as visit:
+        tens = list(visit.wanted())
     shown: list[dict[str, Any]] = []
-    for letter in [letter for letters in tens for letter in letters]:
+    for message in [message for messages in tens for message in messages]:
         files = [
             {"bucket": bucket, "key": key, "beginning": read_beginning(bucket, key)}
-            for bucket, key in letter.objects
+            for bucket, key in message.objects
         ]
-        screen.say(letter.where, "bold")
-        screen.say(f"    message {letter.message_id}, sent {utc(letter.sent)}", "dim")
-        screen.say(f"    {letter.reason or no_reason(letter)}", "red")
-        for text in [file["beginning"] for file in files] or [letter.body[:SHOWN_CHARACTERS]]:
-            for line in text.expandtabs(4).split("\n"):
+        screen.say(message.where, "bold")
+        screen.say(f"    message {message.message_id}, sent {utc(message.sent)}", "dim")
+        screen.say(f"    {message.reason or no_reason(message)}", "red")
+        for text in [file["beginning"] for file in files] or [message.body[:SHOWN_CHARACTERS]]:
+            for line in text.expandtabs(4).splitlines():
                 screen.say(f"    | {line}")
-        shown.append(record(letter) | {"job": letter.job, "files": files})
+        shown.append(record(message) | {"job": message.job, "files": files})
     if shown:
-        screen.say(f"{len(shown):,} shown, --limit {options.limit}. {queue.describe()}", "dim")
+        screen.say(
+            f"{len(shown):,} shown, --limit {options.limit}. {visit.queue.describe()}", "dim"
+        )
     else:
         screen.say(f"No such message in {queue_name(url)}.")
     screen.result({"queue": url, "messages": shown})
@@ -365,23 +371,22 @@ def read_beginning(bucket: str, key: str) -> str:
 # --- replay ---
 
 
-def replay_letters(stack: Stack, url: str, options: Namespace, screen: Screen) -> int:
+def replay_messages(stack: Stack, url: str, options: Namespace, screen: Screen) -> int:
     """Send messages to the main queue again, then delete them here; without --yes a forecast."""
-    queue = look_at(url)
     settings = None
     if options.only_good or not options.yes:
         settings = submitter_settings(function_environment(stack.function))
     forecast: Counter[str] = Counter()
     sent = deleted = kept = 0
-    with Visit(url, stack.prefix) as visit:
-        for letters in selected(visit, selection(options, queue), screen, queue):
-            good = letters
+    with Visit(stack, url, options, screen) as visit:
+        for messages in visit.wanted():
+            good = messages
             if settings:
-                outcomes = [foresee(letter, settings) for letter in letters]
+                outcomes = [foresee(message, settings) for message in messages]
                 forecast.update(map(group_of, outcomes))
                 if options.only_good:
-                    good = [each for each, o in zip(letters, outcomes, strict=True) if o == GOOD]
-                    kept += len(letters) - len(good)
+                    good = [each for each, o in zip(messages, outcomes, strict=True) if o == GOOD]
+                    kept += len(messages) - len(good)
             if options.yes:
                 accepted = send(stack.main_url, good)
                 sent += len(accepted)
@@ -419,9 +424,9 @@ def replay_letters(stack: Stack, url: str, options: Namespace, screen: Screen) -
 GOOD = "would be submitted"
 
 
-def foresee(letter: Letter, settings: Settings) -> str:
+def foresee(message: Message, settings: Settings) -> str:
     """Say what the submitter would make of a message's files now."""
-    deliveries = ddg_metric_submit.find_references(letter.body)
+    deliveries = ddg_metric_submit.find_references(message.body)
     for _ in ddg_metric_submit.read_files(deliveries, local_batch(settings)):
         pass  # what came of it the deliveries say
     for delivery in deliveries:
@@ -432,28 +437,28 @@ def foresee(letter: Letter, settings: Settings) -> str:
     return GOOD
 
 
-def send(url: str, letters: Sequence[Letter]) -> list[Letter]:
+def send(url: str, messages: Sequence[Message]) -> list[Message]:
     """Send up to ten messages' bodies to a queue; return those that SQS has."""
-    accepted: list[Letter] = []
-    for part in parts(letters):
+    accepted: list[Message] = []
+    for part in parts(messages):
         entries = [
-            {"Id": str(index), "MessageBody": letter.body} for index, letter in enumerate(part)
+            {"Id": str(index), "MessageBody": message.body} for index, message in enumerate(part)
         ]
         response = client("sqs").send_message_batch(QueueUrl=url, Entries=entries)
         accepted += [part[int(entry["Id"])] for entry in response.get("Successful", [])]
     return accepted
 
 
-def parts(letters: Iterable[Letter]) -> Iterator[list[Letter]]:
+def parts(messages: Iterable[Message]) -> Iterator[list[Message]]:
     """Cut messages into parts that SQS takes in one call."""
-    part: list[Letter] = []
+    part: list[Message] = []
     size = 0
-    for letter in letters:
-        body_bytes = len(letter.body.encode())
+    for message in messages:
+        body_bytes = len(message.body.encode())
         if part and size + body_bytes > MAX_SEND_BYTES:
             yield part
             part, size = [], 0
-        part.append(letter)
+        part.append(message)
         size += body_bytes
     if part:
         yield part
@@ -462,20 +467,19 @@ def parts(letters: Iterable[Letter]) -> Iterator[list[Letter]]:
 # --- save, discard ---
 
 
-def save_letters(stack: Stack, url: str, options: Namespace, screen: Screen) -> int:
+def save_messages(stack: Stack, url: str, options: Namespace, screen: Screen) -> int:
     """Write messages and the files that they name to a folder; with --delete --yes delete them."""
-    queue = look_at(url)
     folder = Path(options.folder)
     folder.mkdir(parents=True, exist_ok=True)
     saved = deleted = 0
-    with Visit(url, stack.prefix) as visit:
-        for letters in selected(visit, selection(options, queue), screen, queue):
-            for letter in letters:
-                save(letter, folder)
+    with Visit(stack, url, options, screen) as visit:
+        for messages in visit.wanted():
+            for message in messages:
+                save(message, folder)
                 saved += 1
             sync(folder)
             if options.delete and options.yes:
-                deleted += visit.delete(letters)
+                deleted += visit.delete(messages)
     screen.say(f"{saved:,} saved in {folder}: the message as <id>.json, its files beside it.")
     if options.delete and not options.yes:
         screen.say(f"Nothing was deleted. With --yes they are deleted from {queue_name(url)}.")
@@ -485,11 +489,11 @@ def save_letters(stack: Stack, url: str, options: Namespace, screen: Screen) -> 
     return FINE if deleted in (0, saved) else UNABLE
 
 
-def save(letter: Letter, folder: Path) -> None:
+def save(message: Message, folder: Path) -> None:
     """Write a message and its files, all of it on the disk when this returns."""
-    name = re.sub("[^A-Za-z0-9-]", "_", letter.message_id)
+    name = re.sub("[^A-Za-z0-9-]", "_", message.message_id)
     files = []
-    for number, (bucket, key) in enumerate(letter.objects, 1):
+    for number, (bucket, key) in enumerate(message.objects, 1):
         # Of a key only harmless characters get into a name: ../ is no way out of the folder.
         file = f"{name}-{number}-{re.sub('[^A-Za-z0-9._-]', '_', key)[-80:]}"
         body = open_object(bucket, key)
@@ -501,37 +505,36 @@ def save(letter: Letter, folder: Path) -> None:
             flush(saved)
         files.append({"bucket": bucket, "key": key, "file": file})
     with (folder / f"{name}.json").open("w", encoding="utf-8") as note:
-        json.dump(record(letter) | {"files": files}, note, indent=1)
+        json.dump(record(message) | {"files": files}, note, indent=1)
         flush(note)
 
 
-def record(letter: Letter) -> dict[str, Any]:
+def record(message: Message) -> dict[str, Any]:
     """Return all that is to be kept of a message."""
     return {
-        "message_id": letter.message_id,
-        "sent": utc(letter.sent),
-        "reason": letter.reason,
-        "body": letter.body,
+        "message_id": message.message_id,
+        "sent": utc(message.sent),
+        "reason": message.reason,
+        "body": message.body,
     }
 
 
-def discard_letters(stack: Stack, url: str, options: Namespace, screen: Screen) -> int:
+def discard_messages(stack: Stack, url: str, options: Namespace, screen: Screen) -> int:
     """Delete messages, a line of each in a file first; without --yes say which."""
-    queue = look_at(url)
     found = deleted = 0
     examples: dict[str, int] = {}
-    with Visit(url, stack.prefix) as visit:
-        for letters in selected(visit, selection(options, queue), screen, queue):
-            found += len(letters)
-            for letter in letters:
-                kind = f"{letter.job or 'no job'}: {group_of(letter.reason)}"
+    with Visit(stack, url, options, screen) as visit:
+        for messages in visit.wanted():
+            found += len(messages)
+            for message in messages:
+                kind = f"{message.job or 'no job'}: {group_of(message.reason)}"
                 examples[kind] = examples.get(kind, 0) + 1
             if options.yes:
                 with Path(options.note).open("a", encoding="utf-8") as note:
-                    note.writelines(json.dumps(record(each)) + "\n" for each in letters)
+                    note.writelines(json.dumps(record(each)) + "\n" for each in messages)
                     flush(note)
                 sync(Path(options.note).parent)
-                deleted += visit.delete(letters)
+                deleted += visit.delete(messages)
     for kind, count in Counter(examples).most_common(SHOWN_GROUPS):
         screen.say(f"{count:>6,}  {kind}")
     if options.yes:

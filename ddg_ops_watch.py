@@ -262,13 +262,15 @@ def oldest_message(name: str) -> float | None:
 def check_outcomes(stack: Stack) -> Iterator[Finding]:
     """What became of the last hour's files, and why were the last ones retried?"""
     dimensions = {"FunctionName": stack.function}
-    sums = {
-        name: int(sum(metric_values("DatadogStats", name, dimensions, "Sum", RECENT_MINUTES)))
+    values = {
+        name: metric_values("DatadogStats", name, dimensions, "Sum", RECENT_MINUTES)
         for name in ("Submitted", "Refused", "Retried")
     }
-    text = ", ".join(f"{number:,} {name.lower()}" for name, number in sums.items())
-    yield Finding("outcomes", "ok", f"in the last hour {text}")
-    if sums["Retried"]:
+    text = ", ".join(f"{sum(each):,.0f} {name.lower()}" for name, each in values.items())
+    known = any(values.values())  # an idle pipeline has no batches, not batches of nothing
+    text = text if known else "CloudWatch knows of no batch"
+    yield Finding("outcomes", "ok", f"in the last hour: {text}")
+    if sum(values["Retried"]):
         since = time.time() - 60 * RECENT_MINUTES
         reason = ""
         for event in log_events(stack.log_group, since, '"retried"'):

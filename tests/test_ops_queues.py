@@ -71,7 +71,7 @@ def test_story_of_a_broken_job(stack: StackOnMoto, run: Run, datadog: DatadogSer
     assert '| {"timestamp": ' in run("rejected", "show", "--job", "nightly", "--limit", "1").out
 
     dry = run("rejected", "replay", "--job", "nightly")
-    assert 'would be refused again: "rows" is the string "N".' in dry.out
+    assert 'would be refused again: "rows" is the string "...".' in dry.out
     for number in range(3):  # the job has been mended, and writes them again
         stack.put(f"stats/nightly/{number}.json", stats(rows=number))
     stack.take(stack.main_url)  # as if these had come under other keys
@@ -107,6 +107,19 @@ def test_list_groups_by_job_and_reason(stack: StackOnMoto, run: Run) -> None:
     assert "approximate: it says 13." in lines[-1]
     assert "visibility timeout of 300 s and then given back" in lines[-1]
     assert stack.bodies(stack.rejected_url) == before
+
+
+@pytest.mark.parametrize(
+    ("reason", "group"),
+    [
+        pytest.param("timestamp 12 is 3600 s old", "timestamp N is N s old", id="numbers"),
+        pytest.param("over 10,485,760 bytes", "over N bytes", id="a number with commas"),
+        pytest.param('"a.b" is the string "x\\"y". A', '"a.b" is the string "...". A', id="value"),
+    ],
+)
+def test_groups_of_reasons(reason: str, group: str) -> None:
+    """What differs from file to file is left out; the metric's name stays."""
+    assert ddg_ops_queues.group_of(reason) == group
 
 
 def test_list_for_machines(stack: StackOnMoto, run: Run) -> None:
@@ -212,7 +225,7 @@ def test_replay_is_dry_without_yes(stack: StackOnMoto, run: Run) -> None:
     stack.take(stack.main_url)
     result = run("rejected", "replay")
     assert "     1  would be submitted\n" in result.out
-    assert '     1  would be refused again: "rows" is the string "N".' in result.out
+    assert '     1  would be refused again: "rows" is the string "...".' in result.out
     assert "     1  would be refused again: the object is gone." in result.out
     assert "Nothing was sent. With --yes 3 go from" in result.out
     assert stack.bodies(stack.rejected_url) == bodies
@@ -248,9 +261,9 @@ def test_replay_ends_though_all_come_back(stack: StackOnMoto, run: Run, monkeypa
     reject(stack, *(f"stats/a/{number}" for number in range(11)))
     send, rounds = ddg_ops_queues.send, itertools.count()
 
-    def send_and_refuse(url: str, letters: Any) -> Any:
+    def send_and_refuse(url: str, messages: Any) -> Any:
         assert next(rounds) < 10, "it doesn't end"
-        sent = send(url, letters)
+        sent = send(url, messages)
         stack.submit()
         return sent
 
@@ -267,7 +280,7 @@ def test_replay_keeps_what_sqs_does_not_take(
     """SQS takes some messages of a batch and not others: those stay, and it is told."""
     reject(stack, *(f"stats/a/{number}" for number in range(10)))
     send = ddg_ops_queues.send
-    monkeypatch.setattr(ddg_ops_queues, "send", lambda url, letters: send(url, letters[:4]))
+    monkeypatch.setattr(ddg_ops_queues, "send", lambda url, messages: send(url, messages[:4]))
     result = run("rejected", "replay", "--yes")
     assert result.code == 3
     assert "4 sent to" in result.out
@@ -279,7 +292,7 @@ def test_error_in_the_middle_gives_back(stack: StackOnMoto, run: Run, monkeypatc
     """The main queue may be out of reach: what is in hand is visible again at once."""
     bodies = reject(stack, "stats/a/1", "stats/a/2")
 
-    def fail(url: str, letters: Any) -> Any:
+    def fail(url: str, messages: Any) -> Any:
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "SendMessageBatch")
 
     monkeypatch.setattr(ddg_ops_queues, "send", fail)
@@ -291,8 +304,8 @@ def test_error_in_the_middle_gives_back(stack: StackOnMoto, run: Run, monkeypatc
 
 def test_parts_fit_into_a_call() -> None:
     """SQS takes 256 KiB a call; four messages of 100 KiB take two."""
-    letter = ddg_ops_queues.Letter("", "", "é" * 51_200, 0, 1, "", (), "")
-    assert [len(part) for part in ddg_ops_queues.parts([letter] * 4)] == [2, 2]
+    message = ddg_ops_queues.Message("", "", "é" * 51_200, 0, 1, "", (), "")
+    assert [len(part) for part in ddg_ops_queues.parts([message] * 4)] == [2, 2]
 
 
 # --- save, discard ---
@@ -392,7 +405,7 @@ def test_discard(stack: StackOnMoto, run: Run, tmp_path: Path) -> None:
 # --- The dead-letter queue ---
 
 
-def test_dead_letters(stack: StackOnMoto, run: Run) -> None:
+def test_dead_messages(stack: StackOnMoto, run: Run) -> None:
     """The same commands; there is no reason on them, and the log is where to look."""
     bodies = sorted(notification(stack.bucket, f"stats/a/{number}") for number in range(3))
     for body in bodies:
@@ -505,7 +518,7 @@ def test_ctrl_c_gives_back(stack: StackOnMoto, run: Run, monkeypatch: Patch) -> 
     """Whoever looks next sees all that was in hand."""
     bodies = reject(stack, "stats/a/1", "stats/a/2")
 
-    def interrupt(url: str, letters: Any) -> Any:
+    def interrupt(url: str, messages: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ddg_ops_queues, "send", interrupt)
