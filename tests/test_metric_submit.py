@@ -14,7 +14,7 @@ import pytest
 
 from local.datadog_server import Answer
 from local.ledger import Point, balance
-from tests.events import BUCKET, Context, notification, s3_record, sqs_record, stats
+from tests.events import BUCKET, notification, s3_record, sqs_record, stats
 from tests.scripted_server import Call, Script, ScriptedServer, bucket_of, response, s3_error
 from tests.submitter import METRICS, Submitter
 
@@ -740,9 +740,14 @@ def test_unexpected_error_is_retried_and_logged(
     assert any("ZeroDivisionError" in line for line in outcome.log)
 
 
-def test_nothing_else_is_logged_at_info(submitter: Submitter) -> None:
-    """Not by boto3, urllib3 or the datadog package either; with DEBUG no key is told."""
-    files = {f"stats/{n}.json": stats(age=n) for n in range(40)}
-    assert submitter.submit_files(files).log == []
-    logging.getLogger().setLevel(logging.DEBUG)
-    submitter.module.lambda_handler({"Records": [submitter.message("stats/1.json")]}, Context())
+@pytest.mark.parametrize("level", [logging.INFO, logging.DEBUG])
+def test_nothing_else_is_logged(
+    submitter: Submitter, caplog: pytest.LogCaptureFixture, level: int
+) -> None:
+    """Not by boto3, urllib3 or the datadog package either; and so no key, however much is asked."""
+    caplog.set_level(level)
+    submitter.set(DATADOG_APP_KEY="secret-app-key")
+    submitter.keys.append("secret-app-key")
+    outcome = submitter.submit_files({f"stats/{n}.json": stats(age=n) for n in range(40)})
+    assert outcome.files == (40, 0, 0)
+    assert outcome.log == []

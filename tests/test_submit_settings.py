@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -271,6 +272,21 @@ def test_key_from_a_secret(submitter: Submitter, value: str) -> None:
     """Neither in Terraform's state nor in the environment."""
     Secret(submitter, SecretString=value)
     assert submitter.submit_files(FILES).files == (1, 0, 0)
+
+
+def test_key_from_a_secret_is_never_logged(
+    submitter: Submitter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though boto3 tells whole answers at DEBUG, and Lambda lets a user ask for that."""
+    caplog.set_level(logging.DEBUG)
+    submitter.environment.delenv("DATADOG_API_KEY")
+    submitter.set(DATADOG_API_KEY_SECRET_ARN=ARN, LOG_LEVEL="DEBUG")
+    value = secrets_manager(lambda: b'{"SecretString": "test-key"}')
+    with ScriptedServer(value) as manager:
+        submitter.set(AWS_ENDPOINT_URL_SECRETS_MANAGER=manager.url)
+        outcome = submitter.submit_files(FILES)  # which looks for the key in all that is logged
+    assert outcome.files == (1, 0, 0)
+    assert all(line.startswith("DEBUG") for line in outcome.log)
 
 
 def test_secret_goes_before_the_environment(submitter: Submitter) -> None:
