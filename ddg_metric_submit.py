@@ -34,7 +34,7 @@ FETCH_THREADS = 32  # ours: boto3 takes 1 ms of CPU for a GET that S3 answers in
 FETCH_AHEAD = 2 * FETCH_THREADS  # ours: objects fetched before they are parsed, to bound the memory
 SMALL_BYTES = 256 * 1024  # ours: larger bodies are read one at a time, likewise
 MAX_EXTRA_REQUESTS = 64  # ours: a batch's requests beyond one a payload, whatever Datadog answers
-RETRY_PAUSES = (0.2, 0.8)  # ours, seconds: an outage costs a batch three requests
+RETRY_PAUSES = (0.2, 0.8)  # ours, seconds, a batch: so an outage costs it three requests
 RETRY_AT_ONCE = {0, 408, *range(500, 600)}  # 0 is no answer; a 429 asks for more than our pauses
 POST_SECONDS = 10.0  # ours: Datadog answers in a tenth of a second
 MIN_POST_SECONDS = 1.0  # ours: with less no POST is started
@@ -129,6 +129,7 @@ def lambda_handler(event: Mapping[str, Any], context: Any) -> dict[str, list[dic
     """
     batch = Batch(read_settings(os.environ), context, Counter())
     logger.setLevel(batch.settings.log_level)
+    api_key(batch)  # a secret that can't be read fails here
     messages = read_messages(event)
     deliveries = [delivery for message in messages for delivery in message.deliveries]
     samples = read_files(deliveries, batch)
@@ -182,22 +183,32 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     )
 
 
+def api_key(batch: "Batch") -> str:
+    """Return the API key; where it is in a secret, that is read at a cold start alone."""
+    arn = batch.settings.api_key_secret_arn
+    if not arn:
+        return batch.settings.api_key
+    try:
+        reading = threads().submit(secret_api_key, arn)
+        return wait_for(reading, batch.seconds_left() - MIN_POST_SECONDS)
+    except (ClientError, BotoCoreError, TimeoutError) as error:
+        raise ValueError(
+            f"DATADOG_API_KEY_SECRET_ARN can't be read: {type(error).__name__}. "
+            "Look at the role's policy and at the secret's region."
+        ) from None
+
+
 @cache
 def secret_api_key(arn: str) -> str:
-    """Read the API key from Secrets Manager, plain or JSON {"api_key": ...}; kept once read."""
-    secret: str = aws_client("secretsmanager").get_secret_value(SecretId=arn)["SecretString"]
-    if secret.lstrip().startswith("{"):
-        secret = json.loads(secret).get("api_key", "")
-    if not re.fullmatch("[!-~]+", secret.strip()):
-        raise ValueError('DATADOG_API_KEY_SECRET_ARN: the secret is no key and no {"api_key": ...}')
-    return secret.strip()
-
-
-def secret_has_changed(arn: str) -> bool:
-    """Read the secret again; tell whether it holds another key than before."""
-    before = secret_api_key(arn)
-    secret_api_key.cache_clear()
-    return secret_api_key(arn) != before
+    """Read the API key from Secrets Manager: plain, or JSON with an "api_key"."""
+    secret = aws_client("secretsmanager").get_secret_value(SecretId=arn).get("SecretString", "")
+    try:
+        key = json.loads(secret)["api_key"] if secret.lstrip().startswith("{") else secret
+        if re.fullmatch("[!-~]+", key.strip()):
+            return str(key.strip())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass  # told below, without the value
+    raise ValueError('DATADOG_API_KEY_SECRET_ARN: the secret is no key and no {"api_key": ...}')
 
 
 @cache
@@ -218,8 +229,14 @@ def aws_client(service: Literal["s3", "sqs", "secretsmanager"]) -> Any:
 
 @cache
 def threads() -> ThreadPoolExecutor:
-    """Make the threads once, for all that waits: GETs, POSTs and refusals."""
+    """Make the threads once, for all that waits but POSTs and large bodies."""
     return ThreadPoolExecutor(FETCH_THREADS)
+
+
+@cache
+def reader() -> ThreadPoolExecutor:
+    """Make the one thread for large bodies: a thread's heap keeps the size of what it has read."""
+    return ThreadPoolExecutor(1)
 
 
 def wait_for(future: "Future[T]", seconds: float) -> T:
@@ -229,6 +246,7 @@ def wait_for(future: "Future[T]", seconds: float) -> T:
     except TimeoutError:
         future.cancel()
         threads.cache_clear()  # a thread that hangs is left behind, and its place with it
+        reader.cache_clear()
         raise
 
 
@@ -268,9 +286,11 @@ def find_references(body: str) -> list[Delivery]:
 def find_reference(record: Any) -> Delivery | None:
     """Return a delivery for the object that one record names, its key decoded."""
     try:
-        bucket, key = record["s3"]["bucket"]["name"], record["s3"]["object"]["key"]
-        return Delivery(bucket + "", unquote_plus(key))
-    except (KeyError, TypeError, AttributeError):
+        bucket = record["s3"]["bucket"]["name"]
+        key = unquote_plus(record["s3"]["object"]["key"])
+        (bucket + key).encode()  # half a character is in no name
+        return Delivery(bucket, key)
+    except (KeyError, TypeError, AttributeError, UnicodeEncodeError):
         return None
 
 
@@ -291,7 +311,7 @@ def read_files(deliveries: Sequence[Delivery], batch: Batch) -> Iterator[tuple[D
         try:
             content = wait(fetched)
             if not isinstance(content, bytes):  # a large body, still to be read
-                content = wait(threads().submit(content.read))
+                content = wait(reader().submit(content.read))
             samples = read_file(delivery.key, content, batch.settings)
             delivery.points = sum(len(sample.values) for sample in samples)
         except (StatsFileError, ParamValidationError) as error:
@@ -310,7 +330,10 @@ def read_files(deliveries: Sequence[Delivery], batch: Batch) -> Iterator[tuple[D
             logger.exception("unexpected: a bug of this function's")
             delivery.retried = f"unexpected {type(error).__name__}, see the traceback"
         else:
-            yield from ((delivery, sample) for sample in samples)
+            del content  # it and its samples would stay while the next file is read
+            samples.reverse()
+            while samples:
+                yield delivery, samples.pop()
 
 
 def fetch_ahead(
@@ -359,29 +382,53 @@ def read_file(key: str, content: bytes, settings: Settings) -> list[Sample]:
 def post_payloads(payloads: Iterable[Payload], batch: Batch) -> str:
     """Post payloads, in parts where Datadog refuses the whole; return why it ended early, or ""."""
     allowed = MAX_EXTRA_REQUESTS
+    pauses = list(RETRY_PAUSES)
+    reread = not batch.settings.api_key_secret_arn
+    trouble = ""
     for payload in payloads:
         batch.totals["Collisions"] += count_collisions(payload)
         allowed += 1
-        parts = [payload]
+        parts, payload = [payload], []  # else it would stay while the next one is made
         while parts:
             part = without_refused(parts.pop(), batch.settings.max_age)
             if not part:
                 continue
+            seconds = min(POST_SECONDS, batch.seconds_left())
+            if seconds < MIN_POST_SECONDS:
+                return trouble or NO_TIME
             if batch.totals["Requests"] >= allowed:
                 return f"{MAX_EXTRA_REQUESTS} requests more than payloads are the limit of a batch"
-            answer = post_patiently(part, batch, allowed)
+            answer = post(part, batch, seconds)
             if answer.status_code == 202:
                 for delivery, sample in part:
                     delivery.accepted += len(sample.values)
-            elif answer.status_code in (400, 413):
+                continue
+            trouble = why(answer)
+            if answer.status_code in (400, 413):
                 by_file = answer.status_code == 400  # one bad file spoils its neighbours' answer
                 halve = ddg_series_api.halve_owners if by_file else ddg_series_api.halve_points
                 halves = halve(part)
                 if not halves:
-                    part[0][0].refused = why(answer)
+                    part[0][0].refused = trouble
+                allowed += not answer.wire_bytes  # it was too large to be sent: a payload more
                 parts += reversed(halves)
+            elif answer.status_code in (401, 403) and not reread:
+                reread = True
+                wrong_key = api_key(batch)
+                secret_api_key.cache_clear()
+                if api_key(batch) == wrong_key:
+                    return trouble
+                parts.append(part)
+            elif (
+                answer.status_code in RETRY_AT_ONCE
+                and pauses
+                and batch.seconds_left() > sum(pauses)
+            ):
+                time.sleep(pauses.pop(0))
+                parts.append(part)
             else:
-                return why(answer)
+                return trouble
+        part = []
     return ""
 
 
@@ -411,31 +458,13 @@ def count_collisions(payload: Payload) -> int:
     return collisions
 
 
-def post_patiently(payload: Payload, batch: Batch, allowed: int) -> Answer:
-    """POST a payload, again while that may help and time and the allowed requests last."""
-    answer = Answer(0, NO_TIME)
-    for pause in (0.0, *RETRY_PAUSES):
-        seconds = min(POST_SECONDS, batch.seconds_left() - pause)
-        if seconds < MIN_POST_SECONDS or batch.totals["Requests"] >= allowed:
-            break
-        time.sleep(pause)
-        answer = post(payload, batch, seconds)
-        wrong_key = answer.status_code in (401, 403) and pause == 0.0
-        if wrong_key and batch.settings.api_key_secret_arn:
-            if not secret_has_changed(batch.settings.api_key_secret_arn):
-                break
-        elif answer.status_code not in RETRY_AT_ONCE:
-            break
-    return answer
-
-
 def post(payload: Payload, batch: Batch, seconds: float) -> Answer:
     """POST a payload, and count it."""
     settings = batch.settings
     started = time.monotonic()
     answer = ddg_series_api.post(
         ddg_series_api.build_series(sample for _, sample in payload),
-        api_key=settings.api_key or secret_api_key(settings.api_key_secret_arn),
+        api_key=api_key(batch),
         app_key=settings.app_key,
         host=settings.api_host,
         seconds=seconds,

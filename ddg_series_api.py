@@ -19,6 +19,7 @@ from datadog.api.metrics import Metric
 from ddg_stats_file import Sample
 
 MAX_PAYLOAD_BYTES = 5_242_880  # Datadog series API v2, decompressed; v1 takes more, not reliably
+MAX_PAYLOAD_POINTS = 64_000  # ours: the bytes hold as many series; more points take memory only
 MAX_WIRE_BYTES = 512_000  # Datadog series API v2, compressed
 MAX_ANSWER_BYTES = 64 * 1024  # ours: more of an answer isn't read
 
@@ -39,26 +40,29 @@ class Answer(NamedTuple):
 
 
 def pack(samples: Iterable[tuple[Owner, Sample]]) -> Iterator[list[tuple[Owner, Sample]]]:
-    """Cut samples into payloads whose JSON is at most MAX_PAYLOAD_BYTES, as few as may be."""
+    """Cut samples into payloads of MAX_PAYLOAD_BYTES of JSON at most, as few as may be."""
     payload: list[tuple[Owner, Sample]] = []
-    size = 0
+    size = count = 0
     series: set[tuple[str, tuple[str, ...]]] = set()
     for owner, sample in samples:
-        part = sample._replace(values={})
-        payload.append((owner, part))
         tags_bytes = len(json.dumps(sample.tags))
-        for metric, value in sample.values.items():
+        points = list(sample.values.items())
+        start = 0  # of the points that are in no payload yet
+        for index, (metric, value) in enumerate(points):
             point_bytes = len(f"[{sample.timestamp}, {float(value)}], ")
             series_bytes = len(metric) + tags_bytes + EMPTY_SERIES_BYTES
             size += point_bytes + (0 if (metric, sample.tags) in series else series_bytes)
-            if size > MAX_PAYLOAD_BYTES:
-                yield [entry for entry in payload if entry[1].values]
-                part = sample._replace(values={})
-                payload = [(owner, part)]
-                size = point_bytes + series_bytes
+            count += 1
+            if size > MAX_PAYLOAD_BYTES or count > MAX_PAYLOAD_POINTS:
+                if index > start:
+                    part = dict(points[start:index])
+                    payload.append((owner, sample._replace(values=part)))
+                yield payload
+                payload, size, count, start = [], point_bytes + series_bytes, 1, index
                 series.clear()
             series.add((metric, sample.tags))
-            part.values[metric] = value
+        rest = sample._replace(values=dict(points[start:])) if start else sample
+        payload.append((owner, rest))
     if payload:
         yield payload
 
