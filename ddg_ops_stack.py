@@ -335,6 +335,14 @@ def clean(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
+class Lines(Console):
+    """A console that leaves it to main() what a reader's leaving means."""
+
+    def on_broken_pipe(self) -> None:
+        """Go on with the BrokenPipeError: rich would exit with 1, which says that files are bad."""
+        raise  # rich calls this where one is being handled
+
+
 class Screen:
     """Lines for a person, or with --json one document for a machine."""
 
@@ -343,8 +351,8 @@ class Screen:
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")  # a terminal may lack a character
         self.as_json = as_json
-        self.out = Console(highlight=False, soft_wrap=True)
-        self.err = Console(highlight=False, soft_wrap=True, stderr=True)
+        self.out = Lines(highlight=False, soft_wrap=True)
+        self.err = Lines(highlight=False, soft_wrap=True, stderr=True)
 
     def say(self, text: str, style: str = "") -> None:
         """Print a line, unless a machine reads."""

@@ -154,6 +154,19 @@ def test_as_a_script(tmp_path: Path) -> None:
     assert [each.stderr for each in runs] == ["", ""]
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
+def test_reader_that_leaves(options: list[str], tmp_path: Path) -> None:
+    """`| head` is no reason for a traceback, nor to say that files are bad."""
+    (tmp_path / "good.json").write_text(json.dumps(stats(rows=1)))
+    script = [sys.executable, str(ROOT / "ddg_ops.py"), "validate", "good.json", *options]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(script, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path)
+    assert process.stdout
+    process.stdout.close()
+    _, err = process.communicate()
+    assert (process.returncode, err) == (3, "")
+
+
 # --- The stack ---
 
 
@@ -283,6 +296,19 @@ def test_wrong_credentials_are_one_line(
     assert problem in err
     assert err.count("\n") == 1
     assert json.loads(out)["exit_code"] == 3
+
+
+def test_check_ends_where_it_is_nobody(
+    stack: StackOnMoto, tmp_path: Path, monkeypatch: Patch, capsys: Capsys
+) -> None:
+    """Without credentials every part would say the same: once is enough."""
+    (tmp_path / "o.json").write_text(json.dumps(stack.outputs))
+    error = "<Code>InvalidClientTokenId</Code><Message>No.</Message>"
+    with AwsStub(403, f"<ErrorResponse><Error>{error}</Error></ErrorResponse>") as aws:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{aws.server_port}")
+        assert ddg_ops.main(["check", "--stack", str(tmp_path / "o.json")]) == 3
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
 
 
 @pytest.mark.parametrize(
