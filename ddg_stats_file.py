@@ -94,7 +94,10 @@ def _read_at_once(text: str, now: float, max_age: int, shared_tags: frozenset[st
             return []
         members = sum(map(len, objects))
         timestamps = [values.pop("timestamp") for values in objects]
-        written = [_read_tags(values.pop("tags", None)) for values in objects]
+        if '"tags"' in text:
+            written = [_read_tags(values.pop("tags", None)) for values in objects]
+        else:
+            written = [()] * len(objects)
         # A colon more than there are members is of a name that stands twice: the last was kept.
         colons = sum("".join(tags).count(":") for tags in written if tags)
         if text.count(":") != members + colons or not _NUMBERS.issuperset(map(type, timestamps)):
@@ -113,7 +116,9 @@ def _read_at_once(text: str, now: float, max_age: int, shared_tags: frozenset[st
         for timestamp, tags, values in zip(map(int, timestamps), written, objects, strict=True):
             known = samples.setdefault((timestamp, tags_of[tags]), values)
             if known is not values:
-                _add_values(known, values)
+                if not known.keys().isdisjoint(values):
+                    return []
+                known.update(values)
     except (StatsFileError, KeyError, OverflowError):
         return []
     return [Sample(timestamp, tags, values) for (timestamp, tags), values in samples.items()]
@@ -469,10 +474,10 @@ def _check_number(name: str, value: object) -> Number:
 
 def _add_values(known: dict[str, Number], values: dict[str, Number]) -> None:
     """Add an object's metrics to those of the same second and tags."""
-    twice = known.keys() & values.keys()
-    if twice:
+    if not known.keys().isdisjoint(values):
+        twice = min(known.keys() & values.keys())
         raise StatsFileError(
-            f"{_show(min(twice))} has two values for the same second and tags, and Datadog keeps "
+            f"{_show(twice)} has two values for the same second and tags, and Datadog keeps "
             "the last alone. Add them up, or tell them apart by a tag."
         )
     known.update(values)
