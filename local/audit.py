@@ -1,6 +1,6 @@
-"""The campaign's books: where every file is in the end, from what others hold and not by hearsay.
+"""A trial's books: where every file is in the end, from what others hold and not by hearsay.
 
-Each delivery of a file ends as submitted, refused or retried, and each file is submitted, refused or
+Each delivery of a file ends as submitted, refused or retried; each file is submitted, refused or
 waiting. Where it is two of these, one of CAUSES must be on record.
 """
 
@@ -18,7 +18,8 @@ TWICE = "S3 notified twice"
 UNACKNOWLEDGED = "a POST was accepted, its message not acknowledged"
 UNACKNOWLEDGED_REFUSAL = "the refusal was kept, its message not acknowledged"
 NEIGHBOUR = "the message carries a refused neighbour"
-CAUSES = (TWICE, UNACKNOWLEDGED, UNACKNOWLEDGED_REFUSAL, NEIGHBOUR)
+CUT = "it was cut over payloads, and Datadog refused one of them"
+CAUSES = (TWICE, UNACKNOWLEDGED, UNACKNOWLEDGED_REFUSAL, NEIGHBOUR, CUT)
 
 
 @dataclass(eq=False)
@@ -32,23 +33,23 @@ class Message:
     def __post_init__(self) -> None:
         self.body, self.keys = self.notification.body, self.notification.keys
         self.strange = self.notification.strange
-        self.visible = self.notification.at  # Unix seconds, by the campaign's clock
+        self.visible = self.notification.at  # Unix seconds, by the trial's clock
 
 
 class Rejected(NamedTuple):
     """One message of the rejected queue."""
 
-    at: float  # Unix seconds, by the campaign's clock
+    at: float  # Unix seconds, by the trial's clock
     body: str
     attributes: Mapping[str, str]
 
 
 @dataclass(eq=False)
 class Record:
-    """What the campaign noted of one invocation."""
+    """What was noted of one invocation."""
 
     number: int
-    at: float  # Unix seconds, by the campaign's clock
+    at: float  # Unix seconds, by the trial's clock
     plan: Plan
     messages: Sequence[Message]
     strikes: list[str] = field(default_factory=list)
@@ -110,6 +111,8 @@ def close_books(evidence: Evidence) -> Books:
         if bool(here) + (key in refused) + (key in waiting) > 1:
             causes = [TWICE] if notified[key] > 1 else []
             causes += find_unacknowledged(key, evidence.records)
+            if not submitted and file.poisonous and not causes:
+                causes = [CUT]
             books.both.update(causes)
             if not causes:
                 places = f"Datadog {len(here)}, refused {key in refused}, waiting {key in waiting}"
@@ -185,6 +188,7 @@ def check_deliveries(record: Record, files: Mapping[str, File]) -> Iterator[str]
     submitted = {
         key for key in named if files[key].points and record.told[key] >= {*files[key].points}
     }
+    submitted_alone = {key for key in submitted if named[key] == 1}  # not by another message
     for message in record.messages:
         reason = record.kept.get(message.body)
         refused = {key for key in message.keys if reason and names(reason, key, message)}
@@ -195,9 +199,8 @@ def check_deliveries(record: Record, files: Mapping[str, File]) -> Iterator[str]
                 yield f"{where} acknowledged a strange message: {message.body!r}"
         elif record.ended and message.body in record.confirmed:
             yield f"{where} left {message.keys} in the queue, kept as refused"
-        elif record.ended and submitted.issuperset(message.keys) and not message.strange:
-            if all(named[key] == 1 for key in message.keys):  # else it may be the other's success
-                yield f"{where} left {message.keys} in the queue, submitted"
+        elif record.ended and not message.strange and submitted_alone.issuperset(message.keys):
+            yield f"{where} left {message.keys} in the queue, submitted"
     if record.ended and max(named.values(), default=1) == 1:
         counted = [record.summary[name] for name in ("Submitted", "Refused", "Retried")]
         strange = sum(message.strange for message in record.messages)

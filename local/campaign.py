@@ -1,674 +1,180 @@
 """The ledger campaign: every file's whereabouts add up, whatever strikes.
 
-    python -m local.campaign --files 10000 --seeds 20     writes docs/reliability.md
-    python -m local.campaign --files 300 --seed 7         one seed alone, told in full
-
-The real handler takes batches over real HTTP, from an S3, an SQS and the strict local Datadog that
-fail as local.faults drew it. Its clock is the campaign's, so an hour's outage takes no time, and
-whoever looks at the clock can be killed there. In the end local.audit closes the books from what
-lies in Datadog and in the queues; the handler is never asked.
+python -m local.campaign --files 10000 --seeds 20    the soak; its result goes into the docs
+python -m local.campaign --files 150 --hours 2 --seed 7    one seed alone, told in full
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import importlib
-import io
-import json
-import logging
+import argparse
 import os
-import re
 import sys
-import threading
-import zlib
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any, NamedTuple
-from unittest import mock
 
-import botocore.config
-import botocore.endpoint
-import botocore.retries.quota
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
-from local.audit import Books, Evidence, Message, Record, Rejected, close_books
-from local.datadog_server import Answer, DatadogServer, Request
-from local.faults import (
-    BUCKET,
-    CONSTANT_TAG,
-    HTML,
-    POISON,
-    PREFIX,
-    SERIES_LIMIT,
-    START,
-    VISIBILITY_SECONDS,
-    Kill,
-    Lasting,
-    Plan,
-    Schedule,
-    Strike,
-)
-from local.ledger import Point
-from tests.scripted_server import Call, ScriptedServer, response, s3_error
+from local.audit import CAUSES, Books
+from local.faults import draw_schedule
+from local.trial import Outcome, Trial
 
-SOURCE = Path(__file__).resolve().parent.parent
-API_KEY = "5ca1ab1e5ca1ab1e5ca1ab1e5ca1ab1e"
-APP_KEY = "ba5eba11ba5eba11ba5eba11ba5eba11ba5eba11"
-WRONG_KEY = "0ff1ce0ff1ce0ff1ce0ff1ce0ff1ce00"
-MAX_AGE_SECONDS = 3600
-
-# The scale: what takes long, or much, in a real account is small here.
-S3_SECONDS = 0.3  # real ones, that S3 may take
-SCALED = {
-    ("ddg_series_api", "MAX_PAYLOAD_BYTES"): 12_000,  # so that a batch has several payloads
-    ("ddg_metric_submit", "SMALL_BYTES"): 2_000,  # so that some bodies are large ones
-}
-PATIENCE_SECONDS = 60.0  # real ones: whoever waits longer has found a bug of the campaign's own
-
-# SQS's limits (SendMessage reference), the lower of two
-SQS_BYTES = 262_144
-NOT_FOR_SQS = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+REPORT = Path(__file__).resolve().parent.parent / "docs/reliability.md"
+BEGIN, END = "<!-- campaign: begin -->", "<!-- campaign: end -->"
+HOURS = 4.0  # of the trial's clock
+SHOWN_FAULTS = 20
 
 
-class Killed(BaseException):
-    """The function is no more; nothing in it can catch this."""
+def run_seed(seed: int, files: int, hours: float) -> Outcome:
+    """Carry out one seed; what the function printed stays here."""
+    return Trial(draw_schedule(seed, files, hours)).run()._replace(printed="", rejected=())
 
 
-@dataclass
-class Clock:
-    """The campaign's own time."""
-
-    now: float = START  # Unix seconds
-
-
-@dataclass(eq=False)
-class Invocation:
-    """One batch on its way through the function, to which it is Lambda's context."""
-
-    record: Record
-    clock: Clock
-    environment: Environment
-    function_name: str = "ddg-metric-submit"
-    dying: bool = False
-    looks: int = 0
-    posts: int = 0
-    strike: Strike | None = None  # of the POST that is under way
-    deliveries: Mapping[str, int] = field(default_factory=dict)  # of each file so far, with this
-    attempts: Counter[str] = field(default_factory=Counter)  # to read each file
-
-    def __post_init__(self) -> None:
-        self.plan = self.record.plan
-        self.deadline = self.clock.now + self.plan.seconds
-
-    def get_remaining_time_in_millis(self) -> int:
-        self.look()
-        return int(1000 * max(0.0, self.deadline - self.clock.now))
-
-    def look(self) -> None:
-        """Be looked at by the function, which may be its end."""
-        self.looks += 1
-        if self.plan.killed == Kill.ANYWHERE and self.looks == self.plan.looks:
-            self.die(Kill.ANYWHERE)
-        if self.clock.now > self.deadline:
-            self.die(Kill.DEADLINE)
-        if self.dying:
-            raise Killed
-
-    def die(self, where: Kill) -> None:
-        """Let the next look at the clock be the last."""
-        if not self.dying:
-            self.record.strikes.append(where)
-        self.dying = True
-
-
-class Environment:
-    """One execution environment: the function's modules anew, with the campaign's time in them."""
-
-    def __init__(self, source: Path, clock: Clock) -> None:
-        self.clock = clock
-        self.invocation: Invocation  # the one under way
-        self.heard: threading.Event  # what the POST under way waits for
-        self.stalled = False
-        modules = import_anew(source, "ddg_metric_submit")
-        self.function = modules["ddg_metric_submit"]
-        for (module, name), value in SCALED.items():
-            setattr(modules[module], name, value)
-        vars(self.function)["time"] = SimpleNamespace(
-            time=self.time, monotonic=self.time, sleep=self.sleep
-        )
-        vars(self.function)["Config"] = impatient_config
-        event = type("Event", (Waiting,), {"environment": self})
-        vars(modules["ddg_series_api"])["threading"] = SimpleNamespace(
-            Event=event, Thread=threading.Thread
-        )
-
-    def time(self) -> float:
-        """Return the campaign's time."""
-        self.invocation.look()
-        return self.clock.now
-
-    def sleep(self, seconds: float) -> None:
-        """Let the campaign's time pass."""
-        self.clock.now += seconds
-        self.invocation.look()
-
-    def stall(self) -> None:
-        """Let the POST under way have no answer in time."""
-        self.stalled = True
-        self.heard.set()
-
-    def handle(self, invocation: Invocation) -> set[str]:
-        """Return the ids of the messages that the function leaves in the queue."""
-        self.invocation = invocation
-        records = [sqs_record(message) for message in invocation.record.messages]
-        answer = self.function.lambda_handler({"Records": records}, invocation)
-        return {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
-
-    def end(self) -> None:
-        """End the threads too: those of a process that is no more do nothing further."""
-        self.function.threads().shutdown(cancel_futures=True)
-
-
-class Waiting(threading.Event):
-    """What a POST's answer is waited for with; no time passes but the campaign's."""
-
-    environment: Environment
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.environment.heard = self
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the answer, or for the word that it will not come in time."""
-        if not super().wait(PATIENCE_SECONDS):
-            raise RuntimeError("the local Datadog is silent, and wasn't to be")
-        if self.environment.stalled:
-            self.environment.stalled = False
-            self.environment.clock.now += timeout or 0.0
-        self.environment.invocation.look()
-        return True
-
-
-def import_anew(source: Path, name: str) -> dict[str, ModuleType]:
-    """Import a function of a folder as a cold start does; what was imported before stays."""
-    before = {each: sys.modules.pop(each) for each in [*sys.modules] if each.startswith("ddg_")}
-    sys.path.insert(0, str(source))
-    try:
-        importlib.import_module(name)
-        return {each: sys.modules.pop(each) for each in [*sys.modules] if each.startswith("ddg_")}
-    finally:
-        sys.path.remove(str(source))
-        sys.modules.update(before)
-
-
-def impatient_config(**options: Any) -> botocore.config.Config:
-    """Return boto3's settings, but with little patience."""
-    return botocore.config.Config(**{**options, "read_timeout": S3_SECONDS})
-
-
-def sqs_record(message: Message) -> dict[str, Any]:
-    """Return a message the way Lambda hands it to a function."""
-    return {
-        "messageId": message.message_id,
-        "receiptHandle": f"{message.message_id} {message.receives}",
-        "body": message.body,
-        "attributes": {"ApproximateReceiveCount": str(message.receives)},
-        "messageAttributes": {},
-        "eventSource": "aws:sqs",
-    }
-
-
-@dataclass
-class Queue:
-    """SQS's queue with its dead-letter queue."""
-
-    max_receives: int
-    messages: dict[str, Message] = field(default_factory=dict)  # by id, like the next
-    dead: dict[str, Message] = field(default_factory=dict)
-
-    def receive(self, limit: int, now: float) -> list[Message]:
-        """Return visible messages, and hide them; those received too often are moved away."""
-        batch: list[Message] = []
-        for message in [*self.messages.values()]:
-            if message.visible > now or len(batch) == limit:
-                continue
-            if message.receives == self.max_receives:
-                self.dead[message.message_id] = self.messages.pop(message.message_id)
-                continue
-            self.hide(message, now)
-            batch.append(message)
-        return batch
-
-    def hide(self, message: Message, now: float) -> None:
-        """Count one more receive."""
-        message.receives += 1
-        message.visible = now + VISIBILITY_SECONDS
-
-    def redrive(self, now: float) -> None:
-        """Move the dead letters back, as someone does once the cause is gone."""
-        for message in self.dead.values():
-            message.receives, message.visible = 0, now
-        self.messages |= self.dead
-        self.dead.clear()
-
-
-class StruckDatadog(DatadogServer):
-    """The strict local Datadog; the campaign knows when a POST comes, and when it was dealt with."""
-
-    campaign: Campaign
-
-    def take(self, request: Request, body: bytes) -> Answer:
-        """Take a request like the strict one, in the middle of what the campaign does."""
-        self.campaign.before_post()
-        answer = super().take(request, body)
-        self.campaign.after_post(request, answer)
-        return answer
-
-
-class Outcome(NamedTuple):
-    """What became of a campaign."""
-
-    seed: int
-    struck: Counter[str]  # faults by name
-    requests: int  # POSTs
-    points: int  # in Datadog
-    storm: Books  # while troubles last
-    calm: Books  # once they have ended, and the dead letters were moved back
-    story: list[str]  # a line for each trouble that lasts, and for each invocation
-    printed: str  # all that the function printed and logged
-    rejected: Sequence[Rejected]
-
-    @property
-    def faults(self) -> list[str]:
-        """Return what doesn't add up."""
-        return self.storm.faults + [f for f in self.calm.faults if f not in self.storm.faults]
-
-
-class Campaign:
-    """A schedule carried out against the function of a folder."""
-
-    def __init__(self, schedule: Schedule, source: Path = SOURCE) -> None:
-        self.schedule = schedule
-        self.source = source
-        self.clock = Clock()
-        self.queue = Queue(schedule.max_receives)
-        self.aws = ScriptedServer(self.answer_aws)
-        self.datadog = StruckDatadog(API_KEY, clock=lambda: self.clock.now, respond=self.strike)
-        self.datadog.campaign = self
-        self.stormy = True
-        self.running: list[Invocation] = []  # the innermost last
-        self.warm: Environment | None = None
-        self.arrived = 0  # notifications
-        self.messages: list[Message] = []
-        self.records: list[Record] = []
-        self.rejected: list[Rejected] = []
-        self.deliveries: Counter[str] = Counter()  # of each file
-        self.environments: list[Environment] = []
-        self.printed = io.StringIO()
-        self.failure: BaseException | None = None  # in another thread
-        self.keys = {file.tag: key for key, file in schedule.files.items()}
-
-    def run(self) -> Outcome:
-        """Close the books when the storm ends, and again when the calm has cleared up."""
-        with self.datadog, self.aws, self.surroundings():
-            while self.clock.now < self.schedule.ends or self.arrived < len(
-                self.schedule.notifications
-            ):
-                self.poll()
-            storm = self.close_books()
-            self.stormy = False
-            for _ in range(2):  # some are moved to the dead letters in the first round only
-                self.queue.redrive(self.clock.now)
-                while self.queue.messages:
-                    self.poll()
-            calm = self.close_books()
-        if calm.waiting:
-            calm.faults.append(f"{calm.waiting} files wait in the calm")
-        elsewhere = {request.path for request in self.datadog.requests} - {"/api/v1/series"}
-        if elsewhere:
-            calm.faults.append(f"the key travelled to {elsewhere}")
-        return Outcome(
-            seed=self.schedule.seed,
-            struck=Counter(strike for record in self.records for strike in record.strikes),
-            requests=len(self.datadog.requests),
-            points=sum(map(len, self.datadog.points.values())),
-            storm=storm,
-            calm=calm,
-            story=[*self.schedule.story(), *map(tell, self.records)],
-            printed=self.printed.getvalue(),
-            rejected=self.rejected,
-        )
-
-    def close_books(self) -> Books:
-        """Settle every file by what lies where now."""
-        return close_books(
-            Evidence(
-                files=self.schedule.files,
-                max_age=MAX_AGE_SECONDS,
-                messages=self.messages,
-                records=self.records,
-                stored=self.datadog.points,
-                rejected=self.rejected,
-                waiting=[*self.queue.messages.values(), *self.queue.dead.values()],
-            )
-        )
-
-    @contextlib.contextmanager
-    def surroundings(self) -> Iterator[None]:
-        """Give the function its environment, and hear all that it says."""
-        arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:datadog"
-        environment = {
-            "AWS_ACCESS_KEY_ID": "campaign",
-            "AWS_SECRET_ACCESS_KEY": "campaign",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "CONSTANT_TAGS": CONSTANT_TAG,
-            "DATADOG_API_KEY_SECRET_ARN": arn if self.schedule.secret else "",
-            "DATADOG_APP_KEY": APP_KEY,
-            "DATADOG_HOST": self.datadog.url,
-            "LOG_LEVEL": "DEBUG" if self.schedule.seed % 2 else "INFO",
-            "MAX_AGE_SECONDS": str(MAX_AGE_SECONDS),
-            "NO_PROXY": "127.0.0.1",
-            "REJECTED_QUEUE_URL": f"{self.aws.url}/123456789012/rejected",
-            "STATS_PREFIX": PREFIX,
-        }
-        no_pauses = SimpleNamespace(sleep=lambda seconds: None)
-        ear = logging.StreamHandler(self.printed)
-        logging.getLogger().addHandler(ear)
+def run_seeds(seeds: Sequence[int], files: int, hours: float, jobs: int) -> Iterator[Outcome]:
+    """Carry out seeds side by side, and yield what became of each as it ends."""
+    with ProcessPoolExecutor(jobs) as pool:
+        running = [pool.submit(run_seed, seed, files, hours) for seed in seeds]
         try:
-            with (
-                mock.patch.dict(os.environ, environment),
-                mock.patch.object(botocore.endpoint, "time", no_pauses),
-                # Many threads share a number of retries; which of them get one would be chance.
-                mock.patch.object(botocore.retries.quota.RetryQuota, "acquire", return_value=True),
-                contextlib.redirect_stdout(self.printed),
-            ):
-                yield
+            for done in as_completed(running):
+                yield done.result()
         finally:
-            logging.getLogger().removeHandler(ear)
-            self.freeze()
-
-    def freeze(self) -> None:
-        """End the warm environment: the next invocation is a cold start."""
-        if self.warm:
-            self.warm.end()
-        self.warm = None
-
-    # --- The event source mapping ---
-
-    def poll(self) -> None:
-        """Let some time pass, then take all that is to be seen in the queue through the function."""
-        self.clock.now += self.plan().pause
-        for notification in self.schedule.notifications[self.arrived :]:
-            if notification.at > self.clock.now:
-                break
-            message = Message(f"message-{self.arrived}", notification)
-            self.arrived += 1
-            self.messages.append(message)
-            self.queue.messages[message.message_id] = message
-        while batch := self.queue.receive(self.plan().batch_size, self.clock.now):
-            plan = self.plan()
-            if plan.cold or self.warm is None:
-                self.freeze()
-                self.warm = self.cold_start()
-            if not self.invoke(batch, plan, self.warm):
-                self.freeze()
-
-    def plan(self) -> Plan:
-        """Return what strikes the next invocation; nothing does in the calm."""
-        plan = self.schedule.plan(len(self.records))
-        return plan if self.stormy else plan.calm()
-
-    def cold_start(self) -> Environment:
-        """Start an execution environment, which AWS knows by the endpoint that it uses."""
-        environment = Environment(self.source, self.clock)
-        self.environments.append(environment)
-        return environment
-
-    def invoke(self, batch: Sequence[Message], plan: Plan, environment: Environment) -> bool:
-        """Take a batch through the function and delete what it doesn't leave in the queue.
-
-        Returns whether the environment is still alive.
-        """
-        record = Record(len(self.records), self.clock.now, plan, batch)
-        self.records.append(record)
-        self.deliveries.update(key for message in batch for key in message.keys)
-        invocation = Invocation(record, self.clock, environment, deliveries=self.deliveries.copy())
-        self.running.append(invocation)
-        said = self.printed.tell()
-        try:
-            self.set_variables(invocation)
-            record.failed = environment.handle(invocation)
-            if plan.killed == Kill.RETURNING:
-                invocation.die(Kill.RETURNING)
-                raise Killed
-            record.ended = True
-        except Killed:
-            record.failed = {message.message_id for message in batch}
-        finally:
-            self.running.remove(invocation)
-        if self.failure:
-            raise self.failure
-        if record.ended:
-            self.printed.seek(said)
-            record.summary = json.loads([line for line in self.printed if '"_aws"' in line][-1])
-        for message in batch:
-            if message.message_id not in record.failed:
-                self.queue.messages.pop(message.message_id, None)
-        return record.ended
-
-    def set_variables(self, invocation: Invocation) -> None:
-        """Set the environment variables that differ from invocation to invocation."""
-        number = self.environments.index(invocation.environment)
-        os.environ["AWS_ENDPOINT_URL"] = f"{self.aws.url}/{number}"
-        if not self.schedule.secret:
-            os.environ["DATADOG_API_KEY"] = self.key(invocation)
-
-    def key(self, invocation: Invocation) -> str:
-        """Return the key that the function is given."""
-        return WRONG_KEY if self.lasts(invocation, Lasting.WRONG_KEY) else API_KEY
-
-    def lasts(self, invocation: Invocation, *troubles: Lasting) -> Lasting | None:
-        """Return the first of these troubles that lasts, and so strikes the whole invocation."""
-        lasting = self.schedule.lasting(invocation.record.at) if self.stormy else set()
-        return next((trouble for trouble in troubles if trouble in lasting), None)
-
-    def process_twice(self) -> None:
-        """Take the batch that is under way through another environment, in the middle of it all."""
-        outer = self.running[-1]
-        outer.record.strikes.append("function: a batch twice at the same time")
-        for message in outer.record.messages:
-            self.queue.hide(message, self.clock.now)
-        environment = self.cold_start()
-        try:
-            self.invoke(outer.record.messages, outer.plan.calm(), environment)
-        except BaseException as error:
-            self.failure = error
-            raise
-        finally:
-            environment.end()
-            self.set_variables(outer)
-
-    # --- Datadog ---
-
-    def before_post(self) -> None:
-        """See a POST come."""
-        if self.running[-1].plan.twice == "before" and self.running[-1].posts == 0:
-            self.process_twice()
-
-    def strike(self, request: Request) -> Answer | None:
-        """Return what Datadog does with a POST in place of taking it."""
-        invocation = self.running[-1]
-        invocation.posts += 1
-        if request.series is not None:
-            strike = self.find_strike(invocation, request.series)
-        else:
-            wrong_key = self.lasts(invocation, Lasting.WRONG_KEY)
-            strike = Strike((wrong_key,)) if wrong_key else None
-        invocation.strike = strike
-        invocation.record.strikes += strike.names if strike else ()
-        return strike.answer if strike else None
-
-    def find_strike(
-        self, invocation: Invocation, series: Sequence[Mapping[str, Any]]
-    ) -> Strike | None:
-        """Return what strikes a POST with a right key."""
-        plan = invocation.plan
-        if invocation.posts == 1 and plan.killed in (Kill.IN_POST, Kill.ACCEPTED):
-            return Strike((), Answer(reset=True, accept=plan.killed == Kill.ACCEPTED), kills=True)
-        if any(each["metric"].startswith(POISON) for each in series):
-            return Strike(("Datadog: 400 on one series",), Answer(400, POISONED))
-        if len(series) > SERIES_LIMIT and self.lasts(invocation, Lasting.BY_SIZE):
-            return Strike((Lasting.BY_SIZE,), Answer(413, b""))
-        if invocation.posts <= len(plan.strikes) and (
-            planned := plan.strikes[invocation.posts - 1]
-        ):
-            return planned
-        lasting = self.lasts(invocation, *LASTING_ANSWERS)
-        return Strike((lasting,), LASTING_ANSWERS[lasting]) if lasting else None
-
-    def after_post(self, request: Request, answer: Answer) -> None:
-        """Note what Datadog has of a POST, and whether the function will hear of it."""
-        invocation = self.running[-1]
-        strike, record = invocation.strike, invocation.record
-        stalls, kills = strike is not None and strike.stalls, strike is not None and strike.kills
-        told = answer.status == 202 and not (answer.reset or stalls)
-        for key, point in self.find_stored(request):
-            record.stored[key].add(point)
-            if told:
-                record.told[key].add(point)
-        if invocation.plan.twice == "after" and invocation.posts == 1:
-            self.process_twice()
-        if kills or (invocation.plan.killed == Kill.ANSWERED and invocation.posts == 1):
-            invocation.die(invocation.plan.killed or Kill.ANSWERED)
-        if stalls:
-            invocation.environment.stall()
-        elif kills:
-            invocation.environment.heard.set()
-
-    def find_stored(self, request: Request) -> Iterator[tuple[str, Point]]:
-        """Yield each point of a POST that Datadog has now, with the file that it is of."""
-        for series in request.series or []:
-            tags = tuple(sorted(series.get("tags", [])))
-            key = next((self.keys[tag] for tag in tags if tag in self.keys), "of no file")
-            stored = self.datadog.points.get((series["metric"], tags), {})
-            for second, value in series["points"]:
-                if stored.get(second) == value:
-                    yield key, Point(series["metric"], tags, second, value)
-
-    # --- AWS ---
-
-    def answer_aws(self, call: Call) -> bytes | Iterator[bytes]:
-        """Answer as S3, SQS or Secrets Manager."""
-        number, _, path = call.path.removeprefix("/").partition("/")
-        invocation = self.environments[int(number)].invocation
-        if call.method == "GET":
-            return self.answer_get(invocation, path.removeprefix(f"{BUCKET}/"), call)
-        request = json.loads(call.body)
-        if "SecretId" in request:
-            return aws_json("200 OK", {"SecretString": self.key(invocation)})
-        return self.answer_send(invocation, request)
-
-    def answer_get(self, invocation: Invocation, key: str, call: Call) -> bytes | Iterator[bytes]:
-        """Return an object, or what S3 has in its place."""
-        file = self.schedule.files[key]
-        invocation.attempts[key] += 1
-        trouble: str | None = self.lasts(invocation, Lasting.S3_FORBIDS, Lasting.S3_THROTTLES)
-        lasts = self.stormy and invocation.deliveries[key] <= file.times
-        if lasts and (invocation.attempts[key] == 1 or not file.trouble.endswith("once")):
-            trouble = trouble or file.trouble
-        if not trouble and file.deleted <= invocation.record.at:
-            trouble = "S3: object deleted before the read"
-        if not trouble:
-            return response(body=file.content)
-        invocation.record.strikes.append(trouble)
-        if "403" in trouble:
-            return s3_error("403 Forbidden", "AccessDenied")
-        if "503" in trouble:
-            return s3_error("503 Slow Down", "SlowDown")
-        if "500" in trouble:
-            return s3_error("500 Internal Server Error", "InternalError")
-        if "deleted" in trouble:
-            return s3_error("404 Not Found", "NoSuchKey")
-        if "timeout" in trouble:
-            call.stopping.wait(3 * S3_SECONDS)
-            raise ConnectionAbortedError
-        if "before the answer" in trouble:
-            raise ConnectionResetError
-        broken = ConnectionResetError() if "reset" in trouble else ConnectionAbortedError()
-        return break_off(file.content, broken)
-
-    def answer_send(self, invocation: Invocation, request: Mapping[str, Any]) -> bytes:
-        """Keep a message in the rejected queue, or fail to."""
-        lasting = self.lasts(
-            invocation,
-            Lasting.REJECTED_UNREACHABLE,
-            Lasting.REJECTED_FORBIDDEN,
-            Lasting.REJECTED_AMBIGUOUS,
-        )
-        if lasting:
-            invocation.record.strikes.append(lasting)
-        body: str = request["MessageBody"]
-        if invocation.plan.killed == Kill.REFUSING:
-            invocation.die(Kill.REFUSING)
-        dead_already = invocation.plan.killed == Kill.REFUSING and zlib.crc32(body.encode()) % 2
-        if lasting == Lasting.REJECTED_UNREACHABLE or dead_already:
-            raise ConnectionResetError
-        if lasting == Lasting.REJECTED_FORBIDDEN:
-            return aws_json("403 Forbidden", {"__type": "com.amazonaws.sqs#AccessDenied"})
-        attributes = {
-            name: attribute["StringValue"]
-            for name, attribute in request.get("MessageAttributes", {}).items()
-        }
-        if not fits_sqs(body, attributes):
-            return aws_json(
-                "400 Bad Request", {"__type": "com.amazonaws.sqs#InvalidMessageContents"}
-            )
-        self.rejected.append(Rejected(self.clock.now, body, attributes))
-        invocation.record.kept[body] = attributes.get("reason", "")
-        if lasting == Lasting.REJECTED_AMBIGUOUS:
-            return aws_json("500 Internal Server Error", {"__type": "InternalFailure"})
-        invocation.record.confirmed.add(body)
-        md5 = hashlib.md5(body.encode(), usedforsecurity=False).hexdigest()
-        return aws_json("200 OK", {"MessageId": "kept", "MD5OfMessageBody": md5})
+            pool.shutdown(cancel_futures=True)
 
 
-POISONED = b'{"status": "error", "code": 400, "errors": ["Payload rejected"]}'
-LASTING_ANSWERS = {
-    Lasting.OUTAGE: Answer(503, b""),
-    Lasting.UNREACHABLE: Answer(reset=True),
-    Lasting.STORM: Answer(429, b"", {"X-RateLimit-Reset": "60"}),
-    Lasting.PROXY: Answer(502, HTML),
-    Lasting.AMBIGUOUS: Answer(accept=True, reset=True),
-}
-
-
-def break_off(content: bytes, broken: OSError) -> Iterator[bytes]:
-    """Send half an object, then break off."""
-    whole = response(body=content)
-    yield whole[: -(len(content) // 2) - 1]
-    raise broken
-
-
-def aws_json(status: str, answer: Mapping[str, str]) -> bytes:
-    """Return an answer of SQS's, or of Secrets Manager's."""
-    return response(status, json.dumps(answer).encode(), Content_Type="application/x-amz-json-1.0")
-
-
-def fits_sqs(body: str, attributes: Mapping[str, str]) -> bool:
-    """Tell whether SQS takes such a message."""
-    texts = [body, *attributes.values()]
-    size = len("".join([*texts, *(f"{name}String" for name in attributes)]).encode())
-    return size <= SQS_BYTES and all(texts) and not any(map(NOT_FOR_SQS.search, texts))
-
-
-def tell(record: Record) -> str:
-    """Return an invocation in a line."""
-    struck = ", ".join(f"{n} x {strike}" for strike, n in sorted(Counter(record.strikes).items()))
-    end = f"{len(record.failed)} left in the queue" if record.ended else "killed"
+def summarise(outcome: Outcome) -> str:
+    """Return a seed in a line."""
+    books = outcome.calm
     return (
-        f"t+{record.at - START:6.0f} s  invocation {record.number}: "
-        f"{len(record.messages)} messages, {end}; {struck or 'nothing struck'}"
+        f"seed {outcome.seed}: {books.files} files, {sum(outcome.struck.values())} faults struck; "
+        f"{books.submitted} submitted, {books.refused} refused, "
+        f"{len(outcome.faults) or 'nothing'} amiss"
     )
+
+
+def tell_red(outcome: Outcome, files: int, hours: float) -> Iterator[str]:
+    """Yield all that there is to say of a seed whose books don't add up."""
+    yield from outcome.story
+    yield from outcome.faults[:SHOWN_FAULTS]
+    yield f"{len(outcome.faults)} things don't add up. The same again:"
+    yield f"python -m local.campaign --files {files} --hours {hours:g} --seed {outcome.seed}"
+
+
+def fault_rows(outcomes: Iterable[Outcome]) -> list[tuple[str, str]]:
+    """Return how often each fault struck."""
+    struck: Counter[str] = sum((outcome.struck for outcome in outcomes), Counter())
+    return [(str(name), f"{struck[name]:,}") for name in sorted(struck)]
+
+
+def outcome_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, str, str]]:
+    """Return where the files were, when the storm ended and after the calm."""
+
+    def row(name: str, count: str) -> tuple[str, str, str]:
+        storm = sum(getattr(outcome.storm, count) for outcome in outcomes)
+        calm = sum(getattr(outcome.calm, count) for outcome in outcomes)
+        return name, f"{storm:,}", f"{calm:,}"
+
+    def both(books: Iterable[Books], cause: str) -> str:
+        return f"{sum(each.both[cause] for each in books):,}"
+
+    storms, calms = [each.storm for each in outcomes], [each.calm for each in outcomes]
+    return [
+        row("files", "files"),
+        row("submitted", "submitted"),
+        row("refused", "refused"),
+        row("waiting, in the queue or the dead-letter queue", "waiting"),
+        *((f"in two: {cause}", both(storms, cause), both(calms, cause)) for cause in CAUSES),
+    ]
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Yield a table's lines; numbers stand on the right."""
+    yield f"| {' | '.join(headings)} |"
+    yield f"|{'|'.join(['---', *['---:'] * (len(headings) - 1)])}|"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write the result into a page, between its markers."""
+    page = path.read_text(encoding="utf-8")
+    before, _, rest = page.partition(BEGIN)
+    _, marker, after = rest.partition(END)
+    if not marker:
+        raise SystemExit(f"{path} has no place for the result: {BEGIN} and {END}")
+    invocations, requests, points = (
+        sum(getattr(outcome, name) for outcome in outcomes)
+        for name in ("invocations", "requests", "points")
+    )
+    result = (
+        f"{len(outcomes)} seeds of {outcomes[0].calm.files:,} files: {invocations:,} invocations, "
+        f"{requests:,} POSTs, {points:,} points in Datadog. No file was in no place, none in two "
+        "for no cause, and no point had a wrong value."
+    )
+    lines = [
+        BEGIN,
+        result,
+        "",
+        *markdown_table(OUTCOME_HEADINGS, outcome_rows(outcomes)),
+        "",
+        *markdown_table(FAULT_HEADINGS, fault_rows(outcomes)),
+        END,
+    ]
+    path.write_text(before + "\n".join(lines) + after, encoding="utf-8")
+
+
+OUTCOME_HEADINGS = ("files", "when the storm ended", "after the calm")
+FAULT_HEADINGS = ("fault", "struck")
+
+
+def print_table(console: Console, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Show a table in the terminal."""
+    table = Table(*headings)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out the campaign; returns 1 if anything doesn't add up."""
+    parser = argparse.ArgumentParser("python -m local.campaign", description=main.__doc__)
+    parser.add_argument("--files", type=int, default=10_000, help="a seed; default: %(default)s")
+    parser.add_argument("--hours", type=float, default=HOURS, help="that a seed's storm lasts")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="seeds side by side")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--seeds", type=int, default=20, help="that many; their result is kept")
+    which.add_argument("--seed", type=int, help="this one alone, and its story")
+    options = parser.parse_args(arguments)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    if options.seed is not None:
+        outcome = run_seed(options.seed, options.files, options.hours)
+        console.print("\n".join(outcome.story))
+        console.print("\n".join([*outcome.faults, summarise(outcome)]))
+        return 1 if outcome.faults else 0
+    started = time.monotonic()
+    outcomes: list[Outcome] = []
+    seeds = range(1, options.seeds + 1)
+    columns = TextColumn("seeds"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("seeds", total=len(seeds))
+        for outcome in run_seeds(seeds, options.files, options.hours, options.jobs):
+            if outcome.faults:
+                console.print("\n".join(tell_red(outcome, options.files, options.hours)))
+                return 1
+            outcomes.append(outcome)
+            progress.advance(bar)
+            console.print(f"{time.monotonic() - started:5.0f} s  {summarise(outcome)}")
+    print_table(console, FAULT_HEADINGS, fault_rows(outcomes))
+    print_table(console, OUTCOME_HEADINGS, outcome_rows(outcomes))
+    write_report(REPORT, outcomes)
+    console.print(f"written into {REPORT.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,6 @@
-"""What a campaign writes, and what strikes it when: all of it drawn from one seed.
+"""What is written in a trial, and what strikes it when: all of it drawn from one seed.
 
-Nothing here happens by itself: local.campaign carries it out, and a seed draws the same anew.
+Nothing here happens by itself: local.trial carries it out, and a seed draws the same anew.
 """
 
 import gzip
@@ -19,7 +19,7 @@ from tests.stats_files import BAD, NOW
 BUCKET = "ddg-stats"
 PREFIX = "stats/"
 CONSTANT_TAG = "env:campaign"
-START = float(NOW)  # Unix seconds by the campaign's clock: when the table's bad files are read
+START = float(NOW)  # Unix seconds by the trial's clock: when the table's bad files are read
 
 FUNCTION_SECONDS = 30.0  # as main.tf has it, and so the next two
 VISIBILITY_SECONDS = 180.0
@@ -67,6 +67,7 @@ class Lasting(StrEnum):
     WRONG_KEY = "Datadog: wrong key"
     BY_SIZE = f"Datadog: 413 to more than {SERIES_LIMIT} series"
     AMBIGUOUS = "Datadog: reset after accepting, each time"
+    SLOW = "Datadog: every other POST has no answer in time"
     S3_FORBIDS = "S3: 403 AccessDenied to all"
     S3_THROTTLES = "S3: 503 SlowDown to all"
     REJECTED_UNREACHABLE = "rejected queue: connections reset"
@@ -81,7 +82,7 @@ class File:
     key: str
     content: bytes
     points: tuple[Point, ...]  # as Datadog shall have them; none: it must be refused
-    written: float  # Unix seconds, by the campaign's clock
+    written: float  # Unix seconds, by the trial's clock
     trouble: str = ""  # one of S3_TROUBLES
     times: int = 0  # deliveries that the trouble lasts
     deleted: float = float("inf")  # when; never, as a rule
@@ -95,7 +96,7 @@ class File:
 class Notification(NamedTuple):
     """One message that reaches the queue."""
 
-    at: float  # Unix seconds, by the campaign's clock
+    at: float  # Unix seconds, by the trial's clock
     keys: tuple[str, ...]
     body: str
     strange: bool = False  # it names no object, and must be refused
@@ -140,21 +141,28 @@ S3_TROUBLES = {  # with their weights: the timeouts take real time
     "S3: 503 SlowDown once": 1.0,
     "S3: 500 InternalError": 1.0,
     "S3: 500 InternalError once": 1.0,
-    "S3: timeout": 0.2,
-    "S3: timeout once": 0.2,
+    "S3: timeout": 0.4,
+    "S3: timeout once": 0.4,
     "S3: reset before the answer": 1.0,
     "S3: reset in the body": 1.0,
     "S3: body ends early": 1.0,
     "S3: 403 AccessDenied": 1.0,
 }
 
-HTML = b"<html><head><title>Bad Gateway</title></head><body>nginx</body></html>"
+# As long as real ones. Answers tell them here, as a proxy's page may, and nobody must repeat them.
+API_KEY = "5ca1ab1e5ca1ab1e5ca1ab1e5ca1ab1e"
+APP_KEY = "ba5eba11ba5eba11ba5eba11ba5eba11ba5eba11"
+WRONG_KEY = "0ff1ce0ff1ce0ff1ce0ff1ce0ff1ce00"
+TALE = f"DD-API-KEY: {API_KEY}, DD-APPLICATION-KEY: {APP_KEY}"
+HTML = f"<html><head><title>Bad Gateway</title></head><body>{TALE}</body></html>".encode()
 BODIES = {
     "without a body": b"",
-    "with a body": b'{"status": "error", "errors": ["no"]}',
+    "with a body": json.dumps({"status": "error", "errors": [TALE]}).encode(),
     "with a proxy's HTML": HTML,
 }
 FAILURES = (401, 402, 403, 404, 408, 429, 500, 502, 503, 504)
+
+NO_ANSWER = Strike(("Datadog: no answer in time",), Answer(delay=60.0), stalls=True)
 
 
 def all_strikes(elsewhere: str) -> list[Strike]:
@@ -182,7 +190,7 @@ def all_strikes(elsewhere: str) -> list[Strike]:
         Strike(("Datadog: reset after accepting",), Answer(accept=True, reset=True)),
         Strike(("Datadog: slow headers, in time",), Answer(accept=True, delay=0.03)),
         Strike(("Datadog: an error and a slow body",), Answer(503, HTML, body_delay=0.03)),
-        Strike(("Datadog: no answer in time",), Answer(delay=60.0), stalls=True),
+        NO_ANSWER,
         Strike(("Datadog: no answer in time, accepted",), Answer(accept=True, delay=60.0), True),
     ]
     return failures + 3 * redirects + 3 * accepted + 5 * broken
@@ -190,7 +198,7 @@ def all_strikes(elsewhere: str) -> list[Strike]:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A whole campaign, before it begins."""
+    """A whole trial, before it begins."""
 
     seed: int
     files: Mapping[str, File]  # by key
@@ -198,7 +206,8 @@ class Schedule:
     windows: Sequence[Window]
     max_receives: int
     secret: bool  # the function has its key from a secret
-    ends: float  # Unix seconds, by the campaign's clock
+    debug: bool  # and tells all that it can
+    ends: float  # Unix seconds, by the trial's clock
 
     def plan(self, number: int) -> Plan:
         """Draw what strikes the invocation of this number."""
@@ -210,7 +219,7 @@ class Schedule:
             cold=random.random() < 0.08,
             seconds=random.choice((0.5, 2.0, 12.0)) if random.random() < 0.08 else FUNCTION_SECONDS,
             killed=random.choice([*Kill][:-1]) if random.random() < 0.12 else None,
-            looks=int(400 ** random.random()),
+            looks=int(100 ** random.random()),
             twice=random.choice(("before", "after")) if random.random() < 0.05 else "",
             strikes=tuple(
                 random.choice(strikes) if random.random() < 0.25 else None for _ in range(8)
@@ -230,18 +239,20 @@ class Schedule:
 
 
 def draw_schedule(seed: int, files: int, hours: float) -> Schedule:
-    """Draw a campaign of that many files, written over as many hours of its own clock."""
+    """Draw a trial of that many files, written over as many hours of its own clock."""
     random = Random(f"schedule {seed}")
     seconds = 3600 * hours
     drawn = [draw_file(random, number, seconds * number / files) for number in range(files)]
+    notifications = sorted(draw_notifications(random, drawn))
     return Schedule(
         seed=seed,
         files={file.key: file for file in drawn},
-        notifications=sorted(draw_notifications(random, drawn)),
+        notifications=notifications,
         windows=draw_windows(random, seconds),
         max_receives=random.choice(RECEIVES),
-        secret=random.random() < 0.3,
-        ends=START + seconds,
+        secret=seed % 2 == 0,
+        debug=seed % 4 in (1, 2),
+        ends=max(START + seconds, notifications[-1].at),
     )
 
 
@@ -252,7 +263,8 @@ def draw_file(random: Random, number: int, after: float) -> File:
     key = f"{PREFIX}{job}/{number}-{random.choice(('a b', 'ü', 'x+y', '%2B', 'z'))}.json"
     if random.random() < BAD_SHARE:
         return File(key, random.choice(BAD_FILES).content, (), written)
-    content, points = draw_content(random, number, int(written), tag)
+    old = random.uniform(3300, 3600) if random.random() < 0.03 else 0.0  # soon to be too old
+    content, points = draw_content(random, number, int(written - old), tag)
     [trouble] = random.choices([*S3_TROUBLES], [*S3_TROUBLES.values()])
     if random.random() > TROUBLE_SHARE:
         trouble = ""
@@ -358,9 +370,9 @@ def s3_notification(random: Random, keys: Sequence[str]) -> str:
 
 
 def draw_windows(random: Random, seconds: float) -> list[Window]:
-    """Draw troubles that last; in every other campaign Datadog is out for an hour."""
+    """Draw troubles that last; in every other trial Datadog is out for an hour."""
     windows = []
-    for trouble in random.sample([*Lasting], 6):
+    for trouble in random.sample([*Lasting], 7):
         begins = START + random.uniform(0, seconds)
         windows.append(Window(trouble, begins, begins + random.uniform(60, 600)))
     if random.random() < 0.5:
