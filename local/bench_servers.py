@@ -29,6 +29,7 @@ JOBS = 20  # that the files are of; files of one job have a second each
 NAMES = ("orders.placed", "orders.failed", "rows.read", "rows.written", "queue.length")
 HIGHEST_VALUE = 9_999
 COUNTS_PATH = "/bench/counts"
+OUTAGE_PATH = "/bench/outage"  # the next GET ends what the one before began
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 CONTINUE = re.compile(rb"\r\nexpect: *100-continue", re.IGNORECASE)
 
@@ -91,7 +92,7 @@ class Connection(asyncio.Protocol):
         self.received = b""
         method, path, _ = head.split(b" ", 2)
         answer = self.answer(method.decode(), path.decode(), body)
-        if path == COUNTS_PATH.encode():
+        if path in (COUNTS_PATH.encode(), OUTAGE_PATH.encode()):
             self.transport.write(answer)
         else:
             asyncio.get_running_loop().call_later(self.latency, self.transport.write, answer)
@@ -100,6 +101,9 @@ class Connection(asyncio.Protocol):
         """Count a request and return its answer."""
         if path == COUNTS_PATH:
             return response("200 OK", json.dumps(self.counts()).encode())
+        if path == OUTAGE_PATH:
+            self.seen["outage"] ^= 1
+            return response("200 OK", b"{}")
         self.seen[method] += 1
         if method == "GET":
             return object_response(path)
@@ -109,6 +113,8 @@ class Connection(asyncio.Protocol):
         # Only the length is kept. Plain JSON, as two of the contenders send it, isn't inflated.
         deflated = not body.startswith(b"{")
         self.seen["plain_bytes"] += len(zlib.decompress(body)) if deflated else len(body)
+        if self.seen["outage"]:
+            return response("503 Service Unavailable", b"")
         return response("202 Accepted", b'{"status": "ok"}')
 
     def counts(self) -> Counts:
@@ -193,6 +199,10 @@ class Servers:
         with self._open(self.s3_url + COUNTS_PATH) as answer:
             return Counts(*json.load(answer))
 
+    def toggle_outage(self) -> None:
+        """Let Datadog answer 503 from now on, or no longer."""
+        self._open(self.s3_url + OUTAGE_PATH).close()
+
     @contextmanager
     def counting(self) -> Iterator[list[Counts]]:
         """Yield a list that holds, after the block, the counts of what happened in it."""
@@ -212,6 +222,7 @@ class Servers:
             "DATADOG_API_KEY": "bench",
             "REJECTED_QUEUE_URL": f"{self.s3_url}/123456789012/rejected",
             "STATS_BUCKET": BUCKET,
+            "LOG_LEVEL": "ERROR",  # the outages are meant
         }
 
 

@@ -197,9 +197,8 @@ def ours(environment: Mapping[str, str]) -> Handler:
 
     def silent_handler(event: Mapping[str, Any], context: Any) -> Any:
         with redirect_stdout(StringIO()) as printed:
-            answer = lambda_handler(event, context)
-        summary = json.loads(printed.getvalue())
-        assert answer == {"batchItemFailures": []}, summary  # noqa: S101  # else it isn't the job
+            lambda_handler(event, context)
+        summary = json.loads(printed.getvalue().splitlines()[-1])
         return {name: value for name, value in summary.items() if name != "_aws"}
 
     return silent_handler
