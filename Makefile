@@ -7,7 +7,7 @@ made_by = .venv/made-by-$(subst /,-,$(or $(PYTHON),default))
 venv = $(if $(PYTHON),$(made_by),$(firstword $(wildcard .venv/made-by-*) $(made_by)))
 python = .venv/bin/python
 
-.PHONY: help demo test zips coverage format lock clean
+.PHONY: help demo test zips bench simulate coverage format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,12 @@ test: $(venv) ## Run all tests, type checks and linters
 
 zips: ## Make the functions' zips, as Terraform needs them
 	./zipper.sh
+
+bench: $(venv) ## Measure the submitter beside other ways (BENCH=--quick, or other sizes and latencies)
+	$(python) -m local.bench $(BENCH)
+
+simulate: $(venv) ## Simulate bursts and outages, and hold the model against the handler
+	$(python) -m local.simulate
 
 coverage: $(venv) ## Run the tests and list the lines and branches that they miss
 	$(python) -m pytest --numprocesses auto --cov
