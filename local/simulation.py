@@ -63,6 +63,7 @@ class Load(NamedTuple):
     peak_rate: float = 0.0  # files a second, in place of `rate`
     peak: tuple[float, float] = (0.0, 0.0)
     outage: tuple[float, float] = (0.0, 0.0)  # of Datadog
+    notice: float = 0.0  # from a file's being written to its message's being there
 
     def rate_at(self, now: float) -> float:
         return self.peak_rate if self.peak[0] <= now < self.peak[1] else self.rate
@@ -134,11 +135,11 @@ class _Model:
     def arrive(self) -> Generator[simpy.Event, None, None]:
         """Let the files come."""
         self.course.files += self.load.burst
-        self.put([Message(0.0) for _ in range(self.load.burst)])
+        self.put([Message(-self.load.notice) for _ in range(self.load.burst)])
         while self.load.rate and self.env.now < self.load.until:
             yield self.env.timeout(1 / self.load.rate_at(self.env.now))
             self.course.files += 1
-            self.put([Message(self.env.now)])
+            self.put([Message(self.env.now - self.load.notice)])
 
     def scale(self) -> Generator[simpy.Event, None, None]:
         """Add pollers while messages wait; an idle one costs nothing, so none is taken away."""
@@ -254,4 +255,4 @@ def _bisect(holds: Callable[[float], bool], step: float, high: float) -> float:
 
 def outage_load(rate: float, seconds: float) -> Load:
     """Return a steady load, an outage that begins after a minute, and an hour after it."""
-    return Load(rate=rate, until=60 + seconds + 3_600, outage=(60, 60 + seconds))
+    return Load(rate=rate, until=60 + seconds + 3_600, outage=(60, 60 + seconds), notice=1.0)
