@@ -20,8 +20,7 @@ from functools import cache, partial
 from typing import Any, Literal, NamedTuple, TypeVar
 from urllib.parse import unquote_plus
 
-import boto3
-import botocore.session
+import botocore.session  # boto3 is this and 20 ms of imports that nothing here needs
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
@@ -32,17 +31,22 @@ from ddg_stats_file import Sample, StatsFileError
 
 FETCH_THREADS = 32  # ours: boto3 takes 1 ms of CPU for a GET that S3 answers in 20 ms
 FETCH_AHEAD = 2 * FETCH_THREADS  # ours: objects fetched before they are parsed, to bound the memory
-SMALL_BYTES = 256 * 1024  # ours: larger bodies are read one at a time, likewise
+SMALL_BYTES = 256 * 1024  # ours: larger objects are read one at a time, likewise
+FETCH_SECONDS = 5.0  # ours: one object that S3 is slow with doesn't cost its neighbours more
+PARSE_BYTES_PER_SECOND = 5_000_000  # ours: with a third of a CPU, as 512 MB of memory bring
+MAX_COLLISION_POINTS = 100_000  # ours: as many points are remembered, to bound the memory
 MAX_EXTRA_REQUESTS = 64  # ours: a batch's requests beyond one a payload, whatever Datadog answers
 RETRY_PAUSES = (0.2, 0.8)  # ours, seconds, a batch: so an outage costs it three requests
 RETRY_AT_ONCE = {0, 408, *range(500, 600)}  # 0 is no answer; a 429 asks for more than our pauses
 POST_SECONDS = 10.0  # ours: Datadog answers in a tenth of a second
 MIN_POST_SECONDS = 1.0  # ours: with less no POST is started
 RESERVE_SECONDS = 1.0  # ours: kept for the rejected queue and the answer
-READ_RESERVE_SECONDS = MIN_POST_SECONDS + 0.5  # ours: kept for posting what has been read
+PARSE_RESERVE_SECONDS = MIN_POST_SECONDS + 0.25  # ours: kept for posting what has been parsed
+READ_RESERVE_SECONDS = PARSE_RESERVE_SECONDS + 0.25  # ours: kept for parsing what has been read
 MAX_MESSAGE_BYTES = 262_144  # SQS, body and attributes together (the lower of its two limits)
 MAX_REASON_BYTES = 1024  # ours
-SHOWN_CHARACTERS = 400  # ours: of an answer of Datadog's in a reason
+SHOWN_CHARACTERS = 400  # ours: of what others say in a reason
+MAX_ADDRESS_CHARACTERS = 1200  # S3: a bucket's name has 63, a key 1,024 bytes; more is hostile
 NO_TIME = "no time was left for it in this invocation"
 SHOWN_KEYS = 20  # ours: an hour's outage mustn't cost more in logs than in everything else
 
@@ -138,7 +142,7 @@ def lambda_handler(event: Mapping[str, Any], context: Any) -> dict[str, list[dic
         if delivery.outcome == "Retried":
             delivery.retried = delivery.retried or stopped or NO_TIME
     keep_refused(messages, batch)
-    log_outcomes(messages)
+    print_outcomes(messages)
     print_summary(deliveries, batch)
     retried = [message.message_id for message in messages if message.has("Retried")]
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in retried]}
@@ -169,7 +173,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         app_key=checked("DATADOG_APP_KEY", "[!-~]+", key) if "DATADOG_APP_KEY" in environ else None,
         api_host=checked(
             "DATADOG_HOST",
-            r"https?://[\w.:\[\]-]+/?",
+            r"https?://([\w.-]+|\[[\da-fA-F:]+\])(:\d{1,5})?/?",
             "the address of your site's API, such as https://api.datadoghq.eu",
             "https://api.datadoghq.com",
         ),
@@ -178,8 +182,8 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         constant_tags=tags - {""},
         max_age=int(checked("MAX_AGE_SECONDS", r"\d{1,10}", "seconds, 0 for no limit", "3600")),
         log_level=checked(
-            "LOG_LEVEL", "DEBUG|INFO|WARNING|ERROR|CRITICAL", "a level of logging's", "INFO"
-        ),
+            "LOG_LEVEL", "(?i:DEBUG|INFO|WARNING|ERROR|CRITICAL)", "a level of logging's", "INFO"
+        ).upper(),
     )
 
 
@@ -224,7 +228,7 @@ def aws_client(service: Literal["s3", "sqs", "secretsmanager"]) -> Any:
         retries={"mode": "standard", "total_max_attempts": 3},
         max_pool_connections=FETCH_THREADS,
     )
-    return boto3.Session(botocore_session=session).client(service, config=config)
+    return session.create_client(service, config=config)
 
 
 @cache
@@ -303,24 +307,30 @@ def read_files(deliveries: Sequence[Delivery], batch: Batch) -> Iterator[tuple[D
     def wait(future: "Future[T]") -> T:
         started = time.monotonic()
         try:
-            return wait_for(future, batch.seconds_left() - READ_RESERVE_SECONDS)
+            seconds = min(FETCH_SECONDS, batch.seconds_left() - READ_RESERVE_SECONDS)
+            return wait_for(future, seconds)
         finally:
             batch.totals["FetchMilliseconds"] += round(1000 * (time.monotonic() - started))
 
     for delivery, fetched in fetch_ahead([d for d in deliveries if not d.refused], batch):
         try:
             content = wait(fetched)
-            if not isinstance(content, bytes):  # a large body, still to be read
-                content = wait(reader().submit(content.read))
+            if content is None:  # a large object, to be read now
+                most = ddg_stats_file.MAX_FILE_BYTES
+                content = wait(reader().submit(get_object, aws_client("s3"), delivery, most))
+            needed = PARSE_RESERVE_SECONDS + len(content) / PARSE_BYTES_PER_SECOND
+            if batch.seconds_left() < needed:
+                continue  # it is retried, as whatever isn't known to be submitted or refused
             samples = read_file(delivery.key, content, batch.settings)
             delivery.points = sum(len(sample.values) for sample in samples)
         except (StatsFileError, ParamValidationError) as error:
-            delivery.refused = str(error)
+            delivery.refused = str(error)[:MAX_REASON_BYTES]
         except TimeoutError:
-            delivery.retried = "S3 did not send the object in the time that was left"
+            delivery.retried = "S3 did not send the object in time"
         except ClientError as error:
             code = error.response["Error"]["Code"]
-            if code in ("NoSuchKey", "404"):
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            if status == 404 and code != "NoSuchBucket":
                 delivery.refused = "the object is gone. Keep files until they are submitted."
             else:
                 delivery.retried = f"S3 answered {code}. Look at the role's policy and S3's state."
@@ -346,7 +356,7 @@ def fetch_ahead(
         for delivery in deliveries:
             if batch.seconds_left() < READ_RESERVE_SECONDS:
                 break
-            running.append((delivery, threads().submit(get_object, s3, delivery)))
+            running.append((delivery, threads().submit(get_object, s3, delivery, SMALL_BYTES)))
             if len(running) == FETCH_AHEAD:
                 yield running.popleft()
         while running:
@@ -356,13 +366,18 @@ def fetch_ahead(
             fetched.cancel()
 
 
-def get_object(s3: Any, delivery: Delivery) -> Any:
-    """Return an object's bytes, or the open body of a large one."""
+def get_object(s3: Any, delivery: Delivery, most: int) -> bytes | None:
+    """Return an object's bytes; None, and nothing of it is read, where there are more than most."""
     answer = s3.get_object(Bucket=delivery.bucket, Key=delivery.key)
-    if answer["ContentLength"] > ddg_stats_file.MAX_FILE_BYTES:
-        answer["Body"].close()
+    body, length = answer["Body"], answer.get("ContentLength")
+    if length is not None and length <= most:
+        return bytes(body.read())
+    if length is None and most == ddg_stats_file.MAX_FILE_BYTES:
+        return bytes(body.read(most + 1))
+    body.close()
+    if length is not None and length > ddg_stats_file.MAX_FILE_BYTES:
         raise ddg_stats_file.too_large()
-    return answer["Body"].read() if answer["ContentLength"] <= SMALL_BYTES else answer["Body"]
+    return None
 
 
 def read_file(key: str, content: bytes, settings: Settings) -> list[Sample]:
@@ -385,8 +400,9 @@ def post_payloads(payloads: Iterable[Payload], batch: Batch) -> str:
     pauses = list(RETRY_PAUSES)
     reread = not batch.settings.api_key_secret_arn
     trouble = ""
+    owners: Owners = {}
     for payload in payloads:
-        batch.totals["Collisions"] += count_collisions(payload)
+        batch.totals["Collisions"] += count_collisions(payload, owners)
         allowed += 1
         parts, payload = [payload], []  # else it would stay while the next one is made
         while parts:
@@ -443,12 +459,15 @@ def without_refused(payload: Payload, max_age: int) -> Payload:
     return [entry for entry in payload if not entry[0].refused]
 
 
-def count_collisions(payload: Payload) -> int:
-    """Count points of which another file has one with the same metric, tags and second.
+# (metric, tags) -> second -> the address of the file that had it first
+Owners = dict[tuple[str, tuple[str, ...]], dict[int, str]]
 
-    Within a payload, to bound the memory; but for large batches it holds all of a batch.
-    """
-    owners: dict[tuple[str, tuple[str, ...]], dict[int, str]] = {}
+
+def count_collisions(payload: Payload, owners: Owners) -> int:
+    """Count points of which an earlier file has one with the same metric, tags and second."""
+    points = sum(len(sample.values) for _, sample in payload)
+    if points + sum(map(len, owners.values())) > MAX_COLLISION_POINTS:
+        owners.clear()
     collisions = 0
     for delivery, sample in payload:
         owner = address(delivery)
@@ -508,11 +527,12 @@ def keep_refused(messages: Iterable[Message], batch: Batch) -> None:
 def rejected_message(message: Message) -> dict[str, Any]:
     """Return a message for the rejected queue: the body as it came, the reason beside it."""
     refused = [delivery for delivery in message.deliveries if delivery.refused]
+    reason = "; ".join(f"{each.key}: {each.refused}".removeprefix(": ") for each in refused)
     if len(message.deliveries) == 1:
         reason = refused[0].refused
-    else:  # each file is named, so each has its share of the room
-        share = MAX_REASON_BYTES // len(refused) - len("; ")
-        reason = "; ".join(f"{each.key}: {each.refused}"[:share] for each in refused)
+    elif len(reason.encode(errors="replace")) > MAX_REASON_BYTES:  # each is to be named
+        keys = ", ".join(each.key for each in refused)
+        reason = f"{len(refused)} files: {keys}: {refused[0].refused}"
     texts = {"reason": printable(reason).encode()[:MAX_REASON_BYTES].decode(errors="ignore")}
     if refused[0].bucket:
         texts |= {"bucket": printable(refused[0].bucket), "key": printable(refused[0].key)}
@@ -534,23 +554,23 @@ def printable(text: str) -> str:
 
 def address(delivery: Delivery) -> str:
     """Return where an object is, fit for a log line."""
-    return printable(f"s3://{delivery.bucket}/{delivery.key}")
+    return printable(f"s3://{delivery.bucket}/{delivery.key}"[:MAX_ADDRESS_CHARACTERS])
 
 
-def log_outcomes(messages: Iterable[Message]) -> None:
-    """Log a line for each refusal, and one for each reason to retry."""
+def print_outcomes(messages: Iterable[Message]) -> None:
+    """Print a line for each refusal, and one for each reason to retry, whatever the LOG_LEVEL."""
     retried: dict[str, list[Delivery]] = {}
     for message in messages:
         for delivery in message.deliveries:
             if delivery.outcome == "Refused":
                 where = address(delivery) if delivery.bucket else f"message {message.message_id}"
-                logger.warning("refused %s: %s", where, printable(delivery.refused))
+                print(f"refused {where}: {printable(delivery.refused)}")
             elif delivery.outcome == "Retried":
                 retried.setdefault(delivery.retried, []).append(delivery)
     for reason, deliveries in retried.items():
         names = ", ".join(map(address, deliveries[:SHOWN_KEYS]))
         more = ", ..." if len(deliveries) > SHOWN_KEYS else ""
-        logger.warning("retried %d: %s: %s%s", len(deliveries), printable(reason), names, more)
+        print(f"retried {len(deliveries)}: {printable(reason)}: {names}{more}")
 
 
 def print_summary(deliveries: Iterable[Delivery], batch: Batch) -> None:

@@ -108,8 +108,8 @@ def read(name: str, job: str, settings: Settings) -> list[Sample]:
     most = ddg_stats_file.MAX_FILE_BYTES + 1
     if name.startswith("s3://"):
         bucket, _, key = name.removeprefix("s3://").partition("/")
-        content = ddg_metric_submit.get_object(client("s3"), Delivery(bucket, key))
-        content = content if isinstance(content, bytes) else content.read()
+        delivery = Delivery(bucket, key)
+        content = ddg_metric_submit.get_object(client("s3"), delivery, most - 1) or b""
     else:
         key = f"{settings.stats_prefix}{job}/file" if job else f"{settings.stats_prefix}file"
         if name == "-":

@@ -427,6 +427,8 @@ def read_plain(message: str) -> Line | None:
     if message.startswith("["):
         level, _, text = message[1:].partition("]")
         return Line(level, text.split("\t")[-1])
+    if message.startswith(("refused ", "retried ")):
+        return Line("WARNING", message)
     return Line("ERROR" if "Task timed out" in message else "INFO", message)
 
 

@@ -6,6 +6,7 @@ Samples come with an owner each, the file that they are of; those of an owner si
 import json
 import logging
 import threading
+import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
@@ -19,7 +20,7 @@ from datadog.api.metrics import Metric
 from ddg_stats_file import Sample
 
 MAX_PAYLOAD_BYTES = 5_242_880  # Datadog series API v2, decompressed; v1 takes more, not reliably
-MAX_PAYLOAD_POINTS = 64_000  # ours: the bytes hold as many series; more points take memory only
+MAX_PAYLOAD_POINTS = 50_000  # ours, to bound the memory: of short series the bytes hold more
 MAX_WIRE_BYTES = 512_000  # Datadog series API v2, compressed
 MAX_ANSWER_BYTES = 64 * 1024  # ours: more of an answer isn't read
 
@@ -119,12 +120,16 @@ def post(
     """
     answers = [Answer(0, "timed out")]  # the last one counts
     heard = threading.Event()
+    deadline = time.monotonic() + seconds
 
     def request(
         headers: Mapping[str, str], data: bytes, max_retries: int, **options: Any
     ) -> Answer:
         if len(data) > MAX_WIRE_BYTES:
             answers.append(Answer(413, f"over {MAX_WIRE_BYTES} bytes, not sent"))
+            return answers[-1]
+        options["timeout"] = deadline - time.monotonic()
+        if options["timeout"] <= 0:  # deflating took it all, and nobody waits any longer
             return answers[-1]
         answers.append(Answer(0, "timed out", len(data)))
         try:

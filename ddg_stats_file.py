@@ -18,10 +18,10 @@ from typing import Any, NamedTuple, cast
 
 MAX_FILE_BYTES = 10 * 1024 * 1024  # ours, plain and decompressed alike: a file is parsed in memory
 MAX_OBJECTS = (
-    500_000  # ours, a file, lists counted too: an empty one takes 3 bytes but 64 in memory
+    350_000  # ours, a file, lists counted too: an empty one takes 3 bytes but 64 in memory
 )
 MAX_DEPTH = 32  # ours: objects within objects; deeper, a name would hardly fit its 200 characters
-MAX_NAMES = 20_000  # ours, distinct metric names a file: each is a custom metric that Datadog bills
+MAX_NAMES = 50_000  # ours, distinct metric names a file: each is a custom metric that Datadog bills
 MAX_TAGS = 100  # Datadog drops a series of more behind a 202 (an organisation's default)
 MAX_AHEAD_SECONDS = 600  # Datadog drops points more than 10 minutes ahead, behind a 202
 LATEST_TIMESTAMP = 10**11  # the year 5138: what lies beyond was written in milliseconds
@@ -119,7 +119,7 @@ def _read_at_once(text: str, now: float, max_age: int, shared_tags: frozenset[st
                 if not known.keys().isdisjoint(values):
                     return []
                 known.update(values)
-    except (StatsFileError, KeyError, OverflowError):
+    except (ValueError, KeyError, OverflowError):  # int(NaN) is a ValueError, as is ours
         return []
     return [Sample(timestamp, tags, values) for (timestamp, tags), values in samples.items()]
 
@@ -202,7 +202,8 @@ def job_tag(key: str, prefix: str) -> str:
     if not key.startswith(prefix):
         return ""
     folder, slash, _ = key.removeprefix(prefix).lstrip("/").partition("/")
-    return normalise_tag(f"job:{folder}") if slash else ""
+    tag = normalise_tag(f"job:{folder}") if slash else ""
+    return "" if tag == "job:" else tag
 
 
 def _is_letter_or_digit(character: str) -> bool:
@@ -310,16 +311,10 @@ def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return members
 
 
-def _refuse_constant(name: str) -> object:
-    raise StatsFileError(f"{name} is no JSON number. Leave the metric out, or write null.")
-
-
-_quick_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
-_decoder = json.JSONDecoder(object_pairs_hook=_unique_members, parse_constant=_refuse_constant)
+_quick_decoder = json.JSONDecoder()
+_decoder = json.JSONDecoder(object_pairs_hook=_unique_members)
 # Python reads no integer of more than 4,300 digits; as a float it is infinite, and refused by name.
-_decoder_of_floats = json.JSONDecoder(
-    object_pairs_hook=_unique_members, parse_constant=_refuse_constant, parse_int=float
-)
+_decoder_of_floats = json.JSONDecoder(object_pairs_hook=_unique_members, parse_int=float)
 
 
 def _decode_value(text: str, position: int, decoder: json.JSONDecoder) -> tuple[object, int]:
@@ -468,7 +463,9 @@ def _check_number(name: str, value: object) -> Number:
     except OverflowError:
         finite = False
     if not finite:
-        raise StatsFileError(f"{_show(name)} is too large for a float. Correct the job.")
+        raise StatsFileError(
+            f"{_show(name)} is no number, or too large for a float. Leave it out, or write null."
+        )
     return value
 
 

@@ -50,7 +50,7 @@ class Outcome(NamedTuple):
     retried: list[int]  # indexes of the batch's messages
     rejected: list[Rejected]
     summary: dict[str, Any]  # the EMF line
-    log: list[str]  # "WARNING the message"
+    log: list[str]  # lines as printed, then "WARNING the message" of each that was logged
 
     @property
     def files(self) -> tuple[int, int, int]:
@@ -176,7 +176,7 @@ class Submitter:
         strangers = {record.name for record in self._caplog.records}
         assert all(name.startswith("ddg_") for name in strangers), self._caplog.text
         assert errors == ""
-        [line] = printed.splitlines()
+        *told, line = printed.splitlines()
         summary = json.loads(line)
         check_emf(summary)
         # A message is retried or rejected, never both: what is retried comes again
@@ -188,7 +188,7 @@ class Submitter:
             if message.body != "(empty)" and "\ufffd" not in message.body
         )
         log = [f"{record.levelname} {record.getMessage()}" for record in self._caplog.records]
-        return Outcome(sorted(retried), rejected, summary, log)
+        return Outcome(sorted(retried), rejected, summary, told + log)
 
     @contextmanager
     def reading_from(self, script: Script) -> Iterator[ScriptedServer]:

@@ -163,13 +163,13 @@ def with_objects(count: int) -> bytes:
         pytest.param(
             lambda: with_objects(MAX_OBJECTS - 1)[:-1] + b', "tags": []}',
             lambda: with_objects(MAX_OBJECTS)[:-1] + b', "tags": []}',
-            "more than 500,000 objects and lists.",
+            "more than 350,000 objects and lists.",
             id="objects-and-lists",
         ),
         pytest.param(
             lambda: with_names(MAX_NAMES) + with_names(MAX_NAMES, NOW - 1),
             lambda: with_names(1) + with_names(MAX_NAMES + 1, NOW - 1),
-            "line 2: more than 20,000 different metric names",
+            "line 2: more than 50,000 different metric names",
             id="names",
         ),
     ],
