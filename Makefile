@@ -7,7 +7,7 @@ made_by = .venv/made-by-$(subst /,-,$(or $(PYTHON),default))
 venv = $(if $(PYTHON),$(made_by),$(firstword $(wildcard .venv/made-by-*) $(made_by)))
 python = .venv/bin/python
 
-.PHONY: help demo test zips bench simulate coverage format lock clean
+.PHONY: help demo test venv zips bench simulate smoke-aws coverage format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,8 @@ demo: $(venv) ## Run the whole pipeline on this machine and draw demo.png (FILES
 test: $(venv) ## Run all tests, type checks and linters
 	$(python) -m pytest --numprocesses auto
 
+venv: $(venv) ## Make .venv, with all that the other targets and ddg_ops.py need
+
 zips: ## Make the functions' zips, as Terraform needs them
 	./zipper.sh
 
@@ -27,6 +29,10 @@ bench: $(venv) ## Measure the submitter beside other ways (BENCH=--quick, or oth
 
 simulate: $(venv) ## Simulate bursts and outages, and hold the model against the handler
 	$(python) -m local.simulate
+
+smoke-aws: $(venv) ## Try the stack on a real AWS account (it asks first)
+	./zipper.sh
+	$(python) -m local.smoke_aws
 
 coverage: $(venv) ## Run the tests and list the lines and branches that they miss
 	$(python) -m pytest --numprocesses auto --cov

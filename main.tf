@@ -536,7 +536,7 @@ locals {
         above       = 0
         period      = 60
         periods     = 1
-        description = "Files were refused and are kept in the queue ${aws_sqs_queue.rejected.name}. First read the attribute `reason` of a message there: it names the place in the file and what to do. Then correct the job."
+        description = "Files were refused and are kept in the queue ${aws_sqs_queue.rejected.name}. First read the reason of each (ddg_ops.py rejected list): it names the place in the file and what to do. Then correct the job."
       }
 
       dead-letters = {
@@ -546,7 +546,7 @@ locals {
         above       = 0
         period      = 60
         periods     = 1
-        description = "Files could not be submitted within ${local.max_receive_count} tries and wait in the queue ${aws_sqs_queue.dead_letter.name}. First read the retries' reasons in the log group ${aws_cloudwatch_log_group.metric_submit.name}; once the cause is gone move the messages back to ${aws_sqs_queue.stats.name} (a redrive in the console)."
+        description = "Files could not be submitted within ${local.max_receive_count} tries and wait in the queue ${aws_sqs_queue.dead_letter.name}. First read the retries' reasons in the log group ${aws_cloudwatch_log_group.metric_submit.name}; once the cause is gone move the messages back to ${aws_sqs_queue.stats.name} (ddg_ops.py dead replay)."
       }
 
       rejected-expiring = {

@@ -8,7 +8,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
-SCRIPTS = sorted([ROOT / "zipper.sh", ROOT / ".ci/run", *(ROOT / "local").glob("*.sh")])
+SCRIPTS = sorted(
+    [ROOT / "zipper.sh", ROOT / ".ci/run", ROOT / ".ci/terraform"]
+    + [script for folder in ("local", "docs/examples") for script in (ROOT / folder).glob("*.sh")]
+)
 
 
 @pytest.mark.parametrize(
