@@ -23,6 +23,7 @@ LOG_BYTES = 1_500  # an invocation: START, END, REPORT as JSON, and the summary
 HTTP_BYTES = 600  # a POST's headers, and its answer's way back
 WIRE_BYTES = 30  # a file, deflated, of five metrics
 IDLE_RECEIVES = 5 * 3 * 60 * HOURS  # a month: 5 pollers, each waiting 20 s at a time
+SQS_BATCH = 10  # messages that are received or deleted in one request
 FULL_CPU_MEGABYTES = 1_769  # Lambda, configuration-function-memory: one vCPU
 
 
@@ -72,8 +73,8 @@ def month(times: Times, memory: int, rate: float, batch: float) -> Cost:
     """Return a month's cost at so many files a second, so many of them an invocation."""
     files = rate * 3_600 * HOURS
     invocations = files / batch
-    # Lambda receives and deletes up to ten at a time; S3 sends each by itself.
-    sqs = files + 2 * files / min(batch, 10)
+    # S3 sends each message by itself; Lambda receives and deletes several at a time.
+    sqs = files + 2 * files / min(batch, SQS_BATCH)
     seconds = invocations * times.invocation(batch, memory)
     return Cost(
         s3_gets=files * S3_GET,

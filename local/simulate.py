@@ -25,7 +25,7 @@ from ddg_metric_submit import RETRY_PAUSES
 from local.bench_servers import ROOT, Servers
 from local.chart import FAINT, INK, LINES, style
 from local.contenders import Contender
-from local.cost import Cost, Times, files_a_batch, month
+from local.cost import SQS_BATCH, Cost, Times, files_a_batch, month
 from local.simulation import (
     Course,
     Load,
@@ -37,6 +37,7 @@ from local.simulation import (
 )
 
 TOLERANCE = 0.2  # of the drain time and of the highest age
+WIDTH = 150  # of the tables in a file
 MEMORY = 512  # MB, variables.tf's default
 MEMORIES = (128, 256, 512, 1_024, 1_769)
 POST_SECONDS = 0.05  # the bench's Datadog
@@ -53,10 +54,10 @@ PEAK = Load(
     peak_rate=10 * NORMAL,
     peak=(600, 600 + 60 * PEAK_MINUTES),
 )
-LOADS = {  # files a second, and the settings for it: concurrency, batch size
+LOADS = {  # files a second, maximum_concurrency, batch_size
     "one file a minute": (1 / 60, 5, 10),
     "a million files an hour": (1e6 / 3_600, 5, 10),
-    "10,000 files a second": (10_000.0, 200, 10),
+    "10,000 files a second": (10_000.0, 120, 10),
     "the same, batches of 100": (10_000.0, 100, 100),
     "the same, batches of 1,000": (10_000.0, 50, 1_000),
 }
@@ -187,7 +188,9 @@ def cost_tables(times: Times) -> Iterable[Table]:
     """Return what loads cost a month, and what memory sizes do."""
     costs = Table("load", "files a batch", *Cost._fields, "total", title="US dollars a month")
     for title, (rate, concurrency, most) in LOADS.items():
-        batch = files_a_batch(times, MEMORY, rate, concurrency, most)
+        # Over 10 there is a batching window, in which a batch fills.
+        full = most > SQS_BATCH
+        batch = most if full else files_a_batch(times, MEMORY, rate, concurrency, most)
         cost = month(times, MEMORY, rate, batch)
         numbers = [f"{each:,.2f}" for each in (*cost, cost.total)]
         costs.add_row(title, f"{batch:.1f}", *numbers)
@@ -332,7 +335,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=docs, help="folder of the pictures (docs)")
     parser.add_argument("--compare", action="store_true", help="only hold the model to the handler")
     options = parser.parse_args(arguments)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     if not options.compare:
         times = measured_times(options.bench)
         service = service_of(times, MEMORY)
