@@ -59,8 +59,8 @@ PATCHES = [
     Patch(
         "refuse-what-s3-forbids",
         SUBMIT,
-        'if code in ("NoSuchKey", "404"):',
-        'if code in ("NoSuchKey", "404", "AccessDenied"):',
+        'if status == 404 and code != "NoSuchBucket":',
+        'if status in (403, 404) and code != "NoSuchBucket":',
     ),
     Patch(
         "send-what-is-too-old",
