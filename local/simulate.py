@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ from local.simulation import (
     Load,
     Service,
     Setting,
-    outage_load,
+    lost,
     shortest_outage_that_costs,
     simulate,
 )
@@ -50,7 +50,7 @@ NORMAL = 60.0  # files a second, before and after the peak
 PEAK_MINUTES = 10
 PEAK = Load(
     rate=NORMAL,
-    until=7_200,
+    until=4_500,
     peak_rate=10 * NORMAL,
     peak=(600, 600 + 60 * PEAK_MINUTES),
 )
@@ -208,9 +208,12 @@ def draw(
     panels: Mapping[str, Callable[[Any], Any]],
 ) -> None:
     """Write a picture: a panel each of what is seen over time, a line each of the settings."""
-    figure = Figure(figsize=(9.0, 2.2 * len(panels) + 1.2), dpi=160, facecolor="white")
+    height = 2.2 * len(panels) + 1.3  # inches
+    figure = Figure(figsize=(9.0, height), dpi=160, facecolor="white")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    figure.suptitle(title, x=0.012, y=0.98, ha="left", color=INK, fontsize=13, fontweight="bold")
+    figure.suptitle(
+        title, x=0.012, y=1 - 0.15 / height, ha="left", color=INK, fontsize=13, fontweight="bold"
+    )
     colours = (*LINES, "#1a7f37")
     for ax, (label, value) in zip(axes, panels.items(), strict=True):
         style(ax)
@@ -222,7 +225,9 @@ def draw(
         ax.yaxis.set_major_formatter(lambda number, _: f"{number:,.0f}")
     axes[0].legend(frameon=False, fontsize=9, labelcolor=INK)
     axes[-1].set_xlabel("minutes", color=FAINT, fontsize=9)
-    figure.subplots_adjust(left=0.09, right=0.97, top=0.87, bottom=0.12, hspace=0.3)
+    figure.subplots_adjust(
+        left=0.09, right=0.97, top=1 - 0.85 / height, bottom=0.5 / height, hspace=0.3
+    )
     figure.savefig(path)
 
 
@@ -254,43 +259,54 @@ def bursts(service: Service, output: Path) -> Table:
     return table
 
 
-def outages(service: Service, output: Path) -> Table:
+def outages(service: Service, output: Path) -> Iterable[Table]:
     """Simulate outages of Datadog for each concurrency and visibility timeout."""
-    lost: dict[tuple[int, int, int], float] = {}
-    table = Table(
-        "maximum_concurrency",
-        "visibility timeout, s",
-        *(f"{minutes} min" for minutes in OUTAGES),
-        "from which length on, min",
-        title=f"outages at {STEADY:g} files a second: files that age out, or are given up",
-    )
-    for concurrency in CONCURRENCIES:
-        for timeout in VISIBILITY_TIMEOUTS:
-            setting = Setting(concurrency, 10, timeout)
-            numbers = []
-            for minutes in OUTAGES:
-                course = simulate(setting, service, outage_load(STEADY, 60 * minutes), 600)
-                left = course.aged_out + course.dead_letters
-                lost[concurrency, timeout, minutes] = left / (STEADY * 60 * minutes)
-                numbers.append(f"{course.aged_out:,} + {course.dead_letters:,}" if left else "0")
-            shortest = shortest_outage_that_costs(setting, service, STEADY) / 60
-            table.add_row(str(concurrency), str(timeout), *numbers, f"{shortest:.0f}")
+    title = f"files that age out + are given up, at {STEADY:g} files a second"
+    table = Table("maximum_concurrency", "visibility timeout, s", title=title)
+    shortest = Table("visibility timeout, s", "an outage costs files from which length on, min")
+    for minutes in OUTAGES:
+        table.add_column(f"{minutes} min")
+    shares: dict[tuple[int, int, int], float] = {}
+    with ProcessPoolExecutor() as processes:
+        runs = {
+            (concurrency, timeout, minutes): processes.submit(
+                lost, Setting(concurrency, 10, timeout), service, STEADY, 60 * minutes
+            )
+            for concurrency in CONCURRENCIES
+            for timeout in VISIBILITY_TIMEOUTS
+            for minutes in OUTAGES
+        }
+        lengths = {
+            timeout: processes.submit(
+                shortest_outage_that_costs, Setting(5, 10, timeout), service, STEADY
+            )
+            for timeout in VISIBILITY_TIMEOUTS
+        }
+        for concurrency in CONCURRENCIES:
+            for timeout in VISIBILITY_TIMEOUTS:
+                numbers = [runs[concurrency, timeout, minutes].result() for minutes in OUTAGES]
+                for minutes, each in zip(OUTAGES, numbers, strict=True):
+                    shares[concurrency, timeout, minutes] = sum(each) / (STEADY * 60 * minutes)
+                shown = [f"{aged:,} + {dead:,}" if aged + dead else "0" for aged, dead in numbers]
+                table.add_row(str(concurrency), str(timeout), *shown)
+        for timeout, seconds in lengths.items():
+            shortest.add_row(str(timeout), f"{seconds.result() / 60:.0f}")
     figure = Figure(figsize=(9.0, 3.4), dpi=160, facecolor="white")
     title = (
         f"Outages of Datadog at {STEADY:g} files a second: how many of their files come too late"
     )
     figure.suptitle(title, x=0.012, y=0.97, ha="left", color=INK, fontsize=12, fontweight="bold")
     for ax, minutes in zip(figure.subplots(1, len(OUTAGES), sharey=True), OUTAGES, strict=True):
-        draw_outage(ax, minutes, lost)
+        draw_outage(ax, minutes, shares)
     figure.subplots_adjust(left=0.1, right=0.98, top=0.76, bottom=0.16, wspace=0.08)
     figure.savefig(output / "simulation-outages.png")
-    return table
+    return table, shortest
 
 
-def draw_outage(ax: Axes, minutes: int, lost: Mapping[tuple[int, int, int], float]) -> None:
+def draw_outage(ax: Axes, minutes: int, lost_shares: Mapping[tuple[int, int, int], float]) -> None:
     """Draw a field for each setting: the share of an outage's files that are not submitted."""
     shares = [
-        [100 * lost[concurrency, timeout, minutes] for concurrency in CONCURRENCIES]
+        [100 * lost_shares[concurrency, timeout, minutes] for concurrency in CONCURRENCIES]
         for timeout in VISIBILITY_TIMEOUTS
     ]
     ax.imshow(shares, cmap="Reds", vmin=0, vmax=30, aspect="auto")
@@ -343,7 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         console.print(*cost_tables(times))
         console.print(bursts(service, options.output))
         console.print(peaks(service, options.output))
-        console.print(outages(service, options.output))
+        console.print(*outages(service, options.output))
     if not compare(console):
         sys.exit(f"Falls short: the model is more than {100 * TOLERANCE:.0f}% off the real handler")
 

@@ -6,7 +6,7 @@ takes is measured. SQS's order is the order of becoming visible; S3's notificati
 
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -233,26 +233,24 @@ def simulate(setting: Setting, service: Service, load: Load, sample_every: float
     return _Model(setting, service, load).run(sample_every)
 
 
-def shortest_outage_that_costs(
-    setting: Setting, service: Service, rate: float, *, step: float = 60.0
-) -> float:
-    """Return the length in seconds, in steps, from which on an outage makes files age out."""
-    return _bisect(lambda seconds: _lost(setting, service, rate, seconds) > 0, step, 5_400.0)
-
-
-def _lost(setting: Setting, service: Service, rate: float, seconds: float) -> int:
+def lost(setting: Setting, service: Service, rate: float, seconds: float) -> tuple[int, int]:
+    """Return how many files of a steady load an outage makes age out, and be given up."""
     course = simulate(setting, service, outage_load(rate, seconds), 600.0)
-    return course.aged_out + course.dead_letters
+    return course.aged_out, course.dead_letters
 
 
-def _bisect(holds: Callable[[float], bool], step: float, high: float) -> float:
-    low = 0.0  # doesn't hold
-    while high - low > step:
-        middle = step * round((low + high) / 2 / step)
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
+def shortest_outage_that_costs(setting: Setting, service: Service, rate: float) -> float:
+    """Return the seconds, to a minute, from which on an outage makes files age out."""
+    low, high = 30, 90  # minutes: the first costs nothing, the second does
+    while high - low > 1:
+        middle = (low + high) // 2
+        if any(lost(setting, service, rate, 60.0 * middle)):
+            high = middle
+        else:
+            low = middle
+    return 60.0 * high
 
 
 def outage_load(rate: float, seconds: float) -> Load:
-    """Return a steady load, an outage that begins after a minute, and an hour after it."""
-    return Load(rate=rate, until=60 + seconds + 3_600, outage=(60, 60 + seconds), notice=1.0)
+    """Return a steady load, an outage that begins after a minute, and some time after it."""
+    return Load(rate=rate, until=60 + seconds + 900, outage=(60, 60 + seconds), notice=1.0)
