@@ -419,13 +419,13 @@ def post_payloads(payloads: Iterable[Payload], batch: Batch) -> str:
                 for delivery, sample in part:
                     delivery.accepted += len(sample.values)
                 continue
-            trouble = why(answer)
+            reason = why(answer)
             if answer.status_code in (400, 413):
                 by_file = answer.status_code == 400  # one bad file spoils its neighbours' answer
                 halve = ddg_series_api.halve_owners if by_file else ddg_series_api.halve_points
                 halves = halve(part)
                 if not halves:
-                    part[0][0].refused = trouble
+                    part[0][0].refused = reason
                 allowed += not answer.wire_bytes  # it was too large to be sent: a payload more
                 parts += reversed(halves)
             elif answer.status_code in (401, 403) and not reread:
@@ -433,17 +433,18 @@ def post_payloads(payloads: Iterable[Payload], batch: Batch) -> str:
                 wrong_key = api_key(batch)
                 secret_api_key.cache_clear()
                 if api_key(batch) == wrong_key:
-                    return trouble
+                    return reason
                 parts.append(part)
             elif (
                 answer.status_code in RETRY_AT_ONCE
                 and pauses
                 and batch.seconds_left() > sum(pauses)
             ):
+                trouble = reason
                 time.sleep(pauses.pop(0))
                 parts.append(part)
             else:
-                return trouble
+                return reason
         part = []
     return ""
 
