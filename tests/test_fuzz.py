@@ -1,4 +1,4 @@
-"""Whatever comes in, the checks of local/fuzz.py hold: those that `make fuzz` runs for minutes."""
+"""Whatever comes in, what local/invariants.py checks holds; `make fuzz` looks for minutes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from local.fuzz import NOW, TARGETS, Answers, check_body, check_body_bytes, check_file
+from local.invariants import NOW, TARGETS, Answers, check_body, check_body_bytes, check_file
 
 SLOW = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
