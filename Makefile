@@ -6,8 +6,9 @@ FILES ?= 500
 made_by = .venv/made-by-$(subst /,-,$(or $(PYTHON),default))
 venv = $(if $(PYTHON),$(made_by),$(firstword $(wildcard .venv/made-by-*) $(made_by)))
 python = .venv/bin/python
+python_with = $(python) -m uv run --quiet --no-project --python $(python) --with
 
-.PHONY: help demo test venv zips bench simulate smoke-aws coverage format lock clean
+.PHONY: help demo test venv zips bench simulate soak mutants fuzz advisories smoke-aws coverage format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +30,18 @@ bench: $(venv) ## Measure the submitter beside other ways (BENCH=--quick, or oth
 
 simulate: $(venv) ## Simulate bursts and outages, and hold the model against the handler
 	$(python) -m local.simulate
+
+soak: $(venv) ## Let faults strike 20 x 10,000 files, close the books, write docs/reliability.md
+	$(python) -m local.campaign --files 10000 --seeds 20
+
+mutants: $(venv) ## Break the functions in a thousand small ways, and see whether a test notices
+	$(python_with) cosmic-ray==8.7.0 python -m local.mutants
+
+fuzz: $(venv) ## Look for input that breaks the functions, a minute each for files, bodies, answers
+	$(python_with) atheris==3.0.0 python -m local.fuzz
+
+advisories: $(venv) ## Look for known vulnerabilities of the pinned packages
+	local/advisories.sh
 
 smoke-aws: $(venv) ## Try the stack on a real AWS account (it asks first)
 	./zipper.sh
