@@ -75,6 +75,10 @@ def test_malformed_key_is_named_and_not_shown(
         ("DATADOG_HOST", "https://api.datadoghq.eu\n"),
         ("DATADOG_HOST", "https://api datadoghq.eu"),
         ("DATADOG_HOST", "https://user:password@api.datadoghq.eu"),
+        ("DATADOG_HOST", "http://["),
+        ("DATADOG_HOST", "http://[::1"),
+        ("DATADOG_HOST", "http://::1:8126"),
+        ("DATADOG_HOST", "https://api.datadoghq.eu:port"),
         ("REJECTED_QUEUE_URL", ""),
         ("REJECTED_QUEUE_URL", "rejected"),
         ("REJECTED_QUEUE_URL", "https://sqs.example.com/1/my queue"),
@@ -166,6 +170,22 @@ def test_host_may_end_in_a_slash(submitter: Submitter) -> None:
     """As people copy it."""
     submitter.set(DATADOG_HOST=submitter.datadog.url + "/")
     assert submitter.submit_files(FILES).files == (1, 0, 0)
+
+
+def test_host_may_be_an_ipv6_address(submitter: Submitter) -> None:
+    """Of a relay that stands nearby; here nobody listens there."""
+    submitter.set(DATADOG_HOST="http://[::1]:1")
+    outcome = submitter.submit_files(FILES)
+    assert outcome.files == (0, 0, 1)
+    assert "no answer from Datadog: ConnectionError" in outcome.log[0]
+
+
+@pytest.mark.parametrize("level", ["debug", "Info", "WARNING"])
+def test_log_level_in_any_case(submitter: Submitter, level: str) -> None:
+    """As the shell that it comes from writes it."""
+    submitter.set(LOG_LEVEL=level)
+    assert submitter.submit_files(FILES).files == (1, 0, 0)
+    assert logging.getLogger("ddg_metric_submit").level == logging.getLevelName(level.upper())
 
 
 def test_site_is_no_setting_of_ours(submitter: Submitter) -> None:
