@@ -382,6 +382,8 @@ def test_tag_once_normalised_stays(part: str, times: int) -> None:
         pytest.param("stats//etl/a.json", "stats/", "job:etl", id="slash-too-many"),
         pytest.param("stats//a.json", "stats/", "", id="slash-too-many-no-folder"),
         pytest.param("other/etl/a.json", "stats/", "", id="not-below-the-prefix"),
+        pytest.param("stats/_/a.json", "stats/", "", id="nothing-left"),
+        pytest.param("stats/!!!/a.json", "stats/", "", id="nothing-left-of-several"),
     ],
 )
 def test_job_tag(key: str, prefix: str, tag: str) -> None:
