@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from local.datadog_server import Answer, DatadogServer, Request
-from tests.events import Context, bulky, stats
-from tests.scripted_server import Call, ScriptedServer, response
+from tests.events import Context, bulky, sqs_record, stats
+from tests.scripted_server import Call, Script, ScriptedServer, bucket_of, response
 from tests.submitter import Submitter
 
 HTML = b"<html><body><h1>Sorry</h1></body></html>"
@@ -366,6 +366,30 @@ def test_slow_s3_meets_the_deadline(submitter: Submitter) -> None:
     assert outcome.files == (2, 0, 1)
     assert outcome.retried == [1]
     assert "S3" in outcome.log[0]
+
+
+def test_no_file_is_parsed_that_would_take_the_time_of_the_post(
+    submitter: Submitter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large one is retried; its neighbours, parsed before and after it, are submitted."""
+    monkeypatch.setattr(submitter.module, "PARSE_BYTES_PER_SECOND", 20_000)
+    context = Context(60)
+
+    def slowly(call: Call) -> bytes:
+        context.spend(50)
+        return response(body=stats(n=1).ljust(200_000))  # ten seconds, of nine that are left
+
+    files: dict[str, bytes | Script] = {
+        "stats/a.json": stats(m=1),
+        "stats/b.json": slowly,
+        "stats/c.json": stats(o=1),
+    }
+    with submitter.reading_from(bucket_of(files)):
+        outcome = submitter.submit(*(sqs_record([key]) for key in files), context=context)
+    assert outcome.files == (2, 0, 1)
+    assert outcome.retried == [1]
+    assert "no time" in outcome.log[0]
+    assert len(submitter.datadog.requests) == 1
 
 
 # --- Outages ---
