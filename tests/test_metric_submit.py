@@ -7,6 +7,8 @@ import json
 import logging
 import random
 import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 
 from local.datadog_server import Answer
 from local.ledger import Point, balance
-from tests.events import BUCKET, notification, s3_record, sqs_record, stats
+from tests.events import BUCKET, Context, notification, s3_record, sqs_record, stats
 from tests.scripted_server import Call, Script, ScriptedServer, bucket_of, response, s3_error
 from tests.submitter import METRICS, Submitter
 
@@ -257,6 +259,7 @@ def test_unreadable_record_leaves_its_neighbours(submitter: Submitter) -> None:
     outcome = submitter.submit(sqs_record(body=body))
     assert outcome.files == (1, 1, 0)
     assert [rejected.body for rejected in outcome.rejected] == [body]
+    assert outcome.reasons[0].startswith("the message names no object")
 
 
 def test_attributes_of_a_message_may_be_missing(submitter: Submitter) -> None:
@@ -344,6 +347,26 @@ def test_gone_object_is_refused(submitter: Submitter) -> None:
     assert rejected.attributes == {"bucket": submitter.bucket, "key": "stats/job/a.json"}
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(s3_error("404 Not Found", "NoSuchKey"), id="key"),
+        pytest.param(s3_error("404 Not Found", "NoSuchVersion"), id="version"),
+        pytest.param(response("404 Not Found"), id="empty"),
+        pytest.param(
+            response("404 Not Found", b"<html>Gone<br></html>", Content_Type="text/html"), id="html"
+        ),
+    ],
+)
+def test_404_of_an_object_in_any_words(submitter: Submitter, answer: bytes) -> None:
+    """S3's name for it, or that of a gateway before it: no try again will find the object."""
+    with submitter.reading_from(lambda call: answer) as s3:
+        outcome = submitter.submit(sqs_record(["stats/a.json"]))
+    assert outcome.files == (0, 1, 0)
+    assert "gone" in outcome.reasons[0]
+    assert len(s3.calls) == 1
+
+
 def test_missing_bucket_is_retried(submitter: Submitter) -> None:
     """Somebody's mistake in the deployment isn't the file's."""
     outcome = submitter.submit(sqs_record(["stats/a.json"], bucket="no-such-bucket"))
@@ -411,6 +434,94 @@ def test_file_at_the_limit_is_read(submitter: Submitter) -> None:
         outcome = submitter.submit(sqs_record(["stats/a.json"]), sqs_record(["stats/b.json"]))
     assert outcome.files == (1, 1, 0)
     assert outcome.rejected[0].attributes["key"] == "stats/b.json"
+
+
+def chunked(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield an answer of S3's that doesn't tell its length."""
+    yield b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for piece in pieces:
+        yield b"%x\r\n%b\r\n" % (len(piece), piece)
+    yield b"0\r\n\r\n"
+
+
+def until_closed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield one that ends with its connection."""
+    yield b"HTTP/1.1 200 OK\r\n\r\n"
+    yield from pieces
+    raise ConnectionAbortedError
+
+
+@pytest.mark.parametrize("told", [chunked, until_closed])
+def test_object_without_a_length_is_read(submitter: Submitter, told: Any) -> None:
+    """S3 tells it, what stands between may not; up to the limit, as any other object."""
+    whole = stats(m=1)
+    half = len(whole) // 2
+    limit = 10 * 1024 * 1024
+    sent = []
+
+    def endless() -> Iterator[bytes]:
+        for _ in range(1000):
+            sent.append(1)
+            yield b" " * 1_000_000
+
+    objects: dict[str, bytes | Script] = {
+        "stats/short": lambda call: told([whole[:half], whole[half:]]),
+        "stats/limit": lambda call: told([stats(n=1).ljust(limit // 2), b" " * (limit // 2)]),
+        "stats/over": lambda call: told([stats().ljust(limit), b" "]),
+        "stats/endless": lambda call: told(endless()),
+    }
+    with submitter.reading_from(bucket_of(objects)):
+        outcome = submitter.submit(*(sqs_record([key]) for key in objects))
+    assert outcome.files == (2, 2, 0)
+    assert stored(submitter) == {("m", ()): [1.0], ("n", ()): [1.0]}
+    assert {message.attributes["key"] for message in outcome.rejected} == {
+        "stats/over",
+        "stats/endless",
+    }
+    assert all("Split" in reason for reason in outcome.reasons)
+    assert len(sent) < 50  # the limit, and sockets' buffers twice
+
+
+def test_large_object_waits_for_its_turn_without_a_connection(submitter: Submitter) -> None:
+    """S3 drops a connection that nobody reads from: so it is closed, and asked for again later."""
+    asked: Counter[str] = Counter()
+
+    def dropped_at_first(call: Call) -> Any:
+        asked[call.path] += 1
+        whole = response(body=stats(age=len(asked)).ljust(300_000))
+        if asked[call.path] == 1:
+            yield whole[:100_000]
+            raise ConnectionAbortedError
+        yield whole
+
+    keys = [f"stats/{n:02}" for n in range(100)]
+    with submitter.reading_from(dropped_at_first) as s3:
+        outcome = submitter.submit(*(sqs_record([key]) for key in keys))
+    assert outcome.files == (100, 0, 0)
+    assert set(asked.values()) == {2}
+    assert s3.most_connections <= submitter.module.FETCH_THREADS + 1
+
+
+def test_object_that_drips_costs_its_neighbours_little(
+    submitter: Submitter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is waited for no longer than any object may take, though it comes first."""
+
+    def drips(call: Call) -> Any:
+        yield b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+        while not call.stopping.wait(0.02):
+            yield b" "
+        raise ConnectionAbortedError
+
+    monkeypatch.setattr(submitter.module, "FETCH_SECONDS", 1.0)
+    objects: dict[str, bytes | Script] = {"stats/00": drips}
+    objects |= {f"stats/{n:02}": stats(age=n) for n in range(1, 100)}
+    with submitter.reading_from(bucket_of(objects)):
+        outcome = submitter.submit(*(sqs_record([key]) for key in objects), context=Context(20))
+    assert outcome.files == (99, 0, 1)
+    assert outcome.retried == [0]
+    assert outcome.log == [f"retried 1: S3 did not send the object in time: s3://{BUCKET}/stats/00"]
+    assert outcome.summary["FetchMilliseconds"] < 6000
 
 
 # --- Tags ---
@@ -515,6 +626,39 @@ def test_reason_is_cut_to_a_kilobyte_on_a_character(submitter: Submitter) -> Non
     [reason] = outcome.reasons
     assert 900 < len(reason.encode()) <= 1024
     assert "\ufffd" not in reason
+
+
+@pytest.mark.parametrize(
+    ("files", "rest"),
+    [
+        pytest.param(12, "k" * 31, id="a-dozen"),
+        pytest.param(5, "é" * 60, id="letters-of-two-bytes"),
+    ],
+)
+def test_reason_names_each_of_several_files(submitter: Submitter, files: int, rest: str) -> None:
+    """Their keys go before the reasons where there is no room for both."""
+    keys = [f"stats/nightly/2026/01/01/{n:02}-{rest}" for n in range(files)]
+    with submitter.reading_from(bucket_of(dict.fromkeys(keys, MALFORMED))):
+        outcome = submitter.submit(sqs_record(keys))
+    assert outcome.files == (0, files, 0)
+    [reason] = outcome.reasons
+    assert [key for key in keys if key not in reason] == []
+    assert "not JSON" in reason
+    assert len(reason.encode()) <= 1024
+
+
+@pytest.mark.parametrize("name", ["{}", "{}-" + "é" * 100])
+def test_reason_of_hundreds_of_files(submitter: Submitter, name: str) -> None:
+    """Their number, and as many keys as there is room for."""
+    keys = ["stats/" + name.format(n) for n in range(400)]
+    records = [{"s3": {"bucket": {"name": BUCKET}, "object": {"key": key}}} for key in keys]
+    body = json.dumps({"Records": records}, ensure_ascii=False)
+    with submitter.reading_from(bucket_of({})):
+        outcome = submitter.submit(sqs_record(body=body))
+    assert outcome.files == (0, 400, 0)
+    [reason] = outcome.reasons
+    assert reason.startswith(f"400 files: {keys[0]}, {keys[1]}")
+    assert 900 < len(reason.encode()) <= 1024
 
 
 @pytest.mark.parametrize("room", [3000, 1])
@@ -670,6 +814,25 @@ def test_summary_counts_collisions(submitter: Submitter) -> None:
     assert outcome.summary["Collisions"] == 1
 
 
+@pytest.mark.parametrize(
+    ("remembered", "collisions"), [(100_000, 6), (8, 2)], ids=["all", "bounded"]
+)
+def test_collisions_across_payloads(
+    submitter: Submitter, monkeypatch: pytest.MonkeyPatch, remembered: int, collisions: int
+) -> None:
+    """However a batch is cut; but no more points are remembered than the memory is for."""
+    import ddg_series_api
+
+    monkeypatch.setattr(ddg_series_api, "MAX_PAYLOAD_POINTS", 4)
+    monkeypatch.setattr(submitter.module, "MAX_COLLISION_POINTS", remembered)
+    values = {f"m{n}": n for n in range(6)}
+    # Payloads: m0-m3 of a; m4, m5 of a, m0, m1 of b; m2-m5 of b, when 6 are remembered
+    outcome = submitter.submit_files({"stats/a": stats(**values), "stats/b": stats(**values)})
+    assert outcome.files == (2, 0, 0)
+    assert outcome.summary["Requests"] == 3
+    assert outcome.summary["Collisions"] == collisions
+
+
 def test_retries_with_one_reason_share_one_line(submitter: Submitter) -> None:
     """An hour's outage mustn't cost more in logs than in everything else."""
     submitter.datadog.respond = lambda request: Answer(503)
@@ -715,6 +878,29 @@ def test_hostile_names_break_no_line(submitter: Submitter) -> None:
     assert line.isprintable() or "\ufffd" in line
     assert len(line.splitlines()) == 1
     assert not set(line) & set("\x1b\x9b\x85\u2028")
+
+
+@pytest.mark.parametrize(
+    ("hostile", "messages", "files"),
+    [
+        pytest.param({"bucket": "x" * 300_000}, 1, (0, 1, 0), id="bucket"),
+        pytest.param({"key": "x" * 20_000}, 25, (0, 0, 25), id="keys"),
+        pytest.param({"key": "\U0001f4a9" * 5_000}, 25, (0, 0, 25), id="keys-of-four-bytes"),
+    ],
+)
+def test_hostile_lengths_fit_a_log_line(
+    submitter: Submitter, hostile: dict[str, str], messages: int, files: tuple[int, int, int]
+) -> None:
+    """CloudWatch takes 256 KB of a line; a bucket's name has 63 bytes, a key 1,024."""
+    names = {"bucket": BUCKET, "key": "stats/a"} | hostile
+    s3 = {"bucket": {"name": names["bucket"]}, "object": {"key": names["key"]}}
+    body = json.dumps({"Records": [{"s3": s3}]}, ensure_ascii=False)
+    with submitter.reading_from(lambda call: s3_error("400 Bad Request", "KeyTooLongError")):
+        outcome = submitter.submit(*(sqs_record(body=body) for _ in range(messages)))
+    assert outcome.files == files
+    [line] = [line for line in outcome.log if line.startswith(("refused", "retried"))]
+    assert [name[:1000] in line for name in hostile.values()] == [True]
+    assert max(len(line.encode()) for line in outcome.log) < 262_144
 
 
 def test_unexpected_error_is_retried_and_logged(
