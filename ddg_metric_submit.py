@@ -50,8 +50,8 @@ MAX_ADDRESS_CHARACTERS = 1200  # S3: a bucket's name has 63, a key 1,024 bytes; 
 NO_TIME = "no time was left for it in this invocation"
 SHOWN_KEYS = 20  # ours: an hour's outage mustn't cost more in logs than in everything else
 
-# SQS takes no other characters than these in a message (SendMessage reference)
-NOT_FOR_SQS = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# SQS takes none of these in a message (SendMessage reference has the others: that takes re 4 ms)
+NOT_FOR_SQS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 # What would end a line, or steer a terminal
 CONTROL_CHARACTERS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
 
