@@ -327,13 +327,16 @@ def test_no_post_is_started_that_the_deadline_would_cut(
 
 @pytest.mark.parametrize(
     ("answer", "files", "said"),
-    [(None, (1, 0, 1), "time"), (Answer(503), (0, 0, 2), "503")],
-    ids=["next-payload", "next-attempt"],
+    [
+        pytest.param(None, (1, 0, 1), "no time", id="next-payload"),
+        pytest.param(Answer(503), (0, 0, 2), "503", id="next-attempt"),
+        pytest.param(Answer(400), (0, 0, 2), "no time", id="next-half"),
+    ],
 )
 def test_no_further_post_is_started_either(
     submitter: Submitter, answer: Answer | None, files: tuple[int, int, int], said: str
 ) -> None:
-    """Neither another payload nor another attempt, where the first took the time."""
+    """Neither another payload, attempt nor half, where the first took the time."""
     context = Context(60)
 
     def slowly(request: Request) -> Answer | None:
