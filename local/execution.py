@@ -15,13 +15,10 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import botocore.config
-
 from local.audit import Message, Record
 from local.faults import START, Kill, Strike
 
 # The scale: what takes long, or much, in a real account is small here.
-S3_SECONDS = 0.3  # real ones, that S3 may take
 SCALED = {
     ("ddg_series_api", "MAX_PAYLOAD_BYTES"): 12_000,  # so that a batch has several payloads
     ("ddg_metric_submit", "SMALL_BYTES"): 2_000,  # so that some bodies are large ones
@@ -96,7 +93,6 @@ class Environment:
         vars(self.function)["time"] = SimpleNamespace(
             time=self.time, monotonic=self.time, sleep=self.sleep
         )
-        vars(self.function)["Config"] = impatient_config
         event = type("Event", (Waiting,), {"environment": self})
         vars(modules["ddg_series_api"])["threading"] = SimpleNamespace(
             Event=event, Thread=threading.Thread
@@ -160,11 +156,6 @@ def import_anew(source: Path, name: str) -> dict[str, ModuleType]:
     finally:
         sys.path.remove(str(source))
         sys.modules.update(before)
-
-
-def impatient_config(**options: Any) -> botocore.config.Config:
-    """Return boto3's settings, but with little patience."""
-    return botocore.config.Config(**{**options, "read_timeout": S3_SECONDS})
 
 
 def sqs_record(message: Message) -> dict[str, Any]:

@@ -27,10 +27,11 @@ import botocore.endpoint
 import botocore.loaders
 import botocore.retries.quota
 import botocore.session
+from botocore.config import Config
 
 from local.audit import Books, Evidence, Message, Record, Rejected, close_books
 from local.datadog_server import Answer, DatadogServer, Request
-from local.execution import S3_SECONDS, Clock, Environment, Invocation, Killed
+from local.execution import Clock, Environment, Invocation, Killed
 from local.faults import (
     API_KEY,
     APP_KEY,
@@ -58,6 +59,7 @@ from tests.scripted_server import Call, ScriptedServer, response, s3_error
 SOURCE = Path(__file__).resolve().parent.parent
 MAX_AGE_SECONDS = 3600
 
+S3_SECONDS = 0.3  # real ones, that S3 may take
 AWS_MODELS = botocore.loaders.create_loader()  # a tenth of a second to read at each cold start
 
 # SQS's limits (SendMessage reference), the lower of two
@@ -220,11 +222,20 @@ class Trial:
             "STATS_PREFIX": PREFIX,
         }
         no_pauses = SimpleNamespace(sleep=lambda seconds: None)
+        make_client = botocore.session.Session.create_client
+
+        def impatient(session: botocore.session.Session, service: str, **options: Any) -> Any:
+            """Make a client that waits for S3 only so long."""
+            if service == "s3":
+                options["config"] = options["config"].merge(Config(read_timeout=S3_SECONDS))
+            return make_client(session, service, **options)
+
         ear = logging.StreamHandler(self.printed)
         logging.getLogger().addHandler(ear)
         try:
             with (
                 mock.patch.dict(os.environ, environment),
+                mock.patch.object(botocore.session.Session, "create_client", impatient),
                 mock.patch.object(botocore.endpoint, "time", no_pauses),
                 mock.patch.object(botocore.session, "create_loader", return_value=AWS_MODELS),
                 # Many threads share a number of retries; which of them get one would be chance.
