@@ -18,7 +18,7 @@ TWICE = "S3 notified twice"
 UNACKNOWLEDGED = "a POST was accepted, its message not acknowledged"
 UNACKNOWLEDGED_REFUSAL = "the refusal was kept, its message not acknowledged"
 NEIGHBOUR = "the message carries a refused neighbour"
-CUT = "it was cut over payloads, and Datadog refused one of them"
+CUT = "it was cut over payloads, and what the last of them had was refused, or too old by then"
 CAUSES = (TWICE, UNACKNOWLEDGED, UNACKNOWLEDGED_REFUSAL, NEIGHBOUR, CUT)
 
 
@@ -111,8 +111,7 @@ def close_books(evidence: Evidence) -> Books:
         if bool(here) + (key in refused) + (key in waiting) > 1:
             causes = [TWICE] if notified[key] > 1 else []
             causes += find_unacknowledged(key, evidence.records)
-            if not submitted and file.poisonous and not causes:
-                causes = [CUT]
+            causes += [CUT] if was_cut(key, file, evidence.records) else []
             books.both.update(causes)
             if not causes:
                 places = f"Datadog {len(here)}, refused {key in refused}, waiting {key in waiting}"
@@ -179,6 +178,16 @@ def find_unacknowledged(key: str, records: Sequence[Record]) -> Iterator[str]:
         yield UNACKNOWLEDGED
     if any(message.body in record.kept for record, message in left):
         yield UNACKNOWLEDGED_REFUSAL
+
+
+def was_cut(key: str, file: File, records: Sequence[Record]) -> bool:
+    """Tell whether one invocation submitted a part of a file, and then refused it."""
+    return any(
+        0 < len(record.stored[key]) < len(file.points)
+        for record in records
+        for message in record.messages
+        if key in message.keys and message.body in record.kept
+    )
 
 
 def check_deliveries(record: Record, files: Mapping[str, File]) -> Iterator[str]:

@@ -7,12 +7,13 @@ python -m local.campaign --files 150 --hours 2 --seed 7    one seed alone, told 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -36,13 +37,8 @@ def run_seed(seed: int, files: int, hours: float) -> Outcome:
 
 def run_seeds(seeds: Sequence[int], files: int, hours: float, jobs: int) -> Iterator[Outcome]:
     """Carry out seeds side by side, and yield what became of each as it ends."""
-    with ProcessPoolExecutor(jobs) as pool:
-        running = [pool.submit(run_seed, seed, files, hours) for seed in seeds]
-        try:
-            for done in as_completed(running):
-                yield done.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with multiprocessing.Pool(jobs) as pool:  # whose end ends what still runs
+        yield from pool.imap_unordered(partial(run_seed, files=files, hours=hours), seeds)
 
 
 def summarise(outcome: Outcome) -> str:
