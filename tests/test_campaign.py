@@ -53,9 +53,9 @@ def test_seed_replays_exactly() -> None:
 def test_result_goes_into_the_page(tmp_path: Path) -> None:
     """Between its markers; the rest of the page stays."""
     page = tmp_path / "reliability.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    page.write_text(f"before\n{BEGIN}\nNot run yet.\n{END}\nafter\n")
     write_report(page, short_campaign())
     written = page.read_text()
     assert written.startswith(f"before\n{BEGIN}\n{len(SEEDS)} seeds of {FILES} files: ")
     assert written.endswith(f" |\n{END}\nafter\n")
-    assert "old" not in written
+    assert "Not run yet." not in written
