@@ -185,7 +185,7 @@ def cover(folder: Path) -> Covered:
     command += test_files(folder)
     (folder / "mutants.ini").write_text("[run]\ninclude = ddg_*.py\n")
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    # A test that is red without a mutant, as by a machine under load, is left out: it kills nothing.
+    # A test that is red without a mutant, as by too much load, is left out: it kills nothing.
     subprocess.run(command, cwd=folder, check=False, env=environment)
     seconds = json.loads((folder / "seconds.json").read_text())
     coverage = importlib.import_module("coverage")
