@@ -274,6 +274,15 @@ sys.path.insert(0, os.getcwd())
 for name in sys.argv[1:]:
     importlib.import_module(name)
 import pytest
+
+class Chosen:
+    def __init__(self, tests):
+        self.order = {test: place for place, test in enumerate(tests)}
+
+    def pytest_collection_modifyitems(self, items):
+        items[:] = [item for item in items if item.nodeid in self.order]
+        items.sort(key=lambda item: self.order[item.nodeid])
+
 for line in sys.stdin:
     limit, *tests = json.loads(line)
     child = os.fork()
@@ -284,7 +293,8 @@ for line in sys.stdin:
             os.dup2(null, descriptor)
         options = ["-n0", "-x", "-q", "-p", "no:cacheprovider", "--no-cov", "--no-header"]
         try:
-            code = pytest.main([*options, *tests])
+            files = sorted({test.partition("::")[0] for test in tests})
+            code = pytest.main([*options, *files], plugins=[Chosen(tests)])
         except BaseException as error:
             print(repr(error))
             code = 1
