@@ -74,6 +74,9 @@ class Settings(NamedTuple):
     max_age: int  # seconds; 0 means no limit
     log_level: str
 
+    def __repr__(self) -> str:
+        return "Settings(...)"  # keys are among them
+
 
 @dataclass(eq=False)
 class Delivery:

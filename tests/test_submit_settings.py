@@ -450,3 +450,11 @@ def test_slow_secrets_manager_meets_the_deadline(submitter: Submitter) -> None:
         submitter.set(AWS_ENDPOINT_URL_SECRETS_MANAGER=manager.url)
         submit_or_fail(submitter, context)
         assert context.get_remaining_time_in_millis() > 250
+
+
+def test_settings_show_no_key() -> None:
+    """Whatever prints them, a traceback of somebody's or a debugger."""
+    environ = {"DATADOG_API_KEY": "secret-key", "DATADOG_APP_KEY": "app-key"}
+    settings = ddg_metric_submit.read_settings(environ | {"REJECTED_QUEUE_URL": "http://sqs/1/r"})
+    assert "key" not in repr(settings)
+    assert "key" not in f"{settings}"
