@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import requests
 
+import ddg_metric_submit
 from local.datadog_server import Answer, DatadogServer
 from tests.events import Context, stats
 from tests.scripted_server import Call, ScriptedServer, response
