@@ -424,9 +424,9 @@ def post_payloads(payloads: Iterable[Payload], batch: Batch) -> str:
                 continue
             reason = why(answer)
             if answer.status_code in (400, 413):
-                by_file = answer.status_code == 400  # one bad file spoils its neighbours' answer
-                halve = ddg_series_api.halve_owners if by_file else ddg_series_api.halve_points
-                halves = halve(part)
+                halves = ddg_series_api.halve_owners(part)  # one bad file spoils all files' answer
+                if not halves and answer.status_code == 413:
+                    halves = ddg_series_api.halve_points(part)
                 if not halves:
                     part[0][0].refused = reason
                 allowed += not answer.wire_bytes  # it was too large to be sent: a payload more

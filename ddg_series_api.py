@@ -28,6 +28,7 @@ logging.getLogger("datadog.api").setLevel(logging.ERROR)  # it tells each reques
 session = requests.Session()  # its connections survive from POST to POST
 
 Owner = TypeVar("Owner", bound=Hashable)
+Series = set[tuple[str, tuple[str, ...]]]  # (metric, tags)
 
 
 class Answer(NamedTuple):
@@ -41,31 +42,61 @@ class Answer(NamedTuple):
 
 
 def pack(samples: Iterable[tuple[Owner, Sample]]) -> Iterator[list[tuple[Owner, Sample]]]:
-    """Cut samples into payloads of MAX_PAYLOAD_BYTES of JSON at most, as few as may be."""
+    """Cut samples into payloads of MAX_PAYLOAD_BYTES of JSON and MAX_PAYLOAD_POINTS at most.
+
+    An owner's samples go together where one payload takes them: a file in two could be refused
+    for the second when Datadog has the first.
+    """
     payload: list[tuple[Owner, Sample]] = []
-    size = count = 0
-    series: set[tuple[str, tuple[str, ...]]] = set()
+    series: Series = set()
+    first = size = count = 0  # first: where in the payload the owner at hand begins
     for owner, sample in samples:
-        tags_bytes = len(json.dumps(sample.tags))
-        points = list(sample.values.items())
-        start = 0  # of the points that are in no payload yet
-        for index, (metric, value) in enumerate(points):
-            point_bytes = len(f"[{sample.timestamp}, {float(value)}], ")
-            series_bytes = len(metric) + tags_bytes + EMPTY_SERIES_BYTES
-            size += point_bytes + (0 if (metric, sample.tags) in series else series_bytes)
-            count += 1
-            if size > MAX_PAYLOAD_BYTES or count > MAX_PAYLOAD_POINTS:
-                if index > start:
-                    part = dict(points[start:index])
-                    payload.append((owner, sample._replace(values=part)))
+        if not payload or payload[-1][0] != owner:
+            first = len(payload)
+        while sample.values:
+            fitting, taken = fit(sample, MAX_PAYLOAD_BYTES - size, series)
+            fitting = min(fitting, MAX_PAYLOAD_POINTS - count)
+            if first and fitting < len(sample.values):
+                yield payload[:first]
+                payload, series = payload[first:], set()
+                first = size = count = 0
+                for _, kept in payload:
+                    size += fit(kept, MAX_PAYLOAD_BYTES, series)[1]
+                    count += len(kept.values)
+                continue
+            part, sample = cut(sample, fitting)
+            if part.values:
+                payload.append((owner, part))
+            size, count = size + taken, count + fitting
+            if sample.values:
                 yield payload
-                payload, size, count, start = [], point_bytes + series_bytes, 1, index
-                series.clear()
-            series.add((metric, sample.tags))
-        rest = sample._replace(values=dict(points[start:])) if start else sample
-        payload.append((owner, rest))
+                payload, series = [], set()
+                size = count = 0
     if payload:
         yield payload
+
+
+def fit(sample: Sample, room: int, series: Series) -> tuple[int, int]:
+    """Add a sample's series; return how many of its points take that many bytes, and the bytes."""
+    series_bytes = len(json.dumps(sample.tags)) + EMPTY_SERIES_BYTES
+    taken = 0
+    for fitting, (metric, value) in enumerate(sample.values.items()):
+        taken += len(f"[{sample.timestamp}, {float(value)}], ")
+        if (metric, sample.tags) not in series:
+            series.add((metric, sample.tags))
+            taken += len(metric) + series_bytes
+        if taken > room:
+            return fitting, taken
+    return len(sample.values), taken
+
+
+def cut(sample: Sample, count: int) -> tuple[Sample, Sample]:
+    """Return a sample's first points, and the others."""
+    if count == len(sample.values):
+        return sample, sample._replace(values={})
+    points = list(sample.values.items())
+    first, others = dict(points[:count]), dict(points[count:])
+    return sample._replace(values=first), sample._replace(values=others)
 
 
 def halve_owners(payload: Sequence[tuple[Owner, Sample]]) -> list[list[tuple[Owner, Sample]]]:
@@ -85,10 +116,8 @@ def halve_points(payload: Sequence[tuple[Owner, Sample]]) -> list[list[tuple[Own
         middle = len(payload) // 2
         return [list(payload[:middle]), list(payload[middle:])]
     owner, sample = payload[0]
-    points = list(sample.values.items())
-    middle = len(points) // 2
-    halves = [points[:middle], points[middle:]] if middle else []
-    return [[(owner, sample._replace(values=dict(half)))] for half in halves]
+    middle = len(sample.values) // 2
+    return [[(owner, half)] for half in cut(sample, middle)] if middle else []
 
 
 def build_series(samples: Iterable[Sample]) -> list[dict[str, Any]]:

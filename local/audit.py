@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from local.faults import File, Notification, Plan
+from local.faults import SERIES_LIMIT, File, Notification, Plan
 from local.ledger import Point, Stored
 
 TWICE = "S3 notified twice"
 UNACKNOWLEDGED = "a POST was accepted, its message not acknowledged"
 UNACKNOWLEDGED_REFUSAL = "the refusal was kept, its message not acknowledged"
 NEIGHBOUR = "the message carries a refused neighbour"
-CUT = "it was cut over payloads, and what the last of them had was refused, or too old by then"
+CUT = "one payload doesn't take it, and what the last had was refused, or too old by then"
 CAUSES = (TWICE, UNACKNOWLEDGED, UNACKNOWLEDGED_REFUSAL, NEIGHBOUR, CUT)
 
 
@@ -181,8 +181,9 @@ def find_unacknowledged(key: str, records: Sequence[Record]) -> Iterator[str]:
 
 
 def was_cut(key: str, file: File, records: Sequence[Record]) -> bool:
-    """Tell whether one invocation submitted a part of a file, and then refused it."""
-    return any(
+    """Tell whether one invocation submitted a part of a file that has to be cut, and refused it."""
+    series = {(point.metric, point.tags) for point in file.points}
+    return len(series) > SERIES_LIMIT and any(
         0 < len(record.stored[key]) < len(file.points)
         for record in records
         for message in record.messages

@@ -815,7 +815,7 @@ def test_summary_counts_collisions(submitter: Submitter) -> None:
 
 
 @pytest.mark.parametrize(
-    ("remembered", "collisions"), [(100_000, 6), (8, 2)], ids=["all", "bounded"]
+    ("remembered", "collisions"), [(100_000, 6), (10, 6), (9, 0)], ids=["all", "just", "bounded"]
 )
 def test_collisions_across_payloads(
     submitter: Submitter, monkeypatch: pytest.MonkeyPatch, remembered: int, collisions: int
@@ -826,10 +826,10 @@ def test_collisions_across_payloads(
     monkeypatch.setattr(ddg_series_api, "MAX_PAYLOAD_POINTS", 4)
     monkeypatch.setattr(submitter.module, "MAX_COLLISION_POINTS", remembered)
     values = {f"m{n}": n for n in range(6)}
-    # Payloads: m0-m3 of a; m4, m5 of a, m0, m1 of b; m2-m5 of b, when 6 are remembered
+    # Payloads: m0-m3 of a; m4 and m5 of a; m0-m3 of b, when 6 are remembered; m4 and m5 of b
     outcome = submitter.submit_files({"stats/a": stats(**values), "stats/b": stats(**values)})
     assert outcome.files == (2, 0, 0)
-    assert outcome.summary["Requests"] == 3
+    assert outcome.summary["Requests"] == 4
     assert outcome.summary["Collisions"] == collisions
 
 

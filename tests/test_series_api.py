@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,10 @@ import ddg_series_api
 from ddg_stats_file import Sample
 from local.datadog_server import DatadogServer
 from tests.stats_files import NOW, examples
+
+METRICS = [f"metric{n}" for n in range(6)]
+POINT_BYTES = len(f"[{NOW}, 1.0], ")
+SERIES_BYTES = ddg_series_api.EMPTY_SERIES_BYTES + len(METRICS[0]) + len("[]")  # no tags
 
 Points = list[tuple[str, int, str, float]]  # owner, second, metric, value
 
@@ -27,21 +32,47 @@ def points(samples: list[tuple[str, Sample]]) -> Points:
 
 @examples
 @given(
-    sizes=st.lists(st.integers(1, 12), max_size=8),
+    files=st.lists(st.lists(st.integers(1, 6), max_size=3), max_size=8),
     most=st.integers(1, 9),
+    limit=st.sampled_from(["points", "bytes"]),
 )
-def test_payloads_are_cut_at_the_points_limit(sizes: list[int], most: int) -> None:
-    """As few as may be, wherever in a sample the cut falls; nothing is lost, doubled or moved."""
+def test_a_file_is_cut_only_where_no_payload_takes_it(
+    files: list[list[int]], most: int, limit: str
+) -> None:
+    """Nothing is lost, doubled or moved; payloads are full up to the next file, or the next point.
+
+    files: the points of each of a file's samples.
+    """
     samples = [
-        (f"file-{n}", Sample(NOW + n, ("job:a",), {f"m{m}": m for m in range(size)}))
-        for n, size in enumerate(sizes)
+        (f"file-{n}", Sample(NOW + k, (), dict.fromkeys(METRICS[:size], 1)))
+        for n, sizes in enumerate(files)
+        for k, size in enumerate(sizes)
     ]
+
+    def takes(payload: Points) -> bool:
+        if limit == "points":
+            return len(payload) <= most
+        series = {metric for _, _, metric, _ in payload}
+        return POINT_BYTES * len(payload) + SERIES_BYTES * len(series) <= most * POINT_BYTES + 200
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ddg_series_api, "MAX_PAYLOAD_POINTS", most)
+        if limit == "points":
+            patch.setattr(ddg_series_api, "MAX_PAYLOAD_POINTS", most)
+        else:
+            patch.setattr(ddg_series_api, "MAX_PAYLOAD_BYTES", most * POINT_BYTES + 200)
         payloads = [points(payload) for payload in ddg_series_api.pack(samples)]
-    assert [point for payload in payloads for point in payload] == points(samples)
-    assert all(len(payload) == most for payload in payloads[:-1])
-    assert all(0 < len(payload) <= most for payload in payloads)
+    everything = points(samples)
+    assert [point for payload in payloads for point in payload] == everything
+    assert all(payload and takes(payload) for payload in payloads)
+    for payload, following in pairwise(payloads):
+        owner = following[0][0]
+        whole = [point for point in everything if point[0] == owner]
+        if payload[-1][0] != owner:  # the next file whole, or as much of it as a payload takes
+            assert not takes(payload + whole)
+        else:
+            assert not takes(whole), "a file was cut that one payload takes"
+            assert not takes(payload + following[:1])
+            assert {point[0] for point in payload} == {owner}
 
 
 def test_payload_holds_fifty_thousand_points() -> None:

@@ -328,9 +328,9 @@ def test_no_post_is_started_that_the_deadline_would_cut(
 @pytest.mark.parametrize(
     ("answer", "files", "said"),
     [
-        pytest.param(None, (1, 0, 1), "no time", id="next-payload"),
-        pytest.param(Answer(503), (0, 0, 2), "503", id="next-attempt"),
-        pytest.param(Answer(400), (0, 0, 2), "no time", id="next-half"),
+        pytest.param(None, (2, 0, 1), "no time", id="next-payload"),
+        pytest.param(Answer(503), (0, 0, 3), "503", id="next-attempt"),
+        pytest.param(Answer(400), (0, 0, 3), "no time", id="next-half"),
     ],
 )
 def test_no_further_post_is_started_either(
@@ -345,7 +345,7 @@ def test_no_further_post_is_started_either(
 
     submitter.datadog.respond = slowly
     outcome = submitter.submit_files(
-        {f"stats/{n}.json": bulky(n, series=700) for n in range(2)}, context=context
+        {f"stats/{n}.json": bulky(n, series=500) for n in range(3)}, context=context
     )
     assert outcome.files == files
     assert len(submitter.datadog.requests) == outcome.summary["Requests"] == 1
