@@ -52,8 +52,8 @@ SHOWN_KEYS = 20  # ours: an hour's outage mustn't cost more in logs than in ever
 
 # SQS takes none of these in a message (SendMessage reference has the others: that takes re 4 ms)
 NOT_FOR_SQS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-# What would end a line, or steer a terminal
-CONTROL_CHARACTERS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
+# What would end a line, steer a terminal, or turn the direction of what follows
+CONTROL_CHARACTERS = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 for library in ("botocore", "urllib3"):
     logging.getLogger(library).setLevel(logging.ERROR)  # else each request is told at INFO
