@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import runpy
 import subprocess
 import sys
 import time
@@ -126,6 +127,17 @@ def test_app_key_is_optional(submitter: Submitter) -> None:
     with_key, without = submitter.datadog.requests
     assert with_key.headers["dd-application-key"] == "secret-app-key"
     assert "dd-application-key" not in without.headers
+
+
+@pytest.mark.parametrize(("name", "clients"), [("ddg-metric-submit", 1), (None, 0)])
+def test_s3_client_is_made_at_the_start_in_lambda_alone(
+    monkeypatch: pytest.MonkeyPatch, name: str | None, clients: int
+) -> None:
+    """A start has a whole core, an invocation a third; elsewhere an import does nothing."""
+    if name:
+        monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", name)
+    module = runpy.run_path(ddg_metric_submit.__file__)
+    assert module["aws_client"].cache_info().currsize == clients
 
 
 def test_import_reads_nothing() -> None:
