@@ -33,6 +33,9 @@ from ddg_stats_file import Sample, StatsFileError
 FETCH_THREADS = 32  # ours: boto3 takes 1 ms of CPU for a GET that S3 answers in 20 ms
 FETCH_AHEAD = 2 * FETCH_THREADS  # ours: objects fetched before they are parsed, to bound the memory
 SMALL_BYTES = 256 * 1024  # ours: larger objects are read one at a time, likewise
+CONNECT_SECONDS = 2  # ours, a request to AWS
+READ_SECONDS = 5  # ours, likewise: between two bytes
+AWS_ATTEMPTS = 3  # ours, likewise: botocore tries again where it is throttled or cut off
 FETCH_SECONDS = 5.0  # ours: one object that S3 is slow with doesn't cost its neighbours more
 PARSE_BYTES_PER_SECOND = 5_000_000  # ours: with a third of a CPU, as 512 MB of memory bring
 MAX_COLLISION_POINTS = 100_000  # ours: as many points are remembered, to bound the memory
@@ -95,10 +98,10 @@ class Delivery:
     def outcome(self) -> str:
         if self.refused and not self.retried:
             return "Refused"
-        return "Submitted" if self.accepted == self.points and not self.retried else "Retried"
+        return "Submitted" if self.accepted == self.points else "Retried"
 
 
-@dataclass(eq=False)
+@dataclass
 class Message:
     """One SQS message of the batch."""
 
@@ -228,9 +231,9 @@ def aws_client(service: Literal["s3", "sqs", "secretsmanager"]) -> Any:
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
     config = Config(
         user_agent="ddg-metric-submit",  # else boto3 puts a long one together for each request
-        connect_timeout=2,
-        read_timeout=5,
-        retries={"mode": "standard", "total_max_attempts": 3},
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": AWS_ATTEMPTS},
         max_pool_connections=FETCH_THREADS,
     )
     return session.create_client(service, config=config)

@@ -29,10 +29,10 @@ FILES = {"stats/job/a.json": stats(m=1)}
 ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:datadog-key-AbCdEf"
 
 
-def fail(submitter: Submitter, variable: str) -> None:
+def fail(submitter: Submitter, variable: str, problem: str = " is malformed: ") -> None:
     """Expect the first invocation to fail with the variable's name, and to do nothing."""
     messages = [submitter.message("stats/job/a.json")]
-    with pytest.raises(ValueError, match=variable) as raised:
+    with pytest.raises(ValueError, match=variable + problem) as raised:
         submitter.module.lambda_handler({"Records": messages}, Context())
     submitter.check_secrecy("".join(traceback.format_exception(raised.value)), repr(raised.value))
     assert submitter.datadog.requests == []
@@ -42,7 +42,7 @@ def fail(submitter: Submitter, variable: str) -> None:
 def test_missing_variable_is_named(submitter: Submitter, variable: str) -> None:
     """What has no default must be set."""
     submitter.environment.delenv(variable)
-    fail(submitter, variable)
+    fail(submitter, variable, " is missing: ")
 
 
 @pytest.mark.parametrize("variable", ["DATADOG_API_KEY", "DATADOG_APP_KEY"])
@@ -402,7 +402,7 @@ def test_malformed_secret_is_named_and_not_shown(
     Secret(submitter, **value)
     submitter.keys.append("hidden")
     submitter.put_all(FILES)
-    fail(submitter, "DATADOG_API_KEY_SECRET_ARN")
+    fail(submitter, "DATADOG_API_KEY_SECRET_ARN", ": the secret is no key")
 
 
 def refused(code: str, call: Call) -> bytes:
