@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Generator
 from concurrent.futures import Future
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 import ddg_metric_submit
 import ddg_series_api
 from ddg_series_api import Answer
+from ddg_stats_file import MAX_FILE_BYTES, Sample
 from tests.events import Context
 
 SETTINGS = ddg_metric_submit.read_settings(
@@ -87,20 +89,156 @@ def test_time_for_s3_leaves_the_reserve(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_milliseconds_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of fetching and of posting, in the summary."""
-    ticks = iter([5.0, 7.25, 10.0, 12.5])
+    ticks = iter([5.0, 7.25, 10.0, 12.5, 13.0, 13.0])
+    sizes = iter([1, 0])  # what is too large isn't sent, and no request
     monkeypatch.setattr(
         ddg_metric_submit, "time", SimpleNamespace(monotonic=lambda: next(ticks), time=time.time)
     )
     monkeypatch.setattr(ddg_metric_submit, "wait_for", lambda future, seconds: b"{")
     monkeypatch.setattr(ddg_metric_submit, "aws_client", lambda service: None)
-    monkeypatch.setattr(ddg_series_api, "post", lambda *_, **__: Answer(202, "", 7))
+    monkeypatch.setattr(ddg_series_api, "post", lambda *_, **__: Answer(202, "", next(sizes)))
     batch = ddg_metric_submit.Batch(SETTINGS, Context(30), Counter())
     delivery = ddg_metric_submit.Delivery("bucket", "stats/a.json")
     assert list(ddg_metric_submit.read_files([delivery], batch)) == []
+    ddg_metric_submit.post([], batch, 10)
     ddg_metric_submit.post([], batch, 10)
     assert batch.totals == {
         "FetchMilliseconds": 2250,
         "PostMilliseconds": 2500,
         "Requests": 1,
-        "WireBytes": 7,
+        "WireBytes": 1,
     }
+
+
+class Executor:
+    """Stands in for the threads: nothing runs, all that was asked for is here."""
+
+    def __init__(self) -> None:
+        self.futures: list[Future[Any]] = []
+
+    def submit(self, *call: Any) -> Future[Any]:
+        self.futures.append(Future())
+        return self.futures[-1]
+
+
+@pytest.fixture
+def executor(monkeypatch: pytest.MonkeyPatch) -> Executor:
+    """Let objects be fetched by nobody."""
+    executor = Executor()
+    monkeypatch.setattr(ddg_metric_submit, "threads", lambda: executor)
+    monkeypatch.setattr(ddg_metric_submit, "aws_client", lambda service: None)
+    return executor
+
+
+def fetching(files: int, milliseconds: int) -> Generator[Any]:
+    """Begin to fetch so many files with so much time left."""
+    context = SimpleNamespace(get_remaining_time_in_millis=lambda: milliseconds)
+    deliveries = [ddg_metric_submit.Delivery("bucket", f"stats/{n}") for n in range(files)]
+    batch = ddg_metric_submit.Batch(SETTINGS, context, Counter())
+    fetches = ddg_metric_submit.fetch_ahead(deliveries, batch)
+    return cast("Generator[Any]", fetches)
+
+
+def test_objects_are_fetched_ahead_by_so_many(executor: Executor) -> None:
+    """One more as one is taken; in their order."""
+    ahead = ddg_metric_submit.FETCH_AHEAD
+    fetches = fetching(ahead + 3, 30_000)
+    taken = [next(fetches)]
+    assert len(executor.futures) == ahead
+    taken.append(next(fetches))
+    assert len(executor.futures) == ahead + 1
+    taken += fetches
+    assert [delivery.key for delivery, _ in taken] == [f"stats/{n}" for n in range(ahead + 3)]
+    assert [future for _, future in taken] == executor.futures
+
+
+@pytest.mark.parametrize(("milliseconds", "fetched"), [(2_500, 2), (2_499, 0)])
+def test_nothing_is_fetched_that_could_not_be_parsed(
+    executor: Executor, milliseconds: int, fetched: int
+) -> None:
+    """1 second is kept for the answer, 1.5 for parsing and posting."""
+    assert len(list(fetching(2, milliseconds))) == len(executor.futures) == fetched
+
+
+def test_what_nobody_waits_for_is_not_fetched(executor: Executor) -> None:
+    """Where reading ends early."""
+    fetches = fetching(5, 30_000)
+    next(fetches)
+    fetches.close()
+    assert [future.cancelled() for future in executor.futures] == [False, True, True, True, True]
+
+
+def test_of_an_object_of_unknown_length_a_byte_too_much_is_read() -> None:
+    """So that it is known to be too large; never all of it."""
+    asked: list[int] = []
+
+    def read(size: int) -> bytes:
+        asked.append(size)
+        return b""
+
+    body = SimpleNamespace(read=read)
+    s3 = SimpleNamespace(get_object=lambda **_: {"Body": body})
+    delivery = ddg_metric_submit.Delivery("bucket", "stats/a")
+    ddg_metric_submit.get_object(s3, delivery, MAX_FILE_BYTES)
+    assert asked == [MAX_FILE_BYTES + 1]
+
+
+@pytest.mark.parametrize(
+    ("left", "answers", "posts", "pauses", "reason"),
+    [
+        pytest.param(1.0, [202], 1, [], "", id="just-enough"),
+        pytest.param(0.99, [202], 0, [], "no time", id="too-little"),
+        pytest.param(1.3, [503, 202], 2, [0.2], "", id="enough-for-a-pause"),
+        pytest.param(9.0, [503, 503, 202], 3, [0.2, 0.8], "", id="enough-for-two"),
+        pytest.param(9.0, [503, 503, 503, 202], 3, [0.2, 0.8], "503", id="no-third"),
+        pytest.param(1.1, [503, 202], 1, [0.2], "503", id="too-little-after-a-pause"),
+        pytest.param(1.0, [503, 202], 1, [], "503", id="too-little-for-a-pause"),
+    ],
+)
+def test_a_post_takes_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+    left: float,
+    answers: list[int],
+    posts: int,
+    pauses: list[float],
+    reason: str,
+) -> None:
+    """With less none is started, and the reason is the first trouble, not the time it took."""
+    clock = SimpleNamespace(left=left, pauses=[])
+
+    def sleep(seconds: float) -> None:
+        clock.left -= seconds
+        clock.pauses.append(seconds)
+
+    context = SimpleNamespace(get_remaining_time_in_millis=lambda: 1000 * (clock.left + 1))
+    monkeypatch.setattr(
+        ddg_metric_submit, "time", SimpleNamespace(sleep=sleep, time=time.time, monotonic=time.time)
+    )
+    given = iter(answers)
+    monkeypatch.setattr(ddg_series_api, "post", lambda *_, **__: Answer(next(given), "", 7))
+    batch = ddg_metric_submit.Batch(SETTINGS, context, Counter())
+    delivery = ddg_metric_submit.Delivery("bucket", "stats/a", points=1)
+    payload = [(delivery, Sample(int(time.time()), (), {"m": 1}))]
+    stopped = ddg_metric_submit.post_payloads([payload], batch)
+    assert reason in stopped
+    assert bool(reason) == bool(stopped)
+    assert (batch.totals["Requests"], clock.pauses) == (posts, pauses)
+    assert delivery.accepted == (not reason)
+
+
+def test_the_rejected_queue_may_take_half_of_the_reserve(
+    monkeypatch: pytest.MonkeyPatch, executor: Executor
+) -> None:
+    """The other half is the answer's."""
+    asked: list[float] = []
+    monkeypatch.setattr(
+        ddg_metric_submit, "aws_client", lambda service: SimpleNamespace(send_message=None)
+    )
+    monkeypatch.setattr(
+        ddg_metric_submit, "wait_for", lambda future, seconds: asked.append(seconds)
+    )
+    context = SimpleNamespace(get_remaining_time_in_millis=lambda: 10_000)
+    batch = ddg_metric_submit.Batch(SETTINGS, context, Counter())
+    refused = ddg_metric_submit.Message("1", "body", 1, [ddg_metric_submit.Delivery("b", "k", "x")])
+    ddg_metric_submit.keep_refused([refused], batch)
+    assert asked == [9.5]
