@@ -539,14 +539,14 @@ def rejected_message(message: Message) -> dict[str, Any]:
     reason = "; ".join(f"{each.key}: {each.refused}".removeprefix(": ") for each in refused)
     if len(message.deliveries) == 1:
         reason = refused[0].refused
-    elif len(reason.encode(errors="replace")) > MAX_REASON_BYTES:  # each is to be named
+    elif len(reason.encode()) > MAX_REASON_BYTES:  # each is to be named
         keys = ", ".join(each.key for each in refused)
         reason = f"{len(refused)} files: {keys}: {refused[0].refused}"
     texts = {"reason": printable(reason).encode()[:MAX_REASON_BYTES].decode(errors="ignore")}
     if refused[0].bucket:
         texts |= {"bucket": printable(refused[0].bucket), "key": printable(refused[0].key)}
     body = NOT_FOR_SQS.sub("\N{REPLACEMENT CHARACTER}", message.body) or "(empty)"
-    if len((body + "".join(f"{name}String{text}" for name, text in texts.items())).encode()) >= (
+    if len((body + "".join(f"{name}String{text}" for name, text in texts.items())).encode()) > (
         MAX_MESSAGE_BYTES
     ):
         logger.warning("message %s is kept without its reason: no room", message.message_id)

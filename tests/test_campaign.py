@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from local.campaign import BEGIN, END, tell_red, write_report
+from local.campaign import sum_up, tables, tell_red
 from local.faults import S3_TROUBLES, Kill, Lasting, all_strikes
+from local.pages import DOCS, write_result
 from tests.campaigns import FILES, HOURS, SEEDS, carry_out, short_campaign
 
 pytestmark = pytest.mark.xdist_group("campaign")
@@ -52,10 +54,26 @@ def test_seed_replays_exactly() -> None:
 
 def test_result_goes_into_the_page(tmp_path: Path) -> None:
     """Between its markers; the rest of the page stays."""
+    begin, end = "<!-- campaign: begin -->", "<!-- campaign: end -->"
     page = tmp_path / "reliability.md"
-    page.write_text(f"before\n{BEGIN}\nNot run yet.\n{END}\nafter\n")
-    write_report(page, short_campaign())
+    page.write_text(f"before\n{begin}\nNot run yet.\n{end}\nafter\n")
+    write_result(page, "campaign", sum_up(short_campaign()), *tables(short_campaign()))
     written = page.read_text()
-    assert written.startswith(f"before\n{BEGIN}\n{len(SEEDS)} seeds of {FILES} files: ")
-    assert written.endswith(f" |\n{END}\nafter\n")
+    assert written.startswith(f"before\n{begin}\n{len(SEEDS)} seeds of {FILES} files: ")
+    assert f"| files | {len(SEEDS) * FILES:,} | {len(SEEDS) * FILES:,} |\n" in written
+    assert written.endswith(f" |\n{end}\nafter\n")
     assert "Not run yet." not in written
+    with pytest.raises(SystemExit, match="no place"):
+        write_result(page, "bench", "result")
+
+
+def test_pages_have_a_place_for_each_result() -> None:
+    """`make bench`, `make simulate` and `make soak` write their tables themselves."""
+    places = {
+        "performance.md": ["bench"],
+        "reliability.md": ["campaign"],
+        "scaling.md": ["cost", "memory", "burst", "peak", "outages", "shortest", "compare"],
+    }
+    for page, names in places.items():
+        found = re.findall("<!-- (.+): begin -->\n(?!<)", (DOCS / page).read_text())
+        assert found == names

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Generator
 from concurrent.futures import Future
+from io import BytesIO, TextIOWrapper
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -116,7 +118,7 @@ class Executor:
     def __init__(self) -> None:
         self.futures: list[Future[Any]] = []
 
-    def submit(self, *call: Any) -> Future[Any]:
+    def submit(self, *call: Any, **options: Any) -> Future[Any]:
         self.futures.append(Future())
         return self.futures[-1]
 
@@ -232,7 +234,7 @@ def test_the_rejected_queue_may_take_half_of_the_reserve(
     """The other half is the answer's."""
     asked: list[float] = []
     monkeypatch.setattr(
-        ddg_metric_submit, "aws_client", lambda service: SimpleNamespace(send_message=None)
+        ddg_metric_submit, "aws_client", lambda service: SimpleNamespace(send_message=print)
     )
     monkeypatch.setattr(
         ddg_metric_submit, "wait_for", lambda future, seconds: asked.append(seconds)
@@ -242,3 +244,63 @@ def test_the_rejected_queue_may_take_half_of_the_reserve(
     refused = ddg_metric_submit.Message("1", "body", 1, [ddg_metric_submit.Delivery("b", "k", "x")])
     ddg_metric_submit.keep_refused([refused], batch)
     assert asked == [9.5]
+
+
+def refused_message(body: str, *reasons: str) -> ddg_metric_submit.Message:
+    """Return a message with as many refused files, of a bucket each."""
+    deliveries = [
+        ddg_metric_submit.Delivery(f"bucket-{n}", f"key-{n}", reason)
+        for n, reason in enumerate(reasons, 1)
+    ]
+    return ddg_metric_submit.Message("1", body, 1, deliveries)
+
+
+@pytest.mark.parametrize(
+    ("spare", "kept"),
+    [
+        pytest.param(0, "key-1: {}; key-2: second", id="room"),
+        pytest.param(-1, "2 files: key-1, key-2: {}", id="no-room"),
+    ],
+)
+def test_reasons_are_told_where_there_is_room(spare: int, kept: str) -> None:
+    """All of them in a kilobyte, else the first; bucket and key are the first one's."""
+    first = "x" * (ddg_metric_submit.MAX_REASON_BYTES - len("key-1: ; key-2: second") - spare)
+    message = ddg_metric_submit.rejected_message(refused_message("body", first, "second"))
+    attributes = {
+        name: attribute["StringValue"] for name, attribute in message["MessageAttributes"].items()
+    }
+    reason = kept.format(first)[: ddg_metric_submit.MAX_REASON_BYTES]
+    assert attributes == {"reason": reason, "bucket": "bucket-1", "key": "key-1"}
+
+
+@pytest.mark.parametrize(("spare", "attributes"), [(0, 3), (-1, 0)])
+def test_a_message_is_as_large_as_sqs_takes(spare: int, attributes: int) -> None:
+    """Its body goes before its reason."""
+    texts = "reasonStringbad" + "bucketStringbucket-1" + "keyStringkey-1"
+    body = "x" * (ddg_metric_submit.MAX_MESSAGE_BYTES - len(texts) - spare)
+    message = ddg_metric_submit.rejected_message(refused_message(body, "bad"))
+    assert message["MessageBody"] == body
+    assert len(message["MessageAttributes"]) == attributes
+
+
+@pytest.mark.parametrize("files", [19, 20, 21])
+def test_so_many_keys_are_shown(capsys: pytest.CaptureFixture[str], files: int) -> None:
+    """And that there are more, where there are."""
+    shown = ddg_metric_submit.SHOWN_KEYS
+    deliveries = [
+        ddg_metric_submit.Delivery("bucket", f"key-{n}", retried="why") for n in range(files)
+    ]
+    ddg_metric_submit.print_outcomes([ddg_metric_submit.Message("1", "body", 1, deliveries)])
+    line = capsys.readouterr().out
+    assert line.count("s3://bucket/key-") == min(files, shown)
+    assert line.endswith(", ...\n") == (files > shown)
+
+
+def test_the_summary_is_there_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its time in milliseconds; what is killed after it has told it."""
+    stdout = BytesIO()
+    monkeypatch.setattr("sys.stdout", TextIOWrapper(stdout))
+    monkeypatch.setattr(ddg_metric_submit, "time", SimpleNamespace(time=lambda: 1575839011.25))
+    context = SimpleNamespace(function_name="submit")
+    ddg_metric_submit.print_summary([], ddg_metric_submit.Batch(SETTINGS, context, Counter()))
+    assert json.loads(stdout.getvalue())["_aws"]["Timestamp"] == 1575839011250
