@@ -53,31 +53,33 @@ def pack(samples: Iterable[tuple[Owner, Sample]]) -> Iterator[list[tuple[Owner, 
     for owner, sample in samples:
         if not payload or payload[-1][0] != owner:
             first = len(payload)
-        while sample.values:
-            fitting, taken = fit(sample, MAX_PAYLOAD_BYTES - size, series)
-            fitting = min(fitting, MAX_PAYLOAD_POINTS - count)
-            if first and fitting < len(sample.values):
-                yield payload[:first]
-                payload, series = payload[first:], set()
-                first = size = count = 0
-                for _, kept in payload:
-                    size += fit(kept, MAX_PAYLOAD_BYTES, series)[1]
-                    count += len(kept.values)
-                continue
-            part, sample = cut(sample, fitting)
-            if part.values:
-                payload.append((owner, part))
-            size, count = size + taken, count + fitting
-            if sample.values:
-                yield payload
-                payload, series = [], set()
-                size = count = 0
+        fitting, taken = fit(sample, size, count, series)
+        if first and fitting < len(sample.values):
+            yield payload[:first]
+            payload, series = payload[first:], set()
+            first = size = count = 0
+            for _, kept in payload:
+                size += fit(kept, size, count, series)[1]
+                count += len(kept.values)
+            fitting, taken = fit(sample, size, count, series)
+        while fitting < len(sample.values):
+            part, sample = cut(sample, max(fitting, not payload))  # one at least, so that it ends
+            yield [*payload, (owner, part)] if part.values else payload
+            payload, series = [], set()
+            first = size = count = 0
+            fitting, taken = fit(sample, size, count, series)
+        if sample.values:
+            payload.append((owner, sample))
+        size, count = size + taken, count + fitting
     if payload:
         yield payload
 
 
-def fit(sample: Sample, room: int, series: Series) -> tuple[int, int]:
-    """Add a sample's series; return how many of its points take that many bytes, and the bytes."""
+def fit(sample: Sample, size: int, count: int, series: Series) -> tuple[int, int]:
+    """Add a sample to a payload's series; return how many of its points fit, and their bytes.
+
+    size, count: what the payload has of bytes and points.
+    """
     series_bytes = len(json.dumps(sample.tags)) + EMPTY_SERIES_BYTES
     taken = 0
     for fitting, (metric, value) in enumerate(sample.values.items()):
@@ -85,15 +87,13 @@ def fit(sample: Sample, room: int, series: Series) -> tuple[int, int]:
         if (metric, sample.tags) not in series:
             series.add((metric, sample.tags))
             taken += len(metric) + series_bytes
-        if taken > room:
+        if size + taken > MAX_PAYLOAD_BYTES or count + fitting == MAX_PAYLOAD_POINTS:
             return fitting, taken
     return len(sample.values), taken
 
 
 def cut(sample: Sample, count: int) -> tuple[Sample, Sample]:
     """Return a sample's first points, and the others."""
-    if count == len(sample.values):
-        return sample, sample._replace(values={})
     points = list(sample.values.items())
     first, others = dict(points[:count]), dict(points[count:])
     return sample._replace(values=first), sample._replace(values=others)

@@ -75,6 +75,58 @@ def test_a_file_is_cut_only_where_no_payload_takes_it(
             assert {point[0] for point in payload} == {owner}
 
 
+def test_point_larger_than_a_payload_goes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can't be by the contract; if it were, cutting would still end."""
+    monkeypatch.setattr(ddg_series_api, "MAX_PAYLOAD_BYTES", 10)
+    samples = [("file", Sample(NOW, (), {"m1": 1, "m2": 2})), ("other", Sample(NOW, (), {"m": 3}))]
+    payloads = [points(payload) for payload in ddg_series_api.pack(samples)]
+    assert payloads == [[point] for point in points(samples)]
+
+
+@pytest.mark.parametrize(("spare", "payloads"), [(0, 1), (-1, 2)])
+def test_payload_is_as_large_as_it_may_be(
+    monkeypatch: pytest.MonkeyPatch, spare: int, payloads: int
+) -> None:
+    """Its points and its series counted to the byte."""
+    needed = 3 * POINT_BYTES + 2 * SERIES_BYTES
+    monkeypatch.setattr(ddg_series_api, "MAX_PAYLOAD_BYTES", needed + spare)
+    first, second = Sample(NOW, (), {"metric0": 1}), Sample(NOW, (), {"metric0": 1, "metric1": 2})
+    assert len(list(ddg_series_api.pack([("a", first), ("b", second)]))) == payloads
+
+
+@pytest.mark.parametrize(
+    ("owners", "halves"),
+    [("a", []), ("ab", ["a", "b"]), ("abab", ["aa", "bb"]), ("aabccd", ["aab", "ccd"])],
+)
+def test_halves_by_owners_leave_files_whole(owners: str, halves: list[str]) -> None:
+    """Whatever their sizes; a single one has none."""
+    payload = [(owner, Sample(NOW, (), {"m": 1})) for owner in owners]
+    halved = ddg_series_api.halve_owners(payload)
+    assert ["".join(owner for owner, _ in half) for half in halved] == halves
+
+
+@pytest.mark.parametrize(
+    ("sizes", "halves"),
+    [
+        ([1], []),
+        ([5], [[2], [3]]),
+        ([1, 1], [[1], [1]]),
+        ([2, 1, 1, 3], [[2, 1], [1, 3]]),
+        ([1, 1, 1, 1, 1, 1], [[1, 1, 1], [1, 1, 1]]),
+    ],
+)
+def test_halves_by_points_are_of_a_size(sizes: list[int], halves: list[list[int]]) -> None:
+    """By samples, and one sample by its points; a single one has none, and none is lost."""
+    payload = [
+        ("file", Sample(NOW, (f"n:{n}",), dict.fromkeys(METRICS[:size], 1)))
+        for n, size in enumerate(sizes)
+    ]
+    halved = ddg_series_api.halve_points(payload)
+    assert [[len(sample.values) for _, sample in half] for half in halved] == halves
+    if halved:
+        assert [each for half in halved for each in points(half)] == points(payload)
+
+
 def test_payload_holds_fifty_thousand_points() -> None:
     """Short series take few bytes of JSON, but memory all the same."""
     values: dict[str, float] = {f"m{n}": n for n in range(17_000)}
