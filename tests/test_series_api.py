@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
+import time
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -12,11 +15,13 @@ from hypothesis import strategies as st
 import ddg_series_api
 from ddg_stats_file import Sample
 from local.datadog_server import DatadogServer
+from tests.scripted_server import Call, ScriptedServer
 from tests.stats_files import NOW, examples
 
 METRICS = [f"metric{n}" for n in range(6)]
 POINT_BYTES = len(f"[{NOW}, 1.0], ")
-SERIES_BYTES = ddg_series_api.EMPTY_SERIES_BYTES + len(METRICS[0]) + len("[]")  # no tags
+SERIES_BYTES = len(json.dumps(ddg_series_api.one_series(METRICS[0], (), []))) + len(", ")
+SERIES_BYTES += len("[]")  # the tags' brackets are counted twice
 
 Points = list[tuple[str, int, str, float]]  # owner, second, metric, value
 
@@ -135,17 +140,66 @@ def test_payload_holds_fifty_thousand_points() -> None:
     assert [len(payload) for payload in payloads] == [50_000, 1_000]
 
 
+def post_one(url: str, seconds: float) -> ddg_series_api.Answer:
+    """POST a point."""
+    series = [ddg_series_api.one_series("m", [], [(int(time.time()), 1)])]
+    return ddg_series_api.post(series, api_key="test-key", app_key=None, host=url, seconds=seconds)
+
+
 def test_post_whose_time_ran_out_is_not_sent(datadog: DatadogServer) -> None:
     """Its caller has gone on, and would send the same points again."""
     before = set(threading.enumerate())
-    answer = ddg_series_api.post(
-        [ddg_series_api.one_series("m", [], [(NOW, 1)])],
-        api_key="test-key",
-        app_key=None,
-        host=datadog.url,
-        seconds=0.0,
-    )
+    answer = post_one(datadog.url, 0.0)
     for thread in set(threading.enumerate()) - before:
         thread.join()
     assert (answer.status_code, answer.wire_bytes) == (0, 0)
     assert datadog.requests == []
+
+
+def test_post_with_little_time_is_sent(datadog: DatadogServer) -> None:
+    """How little is too little is the caller's to say."""
+    assert post_one(datadog.url, 0.9).status_code == 202
+
+
+def test_post_without_an_answer_timed_out() -> None:
+    """It was sent, for all that is known."""
+
+    def silent(call: Call) -> bytes:
+        call.stopping.wait()
+        raise ConnectionAbortedError
+
+    with ScriptedServer(silent) as server:
+        answer = post_one(server.url, 0.3)
+    assert answer[:2] == (0, "timed out")
+    assert answer.wire_bytes > 0
+
+
+@pytest.mark.parametrize("spare", [0, -1])
+def test_post_is_sent_up_to_the_wire_limit(
+    datadog: DatadogServer, monkeypatch: pytest.MonkeyPatch, spare: int
+) -> None:
+    """To the byte; else it is as if Datadog had answered 413."""
+    size = post_one(datadog.url, 5.0).wire_bytes
+    datadog.requests.clear()
+    monkeypatch.setattr(ddg_series_api, "MAX_WIRE_BYTES", size + spare)
+    answer = post_one(datadog.url, 5.0)
+    assert (answer.status_code, answer.wire_bytes) == ((413, 0) if spare else (202, size))
+    assert len(datadog.requests) == (not spare)
+
+
+@pytest.mark.parametrize(("status", "text"), [("202 Accepted", ""), ("503 Unavailable", "down")])
+def test_body_of_an_error_is_waited_for(status: str, text: str) -> None:
+    """It may say why. A 202 counts at once, whatever becomes of its body."""
+
+    def slow_body(call: Call) -> Iterator[bytes]:
+        yield f"HTTP/1.1 {status}\r\nContent-Length: 4\r\n\r\n".encode()
+        if not text:
+            call.stopping.wait()
+        call.stopping.wait(0.1)
+        yield b"down"
+
+    started = time.monotonic()
+    with ScriptedServer(slow_body) as server:
+        answer = post_one(server.url, 8.0)
+    assert answer[:2] == (int(status[:3]), text)
+    assert time.monotonic() - started < 6, "the whole time was waited for"
