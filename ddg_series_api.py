@@ -154,20 +154,18 @@ def post(
     def request(
         headers: Mapping[str, str], data: bytes, max_retries: int, **options: Any
     ) -> Answer:
+        options["timeout"] = deadline - time.monotonic()
         if len(data) > MAX_WIRE_BYTES:
             answers.append(Answer(413, f"over {MAX_WIRE_BYTES} bytes, not sent"))
-            return answers[-1]
-        options["timeout"] = deadline - time.monotonic()
-        if options["timeout"] <= 0:  # deflating took it all, and nobody waits any longer
-            return answers[-1]
+        elif options["timeout"] > 0:  # else deflating took it all, and nobody waits any longer
+            exchange({**headers, "Accept-Encoding": "identity"}, data, options)
+        return answers[-1]
+
+    def exchange(headers: Mapping[str, str], data: bytes, options: Mapping[str, Any]) -> None:
         answers.append(Answer(0, "timed out", len(data)))
         try:
             response = session.request(
-                headers={**headers, "Accept-Encoding": "identity"},
-                data=data,
-                allow_redirects=False,
-                stream=True,
-                **options,
+                headers=headers, data=data, allow_redirects=False, stream=True, **options
             )
             answers.append(Answer(response.status_code, "", len(data)))
             if response.status_code == 202:
@@ -184,7 +182,6 @@ def post(
             for key in filter(None, (api_key, app_key)):
                 text = text.replace(key, "<key>")  # a proxy may show the request
             answers.append(answers[-1]._replace(text=text))
-        return answers[-1]
 
     def send() -> None:
         try:

@@ -17,9 +17,7 @@ from math import isfinite
 from typing import Any, NamedTuple, cast
 
 MAX_FILE_BYTES = 10 * 1024 * 1024  # ours, plain and decompressed alike: a file is parsed in memory
-MAX_OBJECTS = (
-    350_000  # ours, a file, lists counted too: an empty one takes 3 bytes but 64 in memory
-)
+MAX_OBJECTS = 350_000  # ours, a file, lists too: an empty one takes 3 bytes but 64 in memory
 MAX_DEPTH = 32  # ours: objects within objects; deeper, a name would hardly fit its 200 characters
 MAX_NAMES = 50_000  # ours, distinct metric names a file: each is a custom metric that Datadog bills
 MAX_TAGS = 100  # Datadog drops a series of more behind a 202 (an organisation's default)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
+from datadog import api
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -169,9 +170,19 @@ def test_post_without_an_answer_timed_out() -> None:
         raise ConnectionAbortedError
 
     with ScriptedServer(silent) as server:
+        before = set(threading.enumerate())
         answer = post_one(server.url, 0.3)
+        left = set(threading.enumerate()) - before
+        assert all(thread.daemon for thread in left), "it would keep the process alive"
     assert answer[:2] == (0, "timed out")
     assert answer.wire_bytes > 0
+
+
+def test_package_is_told_to_hide_and_to_read_nothing(datadog: DatadogServer) -> None:
+    """Neither an exception nor an answer's body is its business."""
+    api._mute, api._return_raw_response = True, False
+    post_one(datadog.url, 5.0)
+    assert (api._mute, api._return_raw_response) == (False, True)
 
 
 @pytest.mark.parametrize("spare", [0, -1])
