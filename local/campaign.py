@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -22,10 +21,10 @@ from rich.table import Table
 
 from local.audit import CAUSES, Books
 from local.faults import draw_schedule
+from local.pages import DOCS, make_table, write_result
 from local.trial import Outcome, Trial
 
-REPORT = Path(__file__).resolve().parent.parent / "docs/reliability.md"
-BEGIN, END = "<!-- campaign: begin -->", "<!-- campaign: end -->"
+PAGE = DOCS / "reliability.md"
 HOURS = 4.0  # of the trial's clock
 SHOWN_FAULTS = 20
 
@@ -86,54 +85,25 @@ def outcome_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, str, str]]:
     ]
 
 
-def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Yield a table's lines; numbers stand on the right."""
-    yield f"| {' | '.join(headings)} |"
-    yield f"|{'|'.join(['---', *['---:'] * (len(headings) - 1)])}|"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
+def tables(outcomes: Sequence[Outcome]) -> tuple[Table, Table]:
+    """Return where the files were, and what struck."""
+    return (
+        make_table(("files", "when the storm ended", "after the calm"), outcome_rows(outcomes)),
+        make_table(("fault", "struck"), fault_rows(outcomes)),
+    )
 
 
-def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Write the result into a page, between its markers."""
-    page = path.read_text(encoding="utf-8")
-    before, _, rest = page.partition(BEGIN)
-    _, marker, after = rest.partition(END)
-    if not marker:
-        raise SystemExit(f"{path} has no place for the result: {BEGIN} and {END}")
+def sum_up(outcomes: Sequence[Outcome]) -> str:
+    """Return the result in a sentence."""
     invocations, requests, points = (
         sum(getattr(outcome, name) for outcome in outcomes)
         for name in ("invocations", "requests", "points")
     )
-    result = (
+    return (
         f"{len(outcomes)} seeds of {outcomes[0].calm.files:,} files: {invocations:,} invocations, "
         f"{requests:,} POSTs, {points:,} points in Datadog. No file was in no place, none in two "
         "for no cause, and no point had a wrong value."
     )
-    lines = [
-        BEGIN,
-        result,
-        "",
-        *markdown_table(OUTCOME_HEADINGS, outcome_rows(outcomes)),
-        "",
-        *markdown_table(FAULT_HEADINGS, fault_rows(outcomes)),
-        END,
-    ]
-    path.write_text(before + "\n".join(lines) + after, encoding="utf-8")
-
-
-OUTCOME_HEADINGS = ("files", "when the storm ended", "after the calm")
-FAULT_HEADINGS = ("fault", "struck")
-
-
-def print_table(console: Console, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Show a table in the terminal."""
-    table = Table(*headings)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -165,10 +135,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             outcomes.append(outcome)
             progress.advance(bar)
             console.print(f"{time.monotonic() - started:5.0f} s  {summarise(outcome)}")
-    print_table(console, FAULT_HEADINGS, fault_rows(outcomes))
-    print_table(console, OUTCOME_HEADINGS, outcome_rows(outcomes))
-    write_report(REPORT, outcomes)
-    console.print(f"written into {REPORT.name}")
+    where, struck = tables(outcomes)
+    console.print(struck, where)
+    write_result(PAGE, "campaign", sum_up(outcomes), where, struck)
+    console.print(f"written into {PAGE.name}")
     return 0
 
 
