@@ -1,4 +1,4 @@
-"""S3 and Datadog for the bench: a process of its own that answers late and costs next to nothing.
+"""S3, Secrets Manager and Datadog for the bench: one process that answers late and costs little.
 
 Nothing is stored or checked (local/datadog_server.py does that): an object's content follows from
 its key, and what is sent is counted. As the answers wait in a timer and not in a thread, a thousand
@@ -104,6 +104,8 @@ class Connection(asyncio.Protocol):
         if path == OUTAGE_PATH:
             self.seen["outage"] ^= 1
             return response("200 OK", b"{}")
+        if body.startswith(b'{"SecretId":'):  # Secrets Manager's GetSecretValue
+            return response("200 OK", b'{"SecretString": "bench"}')
         self.seen[method] += 1
         if method == "GET":
             return object_response(path)

@@ -10,7 +10,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,10 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 from ddg_metric_submit import RETRY_PAUSES
-from local.bench_servers import ROOT, Servers
+from local.bench_servers import Servers
 from local.chart import FAINT, INK, LINES, style
 from local.contenders import Contender
-from local.cost import SQS_BATCH, Cost, Times, files_a_batch, month
+from local.cost import SQS_BATCH, Times, files_a_batch, month
+from local.pages import DOCS, write_result
 from local.simulation import (
     Course,
     Load,
@@ -61,6 +62,9 @@ LOADS = {  # files a second, maximum_concurrency, batch_size
     "the same, batches of 100": (10_000.0, 100, 100),
     "the same, batches of 1,000": (10_000.0, 50, 1_000),
 }
+
+# Cost's fields
+COSTS = ("S3 GETs", "SQS", "Lambda requests", "Lambda compute", "logs", "transfer", "fixed")
 
 
 def measured_times(bench: Path) -> Times:
@@ -145,8 +149,8 @@ def measure_service(contenders: Sequence[Contender], servers: Servers, files: in
     return Service(alone=one, a_file=(full - one) / (files - 1), post=post)
 
 
-def compare(console: Console) -> bool:
-    """Run small loads both ways; tell whether the model is within the tolerance."""
+def compare() -> tuple[Table, bool]:
+    """Run small loads both ways; tell also whether the model is within the tolerance."""
     setting = Setting(maximum_concurrency=3, batch_size=10, visibility_timeout=4)
     loads = {
         "burst of 300": Load(burst=300),
@@ -171,8 +175,7 @@ def compare(console: Console) -> bool:
                 off = model / ours - 1
                 good = good and abs(off) <= TOLERANCE
                 table.add_row(title, name, f"{ours:.2f}", f"{model:.2f}", f"{100 * off:+.0f}%")
-    console.print(table)
-    return good
+    return table, good
 
 
 # --- What is told ---
@@ -184,16 +187,16 @@ def service_of(times: Times, memory: int) -> Service:
     return Service(alone=one, a_file=two - one, post=POST_SECONDS)
 
 
-def cost_tables(times: Times) -> Iterable[Table]:
+def cost_tables(times: Times) -> tuple[Table, Table]:
     """Return what loads cost a month, and what memory sizes do."""
-    costs = Table("load", "files a batch", *Cost._fields, "total", title="US dollars a month")
+    costs = Table("load", "files a batch", *COSTS, "total", title="US dollars a month")
     for title, (rate, concurrency, most) in LOADS.items():
         # Over 10 there is a batching window, in which a batch fills.
         full = most > SQS_BATCH
         batch = most if full else files_a_batch(times, MEMORY, rate, concurrency, most)
         cost = month(times, MEMORY, rate, batch)
-        numbers = [f"{each:,.2f}" for each in (*cost, cost.total)]
-        costs.add_row(title, f"{batch:.1f}", *numbers)
+        numbers = [f"{each:,.{2 if each < 100 else 0}f}" for each in (*cost, cost.total)]
+        costs.add_row(title, f"{batch:,.{0 if batch >= 100 else 1}f}", *numbers)
     memories = Table("memory, MB", "batch of 10, s", "US dollars of compute a million files")
     for memory in MEMORIES:
         compute = month(times, memory, 1.0, 10).lambda_compute / (3_600 * 730) * 1e6
@@ -259,7 +262,7 @@ def bursts(service: Service, output: Path) -> Table:
     return table
 
 
-def outages(service: Service, output: Path) -> Iterable[Table]:
+def outages(service: Service, output: Path) -> tuple[Table, Table]:
     """Simulate outages of Datadog for each concurrency and visibility timeout."""
     title = f"files that age out + are given up, at {STEADY:g} files a second"
     table = Table("maximum_concurrency", "visibility timeout, s", title=title)
@@ -346,21 +349,26 @@ def peaks(service: Service, output: Path) -> Table:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Simulate, draw, compare, and judge."""
     parser = argparse.ArgumentParser("python -m local.simulate", description=__doc__)
-    docs = ROOT / "docs"
-    parser.add_argument("--bench", type=Path, default=docs / "bench.json", help="measured times")
-    parser.add_argument("--output", type=Path, default=docs, help="folder of the pictures (docs)")
+    parser.add_argument("--bench", type=Path, default=DOCS / "bench.json", help="measured times")
+    parser.add_argument("--output", type=Path, default=DOCS, help="folder of the pictures (docs)")
     parser.add_argument("--compare", action="store_true", help="only hold the model to the handler")
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    tables: dict[str, Table] = {}
     if not options.compare:
         times = measured_times(options.bench)
         service = service_of(times, MEMORY)
         console.print(f"measured: {times}", f"in the model: {service}", sep="\n")
-        console.print(*cost_tables(times))
-        console.print(bursts(service, options.output))
-        console.print(peaks(service, options.output))
-        console.print(*outages(service, options.output))
-    if not compare(console):
+        tables["cost"], tables["memory"] = cost_tables(times)
+        tables["burst"] = bursts(service, options.output)
+        tables["peak"] = peaks(service, options.output)
+        tables["outages"], tables["shortest"] = outages(service, options.output)
+    tables["compare"], good = compare()
+    console.print(*tables.values())
+    if options.output == DOCS:
+        for name, table in tables.items():
+            write_result(DOCS / "scaling.md", name, table)
+    if not good:
         sys.exit(f"Falls short: the model is more than {100 * TOLERANCE:.0f}% off the real handler")
 
 
