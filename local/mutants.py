@@ -14,14 +14,15 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import tomllib
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -38,6 +39,7 @@ TESTS = (  # those that run in one process; the others are about zips, Terraform
     "test_datadog_package.py",
     "test_mock_datasource.py",
     "test_fuzz.py",
+    "test_limits.py",
     "test_flow.py",
 )
 # Cosmic Ray has each binary operator and comparison replaced by every other; one of each is enough
@@ -79,7 +81,9 @@ OPERATORS = (
 )
 REASONS = ROOT / "local/mutants.toml"  # why a survivor is as good as the original
 NEEDED = 0.95  # of the mutants that aren't equivalent
-BUDGET_SECONDS = 40.0  # of tests for a mutant, the quickest: what these don't kill survives
+BUDGET_SECONDS = 25.0  # of tests for a mutant: what these don't kill survives
+QUICK_SECONDS = 0.02  # a test of less is always among them
+KILLERS = 30  # tests that killed another mutant of the function, and are tried first
 LIMIT_SECONDS = 20.0  # beyond what its tests take unmutated
 PRELOADED = ("boto3", "moto.server", "datadog", "jsonschema", "requests")
 
@@ -94,6 +98,17 @@ class Mutant(NamedTuple):
     source: str  # all of the module, mutated
 
     @property
+    def place(self) -> str:
+        """Return the module and its function that the line is in."""
+        tree = ast.parse((ROOT / f"{self.module}.py").read_text(encoding="utf-8"))
+        names = [
+            getattr(node, "name", "")
+            for node in tree.body
+            if node.lineno <= self.line <= (node.end_lineno or 0)
+        ]
+        return ".".join([self.module, *names])
+
+    @property
     def change(self) -> str:
         """Return the change in one line."""
         return f"{self.module}: {self.original.strip()} -> {self.mutated.strip()}"
@@ -104,6 +119,7 @@ class Result(NamedTuple):
 
     mutant: Mutant
     outcome: str
+    killer: str = ""  # the test that was red, where one was
 
 
 class Covered(NamedTuple):
@@ -111,6 +127,10 @@ class Covered(NamedTuple):
 
     tests: Mapping[tuple[str, int], frozenset[str]]  # by module and line: those that reach it
     seconds: Mapping[str, float]  # that each takes
+
+    def reaching(self, module: str, lines: Iterable[int]) -> set[str]:
+        """Return the tests that reach one of a module's lines."""
+        return set().union(*(self.tests.get((module, line), frozenset()) for line in lines))
 
 
 def make_mutants(module: str) -> Iterator[Mutant]:
@@ -177,10 +197,10 @@ def pytest_sessionfinish(session):
 """
 
 
-def cover(folder: Path) -> Covered:
+def cover(folder: Path, jobs: int) -> Covered:
     """Run the tests once, and note which lines each reaches and how long it takes."""
     (folder / "mutants_plugin.py").write_text(PLUGIN)
-    command = [sys.executable, "-m", "pytest", "-n0", "-q", "-p", "mutants_plugin"]
+    command = [sys.executable, "-m", "pytest", f"-n{jobs}", "-q", "-p", "mutants_plugin"]
     command += ["--cov", "--cov-config=mutants.ini", "--cov-context=test", "--cov-report="]
     command += test_files(folder)
     (folder / "mutants.ini").write_text("[run]\ninclude = ddg_*.py\n")
@@ -206,23 +226,32 @@ def test_files(folder: Path) -> list[str]:
 
 
 def choose_tests(mutant: Mutant, covered: Covered) -> list[str]:
-    """Return the quickest tests that reach a line; of all, if it runs at import."""
-    end = statement_end(mutant)
-    reached: set[str] = set()
-    for line in range(mutant.line, end + 1):
-        reached |= covered.tests.get((mutant.module, line), frozenset())
+    """Return tests that reach a line, within the budget; of one run at import, what it names."""
+    reached = covered.reaching(mutant.module, statement_lines(mutant))
+    named = re.match(r"(\w+) = ", mutant.original)
+    if not reached and named:
+        for module in MODULES:
+            lines = (ROOT / f"{module}.py").read_text(encoding="utf-8").splitlines()
+            uses = [n for n, line in enumerate(lines, 1) if re.search(rf"\b{named[1]}\b", line)]
+            reached |= covered.reaching(module, uses)
+    # The quickest; of the others one case of each function, then another: those kill the same.
+    cases: Counter[str] = Counter()
+    ranked = []
+    for test in sorted(reached or covered.seconds, key=lambda test: covered.seconds[test]):
+        function = test.partition("[")[0]
+        cases[function] += covered.seconds[test] > QUICK_SECONDS
+        ranked.append((cases[function], covered.seconds[test], test))
     chosen: list[str] = []
     left = BUDGET_SECONDS
-    for test in sorted(reached or covered.seconds, key=lambda test: covered.seconds[test]):
-        left -= covered.seconds[test]
-        if chosen and left < 0:
-            break
-        chosen.append(test)
+    for _, seconds, test in sorted(ranked):
+        if seconds <= left or not chosen:
+            left -= seconds
+            chosen.append(test)
     return chosen
 
 
-def statement_end(mutant: Mutant) -> int:
-    """Return the last line of the innermost statement that a mutant is in."""
+def statement_lines(mutant: Mutant) -> range:
+    """Return the lines from a mutant's to the last one of the innermost statement around it."""
     tree = ast.parse((ROOT / f"{mutant.module}.py").read_text(encoding="utf-8"))
     around = [
         node
@@ -230,7 +259,7 @@ def statement_end(mutant: Mutant) -> int:
         if isinstance(node, ast.stmt) and node.lineno <= mutant.line <= (node.end_lineno or 0)
     ]
     inner = max(around, key=lambda node: node.lineno, default=None)
-    return mutant.line if inner is None else inner.end_lineno or mutant.line
+    return range(mutant.line, 1 + (inner.end_lineno or 0 if inner else mutant.line))
 
 
 class Worker:
@@ -246,7 +275,7 @@ class Worker:
             text=True,
         )
 
-    def run(self, mutant: Mutant, tests: Sequence[str], limit: float) -> str:
+    def run(self, mutant: Mutant, tests: Sequence[str], limit: float) -> Result:
         """Return what becomes of a mutant."""
         file = self.folder / f"{mutant.module}.py"
         original = file.read_text(encoding="utf-8")
@@ -256,7 +285,8 @@ class Worker:
             assert self.process.stdout is not None  # noqa: S101  # likewise
             self.process.stdin.write(json.dumps([limit, *tests]) + "\n")
             self.process.stdin.flush()
-            return self.process.stdout.readline().strip()
+            outcome, _, killer = self.process.stdout.readline().strip("\n").partition(": ")
+            return Result(mutant, outcome, killer)
         finally:
             file.write_text(original, encoding="utf-8")
 
@@ -276,30 +306,38 @@ for name in sys.argv[1:]:
 import pytest
 
 class Chosen:
-    def __init__(self, tests):
+    def __init__(self, tests, killer):
         self.order = {test: place for place, test in enumerate(tests)}
+        self.killer = killer
 
     def pytest_collection_modifyitems(self, items):
         items[:] = [item for item in items if item.nodeid in self.order]
         items.sort(key=lambda item: self.order[item.nodeid])
 
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            os.write(self.killer, report.nodeid.encode())
+
 for line in sys.stdin:
     limit, *tests = json.loads(line)
+    read, write = os.pipe()
     child = os.fork()
     if not child:
         os.setsid()
+        os.close(read)
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in range(3):
             os.dup2(null, descriptor)
         options = ["-n0", "-x", "-q", "-p", "no:cacheprovider", "--no-cov", "--no-header"]
         try:
             files = sorted({test.partition("::")[0] for test in tests})
-            code = pytest.main([*options, *files], plugins=[Chosen(tests)])
+            code = pytest.main([*options, *files], plugins=[Chosen(tests, write)])
         except BaseException as error:
             print(repr(error))
             code = 1
         sys.stdout.flush()
         os._exit(int(code))
+    os.close(write)
     end, done, status = time.monotonic() + limit, 0, 0
     while not done and time.monotonic() < end:
         time.sleep(0.01)
@@ -310,7 +348,14 @@ for line in sys.stdin:
         pass
     if not done:
         os.waitpid(child, 0)
-    print("survived" if done and status == 0 else "killed" if done else "timed out", flush=True)
+    outcome = "survived" if done and status == 0 else "killed" if done else "timed out"
+    os.set_blocking(read, False)
+    try:
+        killer = os.read(read, 2000).decode()
+    except BlockingIOError:  # a process that it started is still there
+        killer = ""
+    os.close(read)
+    print(f"{outcome}: {killer}", flush=True)
 """
 
 
@@ -322,14 +367,26 @@ def run_mutants(
     for folder in folders:
         workers.put(Worker(folder))
 
+    killers: dict[str, list[str]] = defaultdict(list)  # of a function's mutants, the last one first
+
     def run(mutant: Mutant) -> Result:
         tests = choose_tests(mutant, covered)
-        limit = LIMIT_SECONDS + 3 * sum(covered.seconds.get(test, 0.0) for test in tests)
+        known = [test for test in killers[mutant.place] if test in tests][:KILLERS]
+        others = [test for test in tests if test not in known]
+        result = Result(mutant, "survived")
         worker = workers.get()
         try:
-            return Result(mutant, worker.run(mutant, tests, limit))
+            for some in filter(None, (known, others)):
+                limit = LIMIT_SECONDS + 3 * sum(covered.seconds.get(test, 0.0) for test in some)
+                result = worker.run(mutant, some, limit)
+                if result.outcome != "survived":
+                    break
         finally:
             workers.put(worker)
+        if result.killer in tests:
+            last = [test for test in killers[mutant.place] if test != result.killer]
+            killers[mutant.place] = [result.killer, *last]
+        return result
 
     with ThreadPoolExecutor(len(folders)) as threads:
         original = make_original(mutants[0].module)
@@ -354,10 +411,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for folder in folders:
             folder.mkdir()
             copy_project(folder)
-        covered = cover(folders[0])
+        covered = cover(folders[0], options.jobs)
         print(f"{time.monotonic() - started:5.0f} s  {len(covered.seconds)} tests", flush=True)
         modules = options.module or MODULES
         mutants = [mutant for module in modules for mutant in make_mutants(module)]
+        mutants.sort(key=lambda mutant: (mutant.module, mutant.line))  # neighbours' killers first
         mutants = mutants[:: options.every]
         print(f"{time.monotonic() - started:5.0f} s  {len(mutants)} mutants", flush=True)
         results: list[Result] = []
