@@ -228,6 +228,23 @@ def test_a_post_takes_a_second(
     assert delivery.accepted == (not reason)
 
 
+@pytest.mark.parametrize(
+    ("status", "posts"),
+    [(0, 3), (407, 1), (408, 3), (409, 1), (429, 1), (499, 1), (500, 3), (599, 3), (600, 1)],
+)
+def test_only_an_outage_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, status: int, posts: int
+) -> None:
+    """No answer, a timeout, an error of Datadog's: three times in all. No pause mends others."""
+    monkeypatch.setattr(ddg_metric_submit, "RETRY_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(ddg_series_api, "post", lambda *_, **__: Answer(status, "", 7))
+    batch = ddg_metric_submit.Batch(SETTINGS, Context(30), Counter())
+    delivery = ddg_metric_submit.Delivery("bucket", "stats/a", points=1)
+    payload = [(delivery, Sample(int(time.time()), (), {"m": 1}))]
+    assert ddg_metric_submit.post_payloads([payload], batch)
+    assert batch.totals["Requests"] == posts
+
+
 def test_the_rejected_queue_may_take_half_of_the_reserve(
     monkeypatch: pytest.MonkeyPatch, executor: Executor
 ) -> None:
