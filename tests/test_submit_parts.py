@@ -89,6 +89,22 @@ def test_time_for_s3_leaves_the_reserve(monkeypatch: pytest.MonkeyPatch) -> None
     assert asked == [5.0, pytest.approx(1.5, abs=0.1)]
 
 
+@pytest.mark.parametrize(("milliseconds", "parsed"), [(2_500, True), (2_499, False)])
+def test_nothing_is_parsed_that_could_not_be_posted(
+    monkeypatch: pytest.MonkeyPatch, milliseconds: int, parsed: bool
+) -> None:
+    """1 second is kept for the answer, 1.25 for posting; parsing takes a quarter here."""
+    content = json.dumps({"timestamp": int(time.time()), "m": 1}).encode()
+    monkeypatch.setattr(ddg_metric_submit, "PARSE_BYTES_PER_SECOND", 4 * len(content))
+    monkeypatch.setattr(ddg_metric_submit, "wait_for", lambda future, seconds: content)
+    monkeypatch.setattr(ddg_metric_submit, "aws_client", lambda service: None)
+    context = SimpleNamespace(get_remaining_time_in_millis=lambda: milliseconds)
+    batch = ddg_metric_submit.Batch(SETTINGS, context, Counter())
+    delivery = ddg_metric_submit.Delivery("bucket", "stats/a.json")
+    assert bool(list(ddg_metric_submit.read_files([delivery], batch))) == parsed
+    assert delivery.points == (1 if parsed else None)
+
+
 def test_milliseconds_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of fetching and of posting, in the summary."""
     ticks = iter([5.0, 7.25, 10.0, 12.5, 13.0, 13.0])
