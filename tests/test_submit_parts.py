@@ -128,6 +128,23 @@ def test_milliseconds_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("most", "collisions"), [pytest.param(5, 2, id="room"), pytest.param(4, 0, id="no-room")]
+)
+def test_collisions_are_remembered_over_so_many_points(
+    monkeypatch: pytest.MonkeyPatch, most: int, collisions: int
+) -> None:
+    """What is remembered and what comes, together."""
+    monkeypatch.setattr(ddg_metric_submit, "MAX_COLLISION_POINTS", most)
+    owners: ddg_metric_submit.Owners = {}
+    counts = []
+    for file, metrics in (("a", "xyz"), ("b", "xy")):
+        delivery = ddg_metric_submit.Delivery("bucket", file)
+        payload = [(delivery, Sample(1575839011, (), dict.fromkeys(metrics, 1)))]
+        counts.append(ddg_metric_submit.count_collisions(payload, owners))
+    assert counts == [0, collisions]
+
+
 class Executor:
     """Stands in for the threads: nothing runs, all that was asked for is here."""
 
