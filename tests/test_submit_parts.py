@@ -323,6 +323,15 @@ def test_reasons_are_told_where_there_is_room(spare: int, kept: str) -> None:
     assert attributes == {"reason": reason, "bucket": "bucket-1", "key": "key-1"}
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_message_that_names_half_of_its_objects_tells_the_first(named: bool) -> None:
+    """A record that names none comes last, and has neither bucket nor key."""
+    message = refused_message("body", *(["malformed"] if named else []))
+    message.deliveries.append(ddg_metric_submit.Delivery("", "", "no object"))
+    kept = ddg_metric_submit.rejected_message(message)["MessageAttributes"]
+    assert set(kept) == ({"reason", "bucket", "key"} if named else {"reason"})
+
+
 @pytest.mark.parametrize(("spare", "attributes"), [(0, 3), (-1, 0)])
 def test_a_message_is_as_large_as_sqs_takes(spare: int, attributes: int) -> None:
     """Its body goes before its reason."""
