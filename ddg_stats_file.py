@@ -230,27 +230,28 @@ def _decompress(content: bytes) -> bytes:
     plain = bytearray()
     view = memoryview(content)
     position = 0
+    member = None
     while position < len(view):
-        if not content.startswith(_GZIP_MAGIC, position):
-            raise StatsFileError(
-                f"something follows the gzip data at byte {position}. Compress the file again."
-            )
-        member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-        while not member.eof:
-            piece = view[position : position + _GZIP_SLICE]
-            if not piece:
+        if member is None or member.eof:
+            if not content.startswith(_GZIP_MAGIC, position):
                 raise StatsFileError(
-                    "the gzip data ends too early. Upload the whole file, after closing it."
+                    f"something follows the gzip data at byte {position}. Compress the file again."
                 )
-            try:
-                plain += member.decompress(piece, MAX_FILE_BYTES + 1 - len(plain))
-            except zlib.error as error:
-                raise StatsFileError(
-                    f"broken gzip data at byte {position} ({error}). Compress the file again."
-                ) from None
-            if len(plain) > MAX_FILE_BYTES:
-                raise too_large(" decompressed")
-            position += len(piece) - len(member.unused_data)
+            member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        piece = view[position : position + _GZIP_SLICE]
+        try:
+            plain += member.decompress(piece, MAX_FILE_BYTES + 1 - len(plain))
+        except zlib.error as error:
+            raise StatsFileError(
+                f"broken gzip data at byte {position} ({error}). Compress the file again."
+            ) from None
+        if len(plain) > MAX_FILE_BYTES:
+            raise too_large(" decompressed")
+        position += len(piece) - len(member.unused_data)
+    if not (member and member.eof):
+        raise StatsFileError(
+            "the gzip data ends too early. Upload the whole file, after closing it."
+        )
     return bytes(plain)
 
 

@@ -1,19 +1,25 @@
-"""What a reason shows of a file: enough to find it, and no more."""
+"""What is shown and kept of what is long: enough, and no more."""
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
+from random import Random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from ddg_stats_file import StatsFileError, read_stats_file
+import ddg_stats_file
+from ddg_stats_file import StatsFileError, normalise_tag, read_stats_file
 from tests.stats_files import NOW
 
 
-def reason(content: str) -> str:
+def reason(content: bytes) -> str:
     """Return why a file is refused."""
     with pytest.raises(StatsFileError) as raised:
-        read_stats_file(content.encode(), now=NOW, max_age=3600)
+        read_stats_file(content, now=NOW, max_age=3600)
     return str(raised.value)
 
 
@@ -28,12 +34,76 @@ def reason(content: str) -> str:
 )
 def test_name_is_shown_cut(name: str, shown: str) -> None:
     """Eighty characters of it, and on one line of ASCII."""
-    content = json.dumps({"timestamp": NOW, name: 1})
+    content = json.dumps({"timestamp": NOW, name: 1}).encode()
     assert reason(content).startswith(f"metric name {shown} would be rewritten")
 
 
 @pytest.mark.parametrize(("digits", "shown"), [(82, "1" * 82), (83, "1" * 80 + "...")])
 def test_number_is_shown_cut(digits: int, shown: str) -> None:
     """Likewise."""
-    content = json.dumps({"timestamp": int("1" * digits), "m": 1})
+    content = json.dumps({"timestamp": int("1" * digits), "m": 1}).encode()
     assert reason(content).startswith(f'"timestamp" {shown} is not in epoch seconds')
+
+
+def test_tag_is_looked_at_over_ten_times_its_length() -> None:
+    """Room enough for what is stripped at its beginning; a tag of megabytes costs no more."""
+    assert normalise_tag("!" * 1_998 + "abcd") == "ab"
+
+
+def test_tags_are_remembered() -> None:
+    """Not all that ever were: a job may write a new one each second."""
+    assert ddg_stats_file._normalise_tag.cache_info().maxsize == 4096
+
+
+def test_gzip_refers_as_far_back_as_it_may() -> None:
+    """32 KiB: a file of more that repeats itself."""
+    noise = Random(1).randbytes(15_000).hex()  # 30,000 characters
+    names = [
+        f"{letter}{noise[start : start + 150]}"
+        for letter in "ab"
+        for start in range(0, 30_000, 150)
+    ]
+    content = json.dumps({"timestamp": NOW} | dict.fromkeys(names, 1)).encode()
+    [sample] = read_stats_file(gzip.compress(content), now=NOW, max_age=3600)
+    assert list(sample.values) == names
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_no_more_is_inflated_than_a_file_may_have(
+    monkeypatch: pytest.MonkeyPatch, members: int
+) -> None:
+    """And a byte, so that it is known to be more; however it was compressed."""
+    inflated: list[int] = []
+
+    def make_inflater(wbits: int) -> Any:
+        member = zlib.decompressobj(wbits)
+
+        def decompress(piece: bytes, most: int) -> bytes:
+            plain = member.decompress(piece, most)
+            inflated.append(len(plain))
+            inflater.eof, inflater.unused_data = member.eof, member.unused_data
+            return plain
+
+        inflater = SimpleNamespace(decompress=decompress, eof=False, unused_data=b"")
+        return inflater
+
+    fake = SimpleNamespace(decompressobj=make_inflater, MAX_WBITS=15, error=zlib.error)
+    monkeypatch.setattr(ddg_stats_file, "zlib", fake)
+    monkeypatch.setattr(ddg_stats_file, "MAX_FILE_BYTES", 1000)
+    assert "over 1,000 bytes" in reason(
+        gzip.compress(b" " * 900) * (members - 1) + gzip.compress(b" " * 5000)
+    )
+    assert sum(inflated) == 1001
+
+
+@pytest.mark.parametrize(("most", "refused"), [(3, False), (2, True)])
+def test_objects_and_lists_are_counted_together(
+    monkeypatch: pytest.MonkeyPatch, most: int, refused: bool
+) -> None:
+    """Each takes memory."""
+    monkeypatch.setattr(ddg_stats_file, "MAX_OBJECTS", most)
+    content = json.dumps([{"timestamp": NOW, "tags": ["a"], "m": 1}]).encode()
+    if refused:
+        assert reason(content).startswith("more than 2 objects and lists")
+    else:
+        assert read_stats_file(content, now=NOW, max_age=3600)
