@@ -107,3 +107,12 @@ def test_objects_and_lists_are_counted_together(
         assert reason(content).startswith("more than 2 objects and lists")
     else:
         assert read_stats_file(content, now=NOW, max_age=3600)
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [(b"x", "line 1 column 1."), (b"\nx", "line 2 column 1."), (b"\n\n  x", "line 3 column 3.")],
+)
+def test_place_is_counted_from_the_beginning(content: bytes, place: str) -> None:
+    """A file may begin with empty lines."""
+    assert place in reason(content)
