@@ -116,3 +116,18 @@ def test_objects_and_lists_are_counted_together(
 def test_place_is_counted_from_the_beginning(content: bytes, place: str) -> None:
     """A file may begin with empty lines."""
     assert place in reason(content)
+
+
+@pytest.mark.parametrize("half", ["\\ud800", "\\udbff", "\\udc00", "\\udfff"])
+@pytest.mark.parametrize(
+    "content", ['{"timestamp": %d, "a%s": 1}', '{"timestamp": %d, "tags": ["a%s"]}']
+)
+def test_each_half_of_a_character_is_seen(content: str, half: str) -> None:
+    """The first and the last of them too."""
+    assert "half a character" in reason((content % (NOW, half)).encode())
+
+
+def test_the_name_that_has_two_values_is_told() -> None:
+    """And no other of the same second."""
+    lines = [{"timestamp": NOW, "a": 1, "m": 2}, {"timestamp": NOW, "m": 3, "b": 4}]
+    assert '"m" has two values' in reason("\n".join(map(json.dumps, lines)).encode())
