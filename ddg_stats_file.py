@@ -231,14 +231,13 @@ def _decompress(content: bytes) -> bytes:
     view = memoryview(content)
     position = 0
     member = None
-    while position < len(view):
+    while piece := view[position : position + _GZIP_SLICE]:
         if member is None or member.eof:
             if not content.startswith(_GZIP_MAGIC, position):
                 raise StatsFileError(
                     f"something follows the gzip data at byte {position}. Compress the file again."
                 )
             member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-        piece = view[position : position + _GZIP_SLICE]
         try:
             plain += member.decompress(piece, MAX_FILE_BYTES + 1 - len(plain))
         except zlib.error as error:
