@@ -15,7 +15,7 @@ from local.faults import SERIES_LIMIT, File, Notification, Plan
 from local.ledger import Point, Stored
 
 TWICE = "S3 notified twice"
-UNACKNOWLEDGED = "a POST was accepted, its message not acknowledged"
+UNACKNOWLEDGED = "a POST was accepted, its answer lost or its message not acknowledged"
 UNACKNOWLEDGED_REFUSAL = "the refusal was kept, its message not acknowledged"
 NEIGHBOUR = "the message carries a refused neighbour"
 CUT = "one payload doesn't take it, and what the last had was refused, or too old by then"
@@ -167,14 +167,15 @@ def may_be_refused(file: File, now: float, max_age: float) -> bool:
 
 
 def find_unacknowledged(key: str, records: Sequence[Record]) -> Iterator[str]:
-    """Yield the causes that lie in invocations which left a message of the file in the queue."""
+    """Yield the causes that lie in lost answers, and in messages that were left in the queue."""
+    unheard = any(record.stored.get(key, set()) > record.told.get(key, set()) for record in records)
     left = [
         (record, message)
         for record in records
         for message in record.messages
         if key in message.keys and message.message_id in record.failed
     ]
-    if any(record.stored.get(key) for record, _ in left):
+    if unheard or any(record.stored.get(key) for record, _ in left):
         yield UNACKNOWLEDGED
     if any(message.body in record.kept for record, message in left):
         yield UNACKNOWLEDGED_REFUSAL

@@ -50,11 +50,6 @@ def test_tag_is_looked_at_over_ten_times_its_length() -> None:
     assert normalise_tag("!" * 1_998 + "abcd") == "ab"
 
 
-def test_tags_are_remembered() -> None:
-    """Not all that ever were: a job may write a new one each second."""
-    assert ddg_stats_file._normalise_tag.cache_info().maxsize == 4096
-
-
 def test_gzip_refers_as_far_back_as_it_may() -> None:
     """32 KiB: a file of more that repeats itself."""
     noise = Random(1).randbytes(15_000).hex()  # 30,000 characters
