@@ -7,6 +7,7 @@ python -m local.campaign --files 150 --hours 2 --seed 7    one seed alone, told 
 from __future__ import annotations
 
 import argparse
+import gc
 import multiprocessing
 import os
 import sys
@@ -31,6 +32,7 @@ SHOWN_FAULTS = 20
 
 def run_seed(seed: int, files: int, hours: float) -> Outcome:
     """Carry out one seed; what the function printed stays here."""
+    gc.collect()  # the environments of the seed before refer to themselves, and hold connections
     return Trial(draw_schedule(seed, files, hours)).run()._replace(printed="", rejected=())
 
 
