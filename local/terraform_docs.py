@@ -35,9 +35,9 @@ aws secretsmanager create-secret --name datadog-api-key --secret-string "$DATADO
 terraform apply -var 'ddg_api_key_secret_arn=ARN'
 ```
 
-It costs a cold start about 60 ms (439 to 498 ms, the best of 12 each on a two-core machine with
-everything on loopback) and the way to Secrets Manager and back; a warm start costs nothing. After
-you rotated the key nothing is to be done: an invocation that meets 401 or 403 reads it anew.
+It costs a cold start some 50 ms ([performance.md](performance.md)) and the way to Secrets Manager
+and back; a warm start costs nothing. After you rotated the key nothing is to be done: an invocation
+that meets 401 or 403 reads it anew.
 
 ### A bucket or a queue of your own
 
