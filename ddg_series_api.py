@@ -59,8 +59,8 @@ def pack(samples: Iterable[tuple[Owner, Sample]]) -> Iterator[list[tuple[Owner, 
             payload, series = payload[first:], set()
             first = size = count = 0
             for _, kept in payload:
-                size += fit(kept, size, count, series)[1]
-                count += len(kept.values)
+                fitting, taken = fit(kept, size, count, series)
+                size, count = size + taken, count + fitting
             fitting, taken = fit(sample, size, count, series)
         while fitting < len(sample.values):
             part, sample = cut(sample, max(fitting, not payload))  # one at least, so that it ends
