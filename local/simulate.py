@@ -354,20 +354,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--compare", action="store_true", help="only hold the model to the handler")
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    tables: dict[str, Table] = {}
+    page = DOCS / "scaling.md" if options.output == DOCS else None
+
+    def tell(**tables: Table) -> None:
+        console.print(*tables.values())
+        for name, table in tables.items():
+            if page:
+                write_result(page, name, table)
+
     if not options.compare:
         times = measured_times(options.bench)
         service = service_of(times, MEMORY)
         console.print(f"measured: {times}", f"in the model: {service}", sep="\n")
-        tables["cost"], tables["memory"] = cost_tables(times)
-        tables["burst"] = bursts(service, options.output)
-        tables["peak"] = peaks(service, options.output)
-        tables["outages"], tables["shortest"] = outages(service, options.output)
-    tables["compare"], good = compare()
-    console.print(*tables.values())
-    if options.output == DOCS:
-        for name, table in tables.items():
-            write_result(DOCS / "scaling.md", name, table)
+        costs, memories = cost_tables(times)
+        tell(cost=costs, memory=memories)
+        tell(burst=bursts(service, options.output))
+        tell(peak=peaks(service, options.output))
+        lost_files, shortest = outages(service, options.output)
+        tell(outages=lost_files, shortest=shortest)
+    compared, good = compare()
+    tell(compare=compared)
     if not good:
         sys.exit(f"Falls short: the model is more than {100 * TOLERANCE:.0f}% off the real handler")
 
