@@ -524,10 +524,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"S3 answers in {options.s3_latency:g} ms, Datadog in {options.datadog_latency:g} ms"
     )
     tables = times_table(results.raw), bars_table(results.bars)
-    where = (
-        f"{KIND}, Python {platform.python_version()}; cold starts: Python "
-        f"{results.raw['cold start']['python']}. {latencies}."
-    )
+    machine = f"{KIND}, Python {platform.python_version()}"
+    cold_python = results.raw["cold start"]["python"]
+    where = f"{machine}; cold starts: Python {cold_python}. {latencies}."
     a_second = (
         "With batches of 10, as the stack is deployed by default, one function takes "
         f"{results.raw['10 files']['files_a_second']:.0f} files a second."
@@ -536,7 +535,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.print(where, *tables, a_second, secret, sep="\n")
     if output:
         document = {
-            "machine": f"{KIND}, Python {platform.python_version()}",
+            "machine": machine,
             "options": {name: str(value) for name, value in vars(options).items()},
             "bars": [bar._asdict() for bar in results.bars],
             **results.raw,
