@@ -2,8 +2,9 @@
 
 Cosmic Ray makes the mutants; its own way to run them starts Python anew for each, which takes
 hours. Here a test process is forked for each mutant from one that has imported what takes
-long, in a copy of the project, and runs only the tests that reach the mutated line, quick ones
-first. A mutant that runs into its time limit is not killed, nor is one that no test reaches.
+long, in a copy of the project, and runs only tests that reach the mutated line: first those that
+killed another mutant of its function, then quick ones. A mutant that runs into its time limit is
+not killed, nor is one that no test reaches.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple
@@ -89,6 +91,18 @@ LIMIT_SECONDS = 20.0  # beyond what its tests take unmutated
 PRELOADED = ("boto3", "moto.server", "datadog", "jsonschema", "requests")
 
 
+@cache
+def read_source(module: str) -> str:
+    """Return a module as it was when it was first asked for."""
+    return (ROOT / f"{module}.py").read_text(encoding="utf-8")
+
+
+@cache
+def parse_source(module: str) -> ast.Module:
+    """Return a module's syntax tree."""
+    return ast.parse(read_source(module))
+
+
 class Mutant(NamedTuple):
     """One change of one line."""
 
@@ -101,10 +115,9 @@ class Mutant(NamedTuple):
     @property
     def place(self) -> str:
         """Return the module and its function that the line is in."""
-        tree = ast.parse((ROOT / f"{self.module}.py").read_text(encoding="utf-8"))
         names = [
             getattr(node, "name", "")
-            for node in tree.body
+            for node in parse_source(self.module).body
             if node.lineno <= self.line <= (node.end_lineno or 0)
         ]
         return ".".join([self.module, *names])
@@ -138,7 +151,7 @@ def make_mutants(module: str) -> Iterator[Mutant]:
     """Yield a module's mutants; those that read the same to Python are one."""
     mutate_code = importlib.import_module("cosmic_ray.mutating").mutate_code
     get_operator = importlib.import_module("cosmic_ray.plugins").get_operator
-    source = (ROOT / f"{module}.py").read_text(encoding="utf-8")
+    source = read_source(module)
     lines = source.splitlines()
     seen = {ast.dump(ast.parse(source))}
     for name in OPERATORS:
@@ -168,8 +181,7 @@ def locate(module: str, lines: Sequence[str], mutated: str) -> Mutant:
 
 def make_original(module: str) -> Mutant:
     """Return a module as it is; all tests run on it."""
-    source = (ROOT / f"{module}.py").read_text(encoding="utf-8")
-    return Mutant(module, 1, "", "", source)
+    return Mutant(module, 1, "", "", read_source(module))
 
 
 def copy_project(folder: Path) -> None:
@@ -232,8 +244,8 @@ def choose_tests(mutant: Mutant, covered: Covered) -> list[str]:
     if named := re.match(r"(\w+) = ", mutant.original):  # and so not within a function
         reached.clear()
         for module in MODULES:
-            lines = (ROOT / f"{module}.py").read_text(encoding="utf-8").splitlines()
-            uses = [n for n, line in enumerate(lines, 1) if re.search(rf"\b{named[1]}\b", line)]
+            lines = enumerate(read_source(module).splitlines(), 1)
+            uses = [n for n, line in lines if re.search(rf"\b{named[1]}\b", line)]
             reached |= covered.reaching(module, uses)
         reached |= {test for test in covered.seconds if test.startswith(LIMITS)}
     # The quickest; of the others one case of each function, then another: those kill the same.
@@ -254,10 +266,9 @@ def choose_tests(mutant: Mutant, covered: Covered) -> list[str]:
 
 def statement_lines(mutant: Mutant) -> range:
     """Return the lines from a mutant's to the last one of the innermost statement around it."""
-    tree = ast.parse((ROOT / f"{mutant.module}.py").read_text(encoding="utf-8"))
     around = [
         node
-        for node in ast.walk(tree)
+        for node in ast.walk(parse_source(mutant.module))
         if isinstance(node, ast.stmt) and node.lineno <= mutant.line <= (node.end_lineno or 0)
     ]
     inner = max(around, key=lambda node: node.lineno, default=None)
