@@ -11,9 +11,9 @@ from rich.text import Text
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
-def make_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> Table:
+def make_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """Return a table whose first column is words and whose others are numbers, on the right."""
-    table = Table(title=title or None)
+    table = Table()
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="right" if number else "left")
     for row in rows:
