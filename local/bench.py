@@ -249,7 +249,7 @@ class Bench:
             }
             for once in starts.values():
                 once()  # reads the disk
-            times = self.take_turns("cold start", starts, self.rounds(21))
+            times = self.take_turns("cold start", starts, self.rounds(45))
             self.results.raw["cold start"] = {"python": version_of(python), **times}
             client, first, naive_first, _ = times.values()
             # The fastest of each: what disturbs a start only adds to it.
