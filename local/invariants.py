@@ -23,7 +23,7 @@ MAX_SECONDS = 1.0  # that one input may take
 POST_SECONDS = 0.5
 SQS_BYTES = 262_144  # SendMessage reference, the lower of two limits
 NOT_FOR_SQS = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
+CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class Broken(Exception):
