@@ -154,6 +154,8 @@ def post(
     def request(
         headers: Mapping[str, str], data: bytes, max_retries: int, **options: Any
     ) -> Answer:
+        if threading.current_thread() is not thread:  # an earlier POST's, which took too long
+            return Answer(0, "timed out")
         options["timeout"] = deadline - time.monotonic()
         if len(data) > MAX_WIRE_BYTES:
             answers.append(Answer(413, f"over {MAX_WIRE_BYTES} bytes, not sent"))
@@ -171,7 +173,7 @@ def post(
             if response.status_code == 202:
                 heard.set()  # that counts, whatever becomes of the body
             with response:
-                text = response.raw.read(MAX_ANSWER_BYTES).decode(errors="replace")
+                body = response.raw.read(MAX_ANSWER_BYTES)
         except requests.Timeout:
             pass
         except requests.RequestException as error:
@@ -179,8 +181,11 @@ def post(
         except (urllib3.exceptions.HTTPError, OSError):
             pass
         else:
-            for key in filter(None, (api_key, app_key)):
+            text, keys = body.decode(errors="replace"), [api_key, *filter(None, [app_key])]
+            for key in keys:
                 text = text.replace(key, "<key>")  # a proxy may show the request
+            if len(body) == MAX_ANSWER_BYTES:  # and its end be the beginning of a key
+                text = text[: -max(map(len, keys))]
             answers.append(answers[-1]._replace(text=text))
 
     def send() -> None:
@@ -189,6 +194,8 @@ def post(
         finally:
             heard.set()
 
+    # In a thread, because sockets' timeouts are for each read and not for all of them together
+    thread = threading.Thread(target=send, daemon=True)
     APIClient._http_client = SimpleNamespace(request=request)  # type: ignore[assignment]  # a class there, of which this alone is used
     initialize(
         api_key=api_key,
@@ -199,7 +206,6 @@ def post(
         return_raw_response=True,
         timeout=seconds,
     )
-    # In a thread, because sockets' timeouts are for each read and not for all of them together
-    threading.Thread(target=send, daemon=True).start()
+    thread.start()
     heard.wait(seconds)
     return answers[-1]

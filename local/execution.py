@@ -96,7 +96,7 @@ class Environment:
         )
         event = type("Event", (Waiting,), {"environment": self})
         vars(modules["ddg_series_api"])["threading"] = SimpleNamespace(
-            Event=event, Thread=threading.Thread
+            **vars(threading) | {"Event": event}
         )
 
     def time(self) -> float:
@@ -123,7 +123,8 @@ class Environment:
 
     def end(self) -> None:
         """End the threads too: those of a process that is no more do nothing further."""
-        for executor in (self.function.threads(), self.function.reader()):
+        services = map(self.function.threads, ("s3", "sqs", "secretsmanager"))
+        for executor in (*services, self.function.reader()):
             executor.shutdown(cancel_futures=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from itertools import islice, pairwise
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 import ddg_series_api
 from ddg_stats_file import Sample
-from local.datadog_server import DatadogServer
+from local.datadog_server import Answer, DatadogServer, Request
 from tests.scripted_server import Call, ScriptedServer
 from tests.stats_files import NOW, examples
 
@@ -185,6 +186,46 @@ def test_post_without_an_answer_timed_out() -> None:
         assert all(thread.daemon for thread in left), "it would keep the process alive"
     assert answer[:2] == (0, "timed out")
     assert answer.wire_bytes > 0
+
+
+def test_late_post_is_not_sent_in_place_of_the_next(
+    datadog: DatadogServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was deflated too slowly, and given up. What it would be answered isn't the next one's."""
+    compress, slow, go_on = zlib.compress, list[threading.Thread](), threading.Event()
+
+    def compress_slowly(data: bytes) -> bytes:
+        if not slow:
+            slow.append(threading.current_thread())
+            go_on.wait()
+        return compress(data)
+
+    def while_the_next_is_asked(request: Request) -> Answer | None:
+        if len(datadog.requests) > 1:
+            return None
+        go_on.set()
+        slow[0].join()
+        return Answer(503)
+
+    monkeypatch.setattr("zlib.compress", compress_slowly)
+    datadog.respond = while_the_next_is_asked
+    assert post_one(datadog.url, 0.2).status_code == 0
+    assert post_one(datadog.url, 5.0).status_code == 503
+    assert len(datadog.requests) == 1
+
+
+@pytest.mark.parametrize("cut_off", [1, 30, 31])
+def test_a_part_of_a_key_is_not_repeated(datadog: DatadogServer, cut_off: int) -> None:
+    """An answer may show the request, and what is read of it may end within a key."""
+    key = "0123456789abcdef0123456789abcdef"
+    padding = "." * (ddg_series_api.MAX_ANSWER_BYTES - len(key) + cut_off)
+    datadog.respond = lambda request: Answer(503, (padding + key + "more").encode())
+    series = [ddg_series_api.one_series("m", [], [(int(time.time()), 1)])]
+    answer = ddg_series_api.post(
+        series, api_key="short", app_key=key, host=datadog.url, seconds=5.0
+    )
+    assert key[:1] not in answer.text
+    assert len(answer.text) >= len(padding) - len(key)
 
 
 def test_package_is_told_to_hide_and_to_read_nothing(datadog: DatadogServer) -> None:
