@@ -28,9 +28,13 @@ LATEST_TIMESTAMP = 10**11  # the year 5138: what lies beyond was written in mill
 METRIC_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,199}")
 MAX_TAG_CHARACTERS = 200  # Datadog cuts a longer tag (getting_started/tagging docs)
 
+_WIDE = 100  # members an object; in a file of wider ones the names are counted first
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_SLICE = 16 * 1024  # small, because zlib copies what is left of a slice after each member
 _NOT_IN_ASCII_TAG = re.compile("[^a-z0-9_:./-]")
+_GZIP_RATIO = 1032  # deflate makes no more of a byte (zlib's technical details)
+# A string, or what was to be one up to the text's end; with a colon after it, it is a name
+_STRING = re.compile(r'"([^"\\]*+(?:\\.[^"\\]*+)*+)(?:"([ \t\r\n]*+:)?|\\?\Z)', re.DOTALL)
 _SPACE = re.compile(r"[ \t\r\n]*")  # JSON's white space, not Unicode's
 _SHOWN_CHARACTERS = 80  # of a name or value in a reason
 
@@ -261,12 +265,19 @@ def too_large(state: str = "") -> StatsFileError:
     )
 
 
+def most_plain_bytes(content: bytes) -> int:
+    """Return how many bytes of text a file can have, without inflating it."""
+    ratio = _GZIP_RATIO if content.startswith(_GZIP_MAGIC) else 1
+    return min(ratio * len(content), MAX_FILE_BYTES)
+
+
 def _objects(text: str, decoder: json.JSONDecoder) -> tuple[str, Iterable[tuple[int, object]]]:
     """Return the values that should be objects, numbered, and how to name the place of one."""
     if text.count("[") + text.count("{") > MAX_OBJECTS:
         raise StatsFileError(
             f"more than {MAX_OBJECTS:,} objects and lists. Split the file into smaller ones."
         )
+    _check_wide_objects(text)
     start = _skip_space(text, 0)
     value, end = _decode_value(text, start, decoder)
     following = _skip_space(text, end)
@@ -277,6 +288,20 @@ def _objects(text: str, decoder: json.JSONDecoder) -> tuple[str, Iterable[tuple[
     if isinstance(value, list):
         return "object {} of the array: ", enumerate(value, 1)
     return "", [(1, value)]
+
+
+def _check_wide_objects(text: str) -> None:
+    """Refuse far too many names before they are decoded: each takes 200 bytes of memory then."""
+    objects = text.count("{")
+    most = MAX_NAMES + objects + len(("timestamp", "tags"))  # that name a metric, an object, these
+    if text.count(":") <= max(most, _WIDE * objects):
+        return  # nearly every file, at the speed of C
+    names = set()
+    for string in _STRING.finditer(text):
+        if string[2]:
+            names.add(string[1])
+            if len(names) > most:
+                raise _too_many_names()
 
 
 def _lines(text: str, position: int, decoder: json.JSONDecoder) -> Iterator[tuple[int, object]]:
@@ -444,12 +469,16 @@ def _check_name(name: str, names: dict[str, str]) -> str:
                 "use A-Z, a-z, 0-9, _ and . only; at most 200 characters."
             )
         if len(names) == MAX_NAMES:
-            raise StatsFileError(
-                f"more than {MAX_NAMES:,} different metric names; each is a custom metric that "
-                "Datadog bills. Use fewer names, and tags to tell the cases apart."
-            )
+            raise _too_many_names()
         names[name] = name
     return names[name]
+
+
+def _too_many_names() -> StatsFileError:
+    return StatsFileError(
+        f"more than {MAX_NAMES:,} different metric names; each is a custom metric that "
+        "Datadog bills. Use fewer names, and tags to tell the cases apart."
+    )
 
 
 def _check_number(name: str, value: object) -> Number:

@@ -27,6 +27,7 @@ from ddg_stats_file import (
     StatsFileError,
     check_timestamp,
     job_tag,
+    most_plain_bytes,
     normalise_tag,
     read_stats_file,
 )
@@ -281,6 +282,59 @@ def test_gzip_bomb_costs_bounded_memory(content: bytes) -> None:
     assert peak < 3 * MAX_FILE_BYTES
 
 
+def wide(objects: int, names: int, *, same: bool = False) -> bytes:
+    """Return an array of objects with so many names each; each its own, or all the same."""
+    lines = (
+        with_names(names, NOW - n).replace(b'"n', b'"n' if same else b'"n%d_' % n).strip()
+        for n in range(objects)
+    )
+    return b"[" + b",".join(lines) + b"]"
+
+
+@pytest.mark.parametrize("content", [wide(1, 650_000), wide(20, 32_000), wide(600, 1_000)])
+def test_far_too_many_names_cost_bounded_memory(content: bytes) -> None:
+    """Each takes 200 bytes once it is decoded, so they are counted before."""
+    assert len(content) < MAX_FILE_BYTES
+    tracemalloc.start()
+    try:
+        assert "more than 50,000 different metric names" in refusal(content)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * MAX_FILE_BYTES
+
+
+WITHIN = with_names(MAX_NAMES).partition(b", ")[2].rstrip()
+NESTED = b'{"timestamp": %d, "tags": ["x:\\"y\\""], "in": {%s}\n' % (NOW, WITHIN)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(wide(3, MAX_NAMES, same=True), id="same-names"),
+        pytest.param(NESTED + NESTED.replace(b"x:", b"z:"), id="nested-names"),
+        pytest.param(with_names(1)[:-2] + b', "tags": ["x%s"]}' % (b":" * 100_000), id="colons"),
+    ],
+)
+def test_names_are_counted_once_each(content: bytes) -> None:
+    """And nothing else is: neither what holds them, nor the timestamp and the tags."""
+    assert read(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "most"),
+    [
+        pytest.param(b"{}", 2, id="plain"),
+        pytest.param(b"{" * 20_000_000, MAX_FILE_BYTES, id="plain-and-large"),
+        pytest.param(zipped(b""), 1032 * len(zipped(b"")), id="gzip"),
+        pytest.param(bomb(20), MAX_FILE_BYTES, id="gzip-and-large"),
+    ],
+)
+def test_most_bytes_of_a_file(content: bytes, most: int) -> None:
+    """Never fewer than it has, up to the limit."""
+    assert most_plain_bytes(content) == most
+
+
 # Tags
 
 # Of github.com/DataDog/datadog-agent (1085c69), pkg/trace/traceutil/normalize_test.go
@@ -431,7 +485,15 @@ def test_long_tags_are_not_kept() -> None:
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
-        pytest.param(lambda: with_names(650_000)[:-2] + b', "z": 1, "z": 2}', '"z"', id="names"),
+        pytest.param(lambda: with_names(650_000), "different metric names", id="names"),
+        pytest.param(
+            lambda: with_names(600_000)[:-2] + b', "' + b'\\"' * 1_000_000,
+            "different metric names",
+            id="names-and-no-end",
+        ),
+        pytest.param(
+            lambda: b"{" + b'"n": 1, ' * 60_000 + b'"' + b'\\"' * 4_000_000, "not JSON", id="string"
+        ),
         pytest.param(lambda: zipped(b"") * 500_000, "the file is empty", id="gzip-members"),
         pytest.param(
             lambda: b'{"timestamp": ' + b"1" * 10_000_000 + b"}", '"timestamp"', id="digits"
