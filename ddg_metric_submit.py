@@ -15,15 +15,17 @@ import re
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from typing import Any, Literal, NamedTuple, TypeVar
 from urllib.parse import unquote_plus
 
 import botocore.session  # boto3 is this and 20 ms of imports that nothing here needs
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from urllib3.exceptions import HTTPError
 
 import ddg_series_api
 import ddg_stats_file
@@ -31,13 +33,14 @@ from ddg_series_api import Answer
 from ddg_stats_file import Sample, StatsFileError
 
 FETCH_THREADS = 32  # ours: boto3 takes 1 ms of CPU for a GET that S3 answers in 20 ms
+KEEP_THREADS = 8  # ours, for the other services: more would only keep each other from the CPU
 FETCH_AHEAD = 2 * FETCH_THREADS  # ours: objects fetched before they are parsed, to bound the memory
 SMALL_BYTES = 256 * 1024  # ours: larger objects are read one at a time, likewise
 CONNECT_SECONDS = 2  # ours, a request to AWS
 READ_SECONDS = 5  # ours, likewise: between two bytes
 AWS_ATTEMPTS = 3  # ours, likewise: botocore tries again where it is throttled or cut off
 FETCH_SECONDS = 5.0  # ours: one object that S3 is slow with doesn't cost its neighbours more
-PARSE_BYTES_PER_SECOND = 5_000_000  # ours: with a third of a CPU, as 512 MB of memory bring
+PARSE_BYTES_PER_SECOND = 2_000_000  # ours: a nested file, with a sixth of a CPU (256 MB of memory)
 MAX_COLLISION_POINTS = 100_000  # ours: as many points are remembered, to bound the memory
 MAX_EXTRA_REQUESTS = 64  # ours: a batch's requests beyond one a payload, whatever Datadog answers
 RETRY_PAUSES = (0.2, 0.8)  # ours, seconds, a batch: so an outage costs it three requests
@@ -62,6 +65,8 @@ CONTROL_CHARACTERS = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202
 for library in ("botocore", "urllib3"):
     logging.getLogger(library).setLevel(logging.ERROR)  # else each request is told at INFO
 logger = logging.getLogger(__name__)
+Service = Literal["s3", "sqs", "secretsmanager"]
+AWS_ERRORS = (BotoCoreError, ClientError, HTTPError)  # the last where an answer breaks off
 T = TypeVar("T")
 gc.freeze()  # what is imported stays: to look through it for garbage took 10 ms of a cold start
 
@@ -201,9 +206,9 @@ def api_key(batch: "Batch") -> str:
     if not arn:
         return batch.settings.api_key
     try:
-        reading = threads().submit(secret_api_key, arn)
+        reading = threads("secretsmanager").submit(secret_api_key, arn)
         return wait_for(reading, batch.seconds_left() - MIN_POST_SECONDS)
-    except (ClientError, BotoCoreError, TimeoutError) as error:
+    except (*AWS_ERRORS, TimeoutError) as error:
         raise ValueError(
             f"DATADOG_API_KEY_SECRET_ARN can't be read: {type(error).__name__}. "
             "Look at the role's policy and at the secret's region."
@@ -224,7 +229,7 @@ def secret_api_key(arn: str) -> str:
 
 
 @cache
-def aws_client(service: Literal["s3", "sqs", "secretsmanager"]) -> Any:
+def aws_client(service: Service) -> Any:
     """Make a client where it is first needed, and keep it and its connections."""
     session = botocore.session.get_session()
     # Nothing here reads a date, and making one of Last-Modified is a sixth of a GET's CPU time.
@@ -240,9 +245,9 @@ def aws_client(service: Literal["s3", "sqs", "secretsmanager"]) -> Any:
 
 
 @cache
-def threads() -> ThreadPoolExecutor:
-    """Make the threads once, for all that waits but POSTs and large bodies."""
-    return ThreadPoolExecutor(FETCH_THREADS)
+def threads(service: Service) -> ThreadPoolExecutor:
+    """Make the threads that wait for a service once; where one hangs no other waits with it."""
+    return ThreadPoolExecutor(FETCH_THREADS if service == "s3" else KEEP_THREADS)
 
 
 @cache
@@ -326,7 +331,8 @@ def read_files(deliveries: Sequence[Delivery], batch: Batch) -> Iterator[tuple[D
             if content is None:  # a large object, to be read now
                 most = ddg_stats_file.MAX_FILE_BYTES
                 content = wait(reader().submit(get_object, aws_client("s3"), delivery, most))
-            needed = PARSE_RESERVE_SECONDS + len(content) / PARSE_BYTES_PER_SECOND
+            size = ddg_stats_file.most_plain_bytes(content)
+            needed = PARSE_RESERVE_SECONDS + size / PARSE_BYTES_PER_SECOND
             if batch.seconds_left() < needed:
                 continue  # it is retried, as whatever isn't known to be submitted or refused
             samples = read_file(delivery.key, content, batch.settings)
@@ -336,13 +342,13 @@ def read_files(deliveries: Sequence[Delivery], batch: Batch) -> Iterator[tuple[D
         except TimeoutError:
             delivery.retried = "S3 did not send the object in time"
         except ClientError as error:
-            code = error.response["Error"]["Code"]
             status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            code = (error.response["Error"].get("Code") or str(status))[:SHOWN_CHARACTERS]
             if status == 404 and code != "NoSuchBucket":
                 delivery.refused = "the object is gone. Keep files until they are submitted."
             else:
                 delivery.retried = f"S3 answered {code}. Look at the role's policy and S3's state."
-        except BotoCoreError as error:
+        except AWS_ERRORS as error:
             delivery.retried = f"S3 can't be read ({type(error).__name__})"
         except Exception as error:  # one file's trouble isn't its neighbours'
             logger.exception("unexpected: a bug of this function's")
@@ -364,7 +370,8 @@ def fetch_ahead(
         for delivery in deliveries:
             if batch.seconds_left() < READ_RESERVE_SECONDS:
                 break
-            running.append((delivery, threads().submit(get_object, s3, delivery, SMALL_BYTES)))
+            fetched = threads("s3").submit(get_object, s3, delivery, SMALL_BYTES)
+            running.append((delivery, fetched))
             if len(running) == FETCH_AHEAD:
                 yield running.popleft()
         while running:
@@ -468,8 +475,8 @@ def without_refused(payload: Payload, max_age: int) -> Payload:
     return [entry for entry in payload if not entry[0].refused]
 
 
-# (metric, tags) -> second -> the address of the file that had it first
-Owners = dict[tuple[str, tuple[str, ...]], dict[int, str]]
+# The hash of metric and tags, which are too long to keep -> second -> its first file's address
+Owners = dict[int, dict[int, str]]
 
 
 def count_collisions(payload: Payload, owners: Owners) -> int:
@@ -481,7 +488,7 @@ def count_collisions(payload: Payload, owners: Owners) -> int:
     for delivery, sample in payload:
         owner = address(delivery)
         for metric in sample.values:
-            seconds = owners.setdefault((metric, sample.tags), {})
+            seconds = owners.setdefault(hash((metric, sample.tags)), {})
             collisions += seconds.setdefault(sample.timestamp, owner) != owner
     return collisions
 
@@ -520,17 +527,27 @@ def keep_refused(messages: Iterable[Message], batch: Batch) -> None:
     refused = [m for m in messages if m.has("Refused") and not m.has("Retried")]
     if not refused:
         return
-    send_message = partial(
-        aws_client("sqs").send_message, QueueUrl=batch.settings.rejected_queue_url
-    )
-    sends = [threads().submit(send_message, **rejected_message(message)) for message in refused]
+    sqs, url = aws_client("sqs"), batch.settings.rejected_queue_url
+    sends = [threads("sqs").submit(keep, sqs, url, message) for message in refused]
+    futures.wait(sends, max(batch.seconds_left() + RESERVE_SECONDS / 2, 0))
     for message, send in zip(refused, sends, strict=True):
-        try:
-            wait_for(send, batch.seconds_left() + RESERVE_SECONDS / 2)
-        except (ClientError, BotoCoreError, TimeoutError) as error:
+        in_time = not send.cancel() and send.done()
+        trouble = send.result() if in_time else "no answer in time"
+        if trouble:
             for delivery in message.deliveries:
                 if delivery.refused:
-                    delivery.retried = f"the rejected queue takes nothing: {type(error).__name__}"
+                    delivery.retried = f"the rejected queue takes nothing: {trouble}"
+    if not all(send.done() for send in sends):
+        threads.cache_clear()  # a thread that hangs is left behind, and its place with it
+
+
+def keep(sqs: Any, url: str, message: Message) -> str:
+    """Send a message to the rejected queue; return why that failed, or ""."""
+    try:
+        answer = sqs.send_message(QueueUrl=url, **rejected_message(message))
+    except AWS_ERRORS as error:
+        return type(error).__name__
+    return "" if answer.get("MessageId") else "it doesn't say that it has the message"
 
 
 def rejected_message(message: Message) -> dict[str, Any]:

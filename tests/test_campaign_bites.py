@@ -71,9 +71,9 @@ PATCHES = [
     Patch(
         "forget-a-slow-object",
         SUBMIT,
-        """        except BotoCoreError as error:
+        """        except AWS_ERRORS as error:
             delivery.retried = f"S3 can't be read ({type(error).__name__})\"""",
-        """        except BotoCoreError:
+        """        except AWS_ERRORS:
             delivery.points = 0""",
     ),
     Patch(

@@ -283,6 +283,11 @@ def short_body(call: Call) -> Any:
     raise ConnectionAbortedError
 
 
+def error_breaks_off(call: Call) -> Any:
+    yield b"HTTP/1.1 500 Error\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n<Err"
+    raise ConnectionAbortedError
+
+
 def reset_at_once(call: Call) -> bytes:
     raise ConnectionResetError
 
@@ -316,7 +321,14 @@ def no_http(call: Call) -> bytes:
     + [
         pytest.param(lambda call: response("403 Forbidden"), "403", id="403-empty"),
         pytest.param(lambda call: response("500 Error"), "500", id="500-empty"),
-        pytest.param(lambda call: response("502 Bad Gateway", b"<html>"), "", id="502-html"),
+        pytest.param(lambda call: response("502 Bad Gateway", b"<html>"), "502", id="502-html"),
+        pytest.param(
+            lambda call: response("500 Error", b"<Error><Message>no</Message></Error>"),
+            "500",
+            id="500-without-a-code",
+        ),
+        pytest.param(partial(refuse, "500 Error", "x" * 1_000_000), "x" * 400, id="500-long-code"),
+        pytest.param(error_breaks_off, "S3 can't be read", id="500-breaks-off"),
         pytest.param(reset_in_body, "", id="reset-in-the-body"),
         pytest.param(short_body, "", id="body-too-short"),
         pytest.param(reset_at_once, "", id="reset-at-once"),
@@ -333,6 +345,8 @@ def test_trouble_of_s3_is_retried(submitter: Submitter, script: Script, named: s
     [line] = outcome.log
     assert f"s3://{BUCKET}/stats/job/b" in line
     assert named in line
+    assert "unexpected" not in line
+    assert len(line) < 1_000
 
 
 def test_gone_object_is_refused(submitter: Submitter) -> None:
@@ -580,7 +594,8 @@ def test_file_that_ages_while_it_waits_is_refused(
     submitter: Submitter, monkeypatch: pytest.MonkeyPatch, neighbours: int
 ) -> None:
     """Good when read, too old when its turn to be posted came: it mustn't vanish behind a 202."""
-    files = {"stats/old": stats(3590, now=time.time()), "stats/new": stats(n=1)}
+    old = stats(3590, now=time.time()) + b"\n" + stats(later=1)  # of which one sample is fresh
+    files = {"stats/old": old, "stats/new": stats(n=1)}
     submitter.put_all(files)
     clock, ahead = time.time, 0.0
 
@@ -707,6 +722,35 @@ def test_rejected_queue_out_of_reach(submitter: Submitter) -> None:
     assert outcome.retried == [0]
 
 
+@pytest.mark.parametrize("answer", [b"", b"{}", b"<html>Sign in</html>", b'{"MessageId": ""}'])
+def test_rejected_queue_that_takes_nothing_with_a_200(submitter: Submitter, answer: bytes) -> None:
+    """Something between says that all is well: a message that SQS has, has an id."""
+    with ScriptedServer(lambda call: response(body=answer)) as sqs:
+        submitter.set(AWS_ENDPOINT_URL_SQS=sqs.url, REJECTED_QUEUE_URL=f"{sqs.url}/1/rejected")
+        outcome = submitter.submit_files({"stats/a.json": MALFORMED, "stats/b.json": stats()})
+    assert outcome.files == (1, 0, 1)
+    assert outcome.retried == [0]
+    assert "rejected queue" in outcome.log[0]
+
+
+def test_rejected_queue_that_hangs(submitter: Submitter) -> None:
+    """The batch is answered in time: what was submitted is, and the refused is retried."""
+
+    def silent(call: Call) -> bytes:
+        call.stopping.wait()
+        raise ConnectionAbortedError
+
+    context = Context(4)
+    with ScriptedServer(silent) as sqs:
+        submitter.set(AWS_ENDPOINT_URL_SQS=sqs.url, REJECTED_QUEUE_URL=f"{sqs.url}/1/rejected")
+        files = {"stats/a.json": MALFORMED, "stats/b.json": stats()}
+        submitter.put_all(files)
+        outcome = submitter.submit(*map(submitter.message, files), context=context)
+        assert context.get_remaining_time_in_millis() > 0
+    assert outcome.files == (1, 0, 1)
+    assert outcome.retried == [0]
+
+
 def test_message_ends_as_the_worst_of_its_files(submitter: Submitter) -> None:
     """Retried over refused over submitted; its reason names each refused file."""
     bad = {"stats/bad.json": MALFORMED, "stats/worse.json": b""}
@@ -727,6 +771,8 @@ def test_message_ends_as_the_worst_of_its_files(submitter: Submitter) -> None:
     assert "stats/bad.json" in reason
     assert "stats/worse.json" in reason
     assert "stats/good.json" not in reason
+    [rejected] = outcome.rejected
+    assert rejected.attributes["key"] == "stats/bad.json"  # not the message's first
 
 
 def test_books_of_a_batch_of_everything_balance(submitter: Submitter) -> None:
@@ -843,6 +889,18 @@ def test_retries_with_one_reason_share_one_line(submitter: Submitter) -> None:
     assert "25" in line
     assert "503" in line
     assert [key in line for key in files] == [True] * 20 + [False] * 5
+
+
+def test_each_retried_file_has_its_own_reason(submitter: Submitter) -> None:
+    """What stopped the batch in the end isn't what is wrong with a file that S3 didn't give."""
+    submitter.datadog.respond = lambda request: Answer(503)
+    denied = partial(refuse, "403 Forbidden", "AccessDenied")
+    with submitter.reading_from(bucket_of({"stats/a": denied, "stats/b": stats()})):
+        outcome = submitter.submit(sqs_record(["stats/a"]), sqs_record(["stats/b"]))
+    assert outcome.files == (0, 0, 2)
+    ours, datadogs = sorted(outcome.log, key=lambda line: "503" in line)
+    assert ("AccessDenied" in ours, "stats/a" in ours) == (True, True)
+    assert ("503" in datadogs, "stats/b" in datadogs) == (True, True)
 
 
 def test_each_refusal_has_one_line(submitter: Submitter) -> None:

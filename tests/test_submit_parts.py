@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import threading
 import time
 from collections import Counter
 from collections.abc import Generator
 from concurrent.futures import Future
 from io import BytesIO, TextIOWrapper
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 
@@ -51,14 +53,39 @@ def test_a_thread_is_waited_for_no_longer_than_asked(seconds: float, waited: flo
 
 def test_threads_are_kept_until_one_hangs() -> None:
     """They serve all invocations; with one that hangs all are left behind, and its place."""
-    kept = ddg_metric_submit.threads(), ddg_metric_submit.reader()
-    assert (ddg_metric_submit.threads(), ddg_metric_submit.reader()) == kept
+    kept = ddg_metric_submit.threads("s3"), ddg_metric_submit.reader()
+    assert (ddg_metric_submit.threads("s3"), ddg_metric_submit.reader()) == kept
     hanging: Future[None] = Future()
     with pytest.raises(TimeoutError):
         ddg_metric_submit.wait_for(hanging, 0)
     assert hanging.cancelled()
-    assert ddg_metric_submit.threads() is not kept[0]
+    assert ddg_metric_submit.threads("s3") is not kept[0]
     assert ddg_metric_submit.reader() is not kept[1]
+
+
+def test_a_service_that_hangs_keeps_no_other_waiting() -> None:
+    """Neither the key nor a refusal waits for objects that S3 doesn't send."""
+    released = threading.Event()
+    hanging = ddg_metric_submit.threads("s3")
+    try:
+        for _ in range(2 * ddg_metric_submit.FETCH_THREADS):
+            hanging.submit(released.wait)
+        for service in ("sqs", "secretsmanager"):
+            assert ddg_metric_submit.threads(service).submit(int).result(5) == 0
+    finally:
+        released.set()
+
+
+@pytest.mark.parametrize("service", ["s3", "sqs", "secretsmanager"])
+def test_aws_is_asked_as_the_page_of_limits_says(
+    monkeypatch: pytest.MonkeyPatch, service: Literal["s3", "sqs", "secretsmanager"]
+) -> None:
+    """Two seconds for a connection, five of silence, three tries in all; as many side by side."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    config = ddg_metric_submit.aws_client.__wrapped__(service).meta.config
+    assert (config.connect_timeout, config.read_timeout) == (2, 5)
+    assert config.retries == {"mode": "standard", "total_max_attempts": 3}
+    assert config.max_pool_connections == 32
 
 
 @pytest.mark.parametrize(
@@ -112,6 +139,20 @@ def test_nothing_is_parsed_that_could_not_be_posted(
     delivery = ddg_metric_submit.Delivery("bucket", "stats/a.json")
     assert bool(list(ddg_metric_submit.read_files([delivery], batch))) == parsed
     assert delivery.points == (1 if parsed else None)
+
+
+@pytest.mark.parametrize(("milliseconds", "parsed"), [(4_250, True), (4_249, False)])
+def test_gzip_is_parsed_as_what_it_may_hold(
+    monkeypatch: pytest.MonkeyPatch, milliseconds: int, parsed: bool
+) -> None:
+    """Deflated to a thousandth at best: as if it took so much longer."""
+    content = gzip.compress(json.dumps({"timestamp": int(time.time()), "m": 1}).encode())
+    monkeypatch.setattr(ddg_metric_submit, "PARSE_BYTES_PER_SECOND", 1032 / 2 * len(content))
+    monkeypatch.setattr(ddg_metric_submit, "wait_for", lambda future, seconds: content)
+    monkeypatch.setattr(ddg_metric_submit, "aws_client", lambda service: None)
+    delivery = ddg_metric_submit.Delivery("bucket", "stats/a.json.gz")
+    read = ddg_metric_submit.read_files([delivery], batch_with(milliseconds))
+    assert bool(list(read)) == parsed
 
 
 def test_milliseconds_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +210,7 @@ class Executor:
 def executor(monkeypatch: pytest.MonkeyPatch) -> Executor:
     """Let objects be fetched by nobody."""
     executor = Executor()
-    monkeypatch.setattr(ddg_metric_submit, "threads", lambda: executor)
+    monkeypatch.setattr(ddg_metric_submit, "threads", lambda service: executor)
     monkeypatch.setattr(ddg_metric_submit, "aws_client", lambda service: None)
     return executor
 
@@ -267,6 +308,19 @@ def test_a_post_takes_a_second(
     assert delivery.accepted == (not reason)
 
 
+def test_pauses_are_those_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outage that comes and goes doesn't make it sleep once a payload."""
+    given = iter([503, 202, 503, 202, 503, 202])
+    paused: list[float] = []
+    monkeypatch.setattr("time.sleep", paused.append)
+    monkeypatch.setattr(ddg_series_api, "post", lambda *_, **__: Answer(next(given), "", 7))
+    files = [one_point() for _ in range(3)]
+    stopped = ddg_metric_submit.post_payloads([payload for _, payload in files], batch_with(30_000))
+    assert "503" in stopped
+    assert [delivery.accepted for delivery, _ in files] == [1, 1, 0]
+    assert paused == [0.2, 0.8]
+
+
 @pytest.mark.parametrize(
     ("status", "posts"),
     [(0, 3), (407, 1), (408, 3), (409, 1), (429, 1), (499, 1), (500, 3), (599, 3), (600, 1)],
@@ -283,20 +337,48 @@ def test_only_an_outage_is_asked_again(
     assert batch.totals["Requests"] == posts
 
 
+@pytest.mark.parametrize(("milliseconds", "seconds"), [(10_000, 9.5), (300, 0)])
 def test_the_rejected_queue_may_take_half_of_the_reserve(
-    monkeypatch: pytest.MonkeyPatch, executor: Executor
+    monkeypatch: pytest.MonkeyPatch, executor: Executor, milliseconds: int, seconds: float
 ) -> None:
-    """The other half is the answer's."""
+    """The other half is the answer's: what isn't kept by then is not begun, and retried."""
     asked: list[float] = []
-    monkeypatch.setattr(
-        ddg_metric_submit, "aws_client", lambda service: SimpleNamespace(send_message=print)
-    )
-    monkeypatch.setattr(
-        ddg_metric_submit, "wait_for", lambda future, seconds: asked.append(seconds)
-    )
-    refused = ddg_metric_submit.Message("1", "body", 1, [ddg_metric_submit.Delivery("b", "k", "x")])
-    ddg_metric_submit.keep_refused([refused], batch_with(10_000))
-    assert asked == [9.5]
+    monkeypatch.setattr("concurrent.futures.wait", lambda sends, timeout: asked.append(timeout))
+    refused = [
+        ddg_metric_submit.Message("1", "body", 1, [ddg_metric_submit.Delivery("b", "k", "x")])
+        for _ in range(5)
+    ]
+    ddg_metric_submit.keep_refused(refused, batch_with(milliseconds))
+    assert asked == [seconds]
+    assert all(send.cancelled() for send in executor.futures)
+    assert [message.has("Retried") for message in refused] == [True] * 5
+
+
+def test_threads_that_hang_over_a_refusal_are_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next batch's refusals have threads of their own; a refusal that was kept stays so."""
+    released = threading.Event()
+
+    def keep(sqs: Any, url: str, message: ddg_metric_submit.Message) -> str:
+        if message.body == "hangs":
+            released.wait()
+        return ""
+
+    monkeypatch.setattr(ddg_metric_submit, "keep", keep)
+    monkeypatch.setattr(ddg_metric_submit, "aws_client", lambda service: None)
+    monkeypatch.setattr("concurrent.futures.wait", lambda sends, timeout: sends[0].result())
+    kept = ddg_metric_submit.threads("sqs")
+    messages = [
+        ddg_metric_submit.Message("1", body, 1, [ddg_metric_submit.Delivery("b", "k", "x")])
+        for body in ("kept", "hangs")
+    ]
+    try:
+        ddg_metric_submit.keep_refused(messages[:1], batch_with(10_000))
+        assert ddg_metric_submit.threads("sqs") is kept
+        ddg_metric_submit.keep_refused(messages, batch_with(10_000))
+        assert [message.has("Refused") for message in messages] == [True, False]
+        assert ddg_metric_submit.threads("sqs") is not kept
+    finally:
+        released.set()
 
 
 def refused_message(body: str, *reasons: str) -> ddg_metric_submit.Message:
