@@ -76,6 +76,12 @@ def test_a_service_that_hangs_keeps_no_other_waiting() -> None:
         released.set()
 
 
+def test_objects_have_the_most_threads() -> None:
+    """S3 is waited for; where an answer is no more than noted, threads but share the CPU."""
+    services = map(ddg_metric_submit.threads, ("s3", "sqs", "secretsmanager"))
+    assert [executor._max_workers for executor in services] == [32, 8, 8]
+
+
 @pytest.mark.parametrize("service", ["s3", "sqs", "secretsmanager"])
 def test_aws_is_asked_as_the_page_of_limits_says(
     monkeypatch: pytest.MonkeyPatch, service: Literal["s3", "sqs", "secretsmanager"]
