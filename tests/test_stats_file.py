@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ddg_stats_file
 from ddg_stats_file import (
     LATEST_TIMESTAMP,
     MAX_AHEAD_SECONDS,
@@ -304,20 +305,32 @@ def test_far_too_many_names_cost_bounded_memory(content: bytes) -> None:
     assert peak < 4 * MAX_FILE_BYTES
 
 
-WITHIN = with_names(MAX_NAMES).partition(b", ")[2].rstrip()
+NAMES = 200  # in place of MAX_NAMES, for speed
+WITHIN = with_names(NAMES).partition(b", ")[2].rstrip()
 NESTED = b'{"timestamp": %d, "tags": ["x:\\"y\\""], "in": {%s}\n' % (NOW, WITHIN)
+TAGS = (b", ".join(b'"x:%d"' % (99 * n + tag) for tag in range(99)) for n in range(5))
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        pytest.param(wide(3, MAX_NAMES, same=True), id="same-names"),
+        pytest.param(wide(3, NAMES, same=True), id="same-names"),
         pytest.param(NESTED + NESTED.replace(b"x:", b"z:"), id="nested-names"),
-        pytest.param(with_names(1)[:-2] + b', "tags": ["x%s"]}' % (b":" * 100_000), id="colons"),
+        pytest.param(
+            with_names(150) + with_names(150, NOW - 1).replace(b'":', b'" :'), id="spaces"
+        ),
+        pytest.param(with_names(1)[:-2] + b', "tags": ["x%s"]}' % (b":" * 500), id="colons"),
+        pytest.param(
+            b"".join(
+                b'{"timestamp": %d, "tags": [%s], "m": 1, "n": 2}\n' % (NOW, tags) for tags in TAGS
+            ),
+            id="tags",
+        ),
     ],
 )
-def test_names_are_counted_once_each(content: bytes) -> None:
+def test_names_are_counted_once_each(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """And nothing else is: neither what holds them, nor the timestamp and the tags."""
+    monkeypatch.setattr(ddg_stats_file, "MAX_NAMES", NAMES)
     assert read(content)
 
 
