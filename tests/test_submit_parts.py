@@ -78,7 +78,7 @@ def test_a_service_that_hangs_keeps_no_other_waiting() -> None:
 
 def test_objects_have_the_most_threads() -> None:
     """S3 is waited for; where an answer is no more than noted, threads but share the CPU."""
-    services = map(ddg_metric_submit.threads, ("s3", "sqs", "secretsmanager"))
+    services = map(ddg_metric_submit.threads.__wrapped__, ("s3", "sqs", "secretsmanager"))
     assert [executor._max_workers for executor in services] == [32, 8, 8]
 
 
