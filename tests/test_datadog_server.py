@@ -705,7 +705,11 @@ def test_command() -> None:
     """`python -m local.datadog_server` says where it is, and each accepted request in a line."""
     command = [sys.executable, "-u", "-m", "local.datadog_server", "--port", "0"]
     with subprocess.Popen(
-        [*command, "--api-key", "test-key"], stdout=subprocess.PIPE, text=True
+        [*command, "--api-key", "test-key"],
+        stdout=subprocess.PIPE,
+        text=True,
+        # Tests that run in a shell's background ignore Ctrl-C, as would what they start
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None
         try:
