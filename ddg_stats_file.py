@@ -75,6 +75,7 @@ def read_stats_file(
         StatsFileError: anything about the file is not as the contract says.
     """
     text = _decode(content)
+    _check_counts(text)
     shared_tags = frozenset(tags)
     return _read_at_once(text, now, max_age, shared_tags) or _read_one_by_one(
         text, now, max_age, shared_tags
@@ -271,13 +272,26 @@ def most_plain_bytes(content: bytes) -> int:
     return min(ratio * len(content), MAX_FILE_BYTES)
 
 
-def _objects(text: str, decoder: json.JSONDecoder) -> tuple[str, Iterable[tuple[int, object]]]:
-    """Return the values that should be objects, numbered, and how to name the place of one."""
-    if text.count("[") + text.count("{") > MAX_OBJECTS:
+def _check_counts(text: str) -> None:
+    """Refuse what takes too much memory once it is decoded: of a name that is 200 bytes."""
+    objects = text.count("{")
+    if text.count("[") + objects > MAX_OBJECTS:
         raise StatsFileError(
             f"more than {MAX_OBJECTS:,} objects and lists. Split the file into smaller ones."
         )
-    _check_wide_objects(text)
+    most = MAX_NAMES + objects + len(("timestamp", "tags"))  # that name a metric, an object, these
+    if text.count(":") <= max(most, _WIDE * objects):
+        return  # nearly every file, at the speed of C
+    names = set()
+    for string in _STRING.finditer(text):
+        if string[2]:
+            names.add(string[1])
+            if len(names) > most:
+                raise _too_many_names()
+
+
+def _objects(text: str, decoder: json.JSONDecoder) -> tuple[str, Iterable[tuple[int, object]]]:
+    """Return the values that should be objects, numbered, and how to name the place of one."""
     start = _skip_space(text, 0)
     value, end = _decode_value(text, start, decoder)
     following = _skip_space(text, end)
@@ -288,20 +302,6 @@ def _objects(text: str, decoder: json.JSONDecoder) -> tuple[str, Iterable[tuple[
     if isinstance(value, list):
         return "object {} of the array: ", enumerate(value, 1)
     return "", [(1, value)]
-
-
-def _check_wide_objects(text: str) -> None:
-    """Refuse far too many names before they are decoded: each takes 200 bytes of memory then."""
-    objects = text.count("{")
-    most = MAX_NAMES + objects + len(("timestamp", "tags"))  # that name a metric, an object, these
-    if text.count(":") <= max(most, _WIDE * objects):
-        return  # nearly every file, at the speed of C
-    names = set()
-    for string in _STRING.finditer(text):
-        if string[2]:
-            names.add(string[1])
-            if len(names) > most:
-                raise _too_many_names()
 
 
 def _lines(text: str, position: int, decoder: json.JSONDecoder) -> Iterator[tuple[int, object]]:
