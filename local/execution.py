@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 from local.audit import Message, Record
 from local.faults import START, Kill, Strike
@@ -123,7 +123,7 @@ class Environment:
 
     def end(self) -> None:
         """End the threads too: those of a process that is no more do nothing further."""
-        services = map(self.function.threads, ("s3", "sqs", "secretsmanager"))
+        services = map(self.function.threads, get_args(self.function.Service))
         for executor in (*services, self.function.reader()):
             executor.shutdown(cancel_futures=True)
 

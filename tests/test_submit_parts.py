@@ -11,7 +11,7 @@ from collections.abc import Generator
 from concurrent.futures import Future
 from io import BytesIO, TextIOWrapper
 from types import SimpleNamespace
-from typing import Any, Literal, cast
+from typing import Any, cast, get_args
 
 import pytest
 
@@ -82,9 +82,9 @@ def test_objects_have_the_most_threads() -> None:
     assert [executor._max_workers for executor in services] == [32, 8, 8]
 
 
-@pytest.mark.parametrize("service", ["s3", "sqs", "secretsmanager"])
+@pytest.mark.parametrize("service", get_args(ddg_metric_submit.Service))
 def test_aws_is_asked_as_the_page_of_limits_says(
-    monkeypatch: pytest.MonkeyPatch, service: Literal["s3", "sqs", "secretsmanager"]
+    monkeypatch: pytest.MonkeyPatch, service: ddg_metric_submit.Service
 ) -> None:
     """Two seconds for a connection, five of silence, three tries in all; as many side by side."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
