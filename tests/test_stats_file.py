@@ -33,6 +33,7 @@ from ddg_stats_file import (
     read_stats_file,
 )
 from local.datadog_server import DatadogServer, stored_tag
+from tests.memory import memory_under
 from tests.stats_files import (
     BAD,
     GOOD,
@@ -274,13 +275,8 @@ def bomb(megabytes: int) -> bytes:
 def test_gzip_bomb_costs_bounded_memory(content: bytes) -> None:
     """Of 300 MB no more than the limit is ever decompressed (held twice while it grows)."""
     assert len(content) < MAX_FILE_BYTES / 10
-    tracemalloc.start()
-    try:
+    with memory_under(3 * MAX_FILE_BYTES):
         assert "over 10,485,760 bytes decompressed" in refusal(content)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 3 * MAX_FILE_BYTES
 
 
 def wide(objects: int, names: int, *, same: bool = False) -> bytes:
@@ -296,13 +292,8 @@ def wide(objects: int, names: int, *, same: bool = False) -> bytes:
 def test_far_too_many_names_cost_bounded_memory(content: bytes) -> None:
     """Each takes 200 bytes once it is decoded, so they are counted before."""
     assert len(content) < MAX_FILE_BYTES
-    tracemalloc.start()
-    try:
+    with memory_under(4 * MAX_FILE_BYTES):
         assert "more than 50,000 different metric names" in refusal(content)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 4 * MAX_FILE_BYTES
 
 
 NAMES = 200  # in place of MAX_NAMES, for speed
