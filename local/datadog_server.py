@@ -20,8 +20,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
+from urllib.parse import parse_qs
 
-METHODS = {"/api/v1/series": "POST", "/api/v1/validate": "GET"}  # api, and authentication beside it
+SERIES, VALIDATE = "/api/v1/series", "/api/v1/validate"
+METHODS = {SERIES: "POST", VALIDATE: "GET"}  # api, and authentication beside it
 MAX_WIRE_BYTES = 3_200_000  # api: "maximum payload size is 3.2 megabytes (3200000 bytes)"
 MAX_PLAIN_BYTES = 62_914_560  # api: decompressed "less than 62 megabytes (62914560 bytes)"
 MAX_AGE = 3600  # seconds; api: "cannot be ... more than one hour in the past"
@@ -49,7 +51,8 @@ class Request:
     """One request as the server saw it."""
 
     method: str
-    path: str
+    path: str  # without the query
+    query: str
     headers: dict[str, str]  # names in lower case
     wire_bytes: int  # of the body
     at: float  # Unix seconds, by the server's clock
@@ -158,7 +161,9 @@ class DatadogServer:
     latency: float = 0.0  # seconds before each answer
     port: int = 0  # 0: any that is free; `url` has the one
     respond: Callable[[Request], Answer | None] | None = None  # None from either: honestly
-    requests: list[Request] = field(default_factory=list)
+    respond_validate: Callable[[Request], Answer | None] | None = None  # to GET /api/v1/validate
+    requests: list[Request] = field(default_factory=list)  # all but those to validate a key
+    validations: list[Request] = field(default_factory=list)
     points: dict[tuple[str, tuple[str, ...]], dict[int, float]] = field(default_factory=dict)
     dropped: list[Dropped] = field(default_factory=list)
 
@@ -186,8 +191,10 @@ class DatadogServer:
             answer = self._check(request, body)
         except Refusal as refusal:
             answer = refusal.answer
-        self.requests.append(request)
-        asked = self.respond(request) if self.respond else None
+        validates = request.path == VALIDATE
+        (self.validations if validates else self.requests).append(request)
+        respond = self.respond_validate if validates else self.respond
+        asked = respond(request) if respond else None
         if asked is None or asked.accept:
             for series in request.series or []:
                 self._store(series, request.at)
@@ -199,10 +206,13 @@ class DatadogServer:
             raise Refusal(404, "Not found")
         if request.method != METHODS[request.path]:
             raise Refusal(405, "Method not allowed")
-        if request.headers.get("dd-api-key") != self.api_key:  # api: 403, "Authentication error"
-            raise Refusal(403, "Forbidden")
-        if request.path == "/api/v1/validate":
+        key = request.headers.get("dd-api-key")
+        if request.path == VALIDATE:
+            if self.api_key not in (key, *parse_qs(request.query).get("api_key", [])):
+                return Answer(403, b'{"errors": ["Forbidden"]}')
             return Answer(200, b'{"valid": true}')
+        if key != self.api_key:  # api: 403, "Authentication error"
+            raise Refusal(403, "Forbidden")
         content_type = request.headers.get("content-type", "").partition(";")[0].strip()
         if content_type not in CONTENT_TYPES:  # saluki, http/datadog/metrics.rs: 400
             raise Refusal(400, f"Content-Type must be one of {', '.join(CONTENT_TYPES)}")
@@ -253,9 +263,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if datadog.stopping.is_set():
             raise ConnectionAbortedError
-        path = self.path.partition("?")[0]
+        path, _, query = self.path.partition("?")
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(self.command, path, headers, len(body), datadog.clock())
+        request = Request(self.command, path, query, headers, len(body), datadog.clock())
         answer = datadog.take(request, body)
         datadog.stopping.wait(datadog.latency + answer.delay)
         if answer.reset:

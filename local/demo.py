@@ -309,10 +309,10 @@ def break_datadog(pipeline: Pipeline, seconds: float, narrator: Narrator) -> tup
     unavailable = Answer(503, b"<html>Service Unavailable</html>")
     with narrator.scene("Outage", f"Datadog answers 503 for {seconds:g} s") as tell:
         began = time.time()
-        pipeline.datadog.respond = lambda _: unavailable
+        pipeline.datadog.respond = pipeline.datadog.respond_validate = lambda _: unavailable
         time.sleep(seconds)
         waiting = pipeline.depth()
-        pipeline.datadog.respond = None
+        pipeline.datadog.respond = pipeline.datadog.respond_validate = None
         ended = time.time()
         tell(f"Datadog answered 503 for {seconds:g} s; {waiting} files wait in the queue")
     return began, ended

@@ -21,7 +21,6 @@ import pytest
 import urllib3
 from datadog_api_client import ApiClient, Configuration
 from datadog_api_client.exceptions import ApiException, ForbiddenException, NotFoundException
-from datadog_api_client.v1.api.authentication_api import AuthenticationApi
 from datadog_api_client.v1.api.metrics_api import MetricsApi
 from datadog_api_client.v1.model.distribution_point import DistributionPoint
 from datadog_api_client.v1.model.distribution_points_payload import DistributionPointsPayload
@@ -158,14 +157,33 @@ def test_requests_side_by_side_are_all_stored(datadog: DatadogServer, post: Post
     assert len(datadog.requests) == 200
 
 
-def test_key_can_be_validated(datadog: DatadogServer, second_client: ApiClient) -> None:
-    """GET /api/v1/validate: {"valid": true}, or 403 (docs: api/latest/authentication)."""
-    api = AuthenticationApi(second_client)
-    assert api.validate().valid is True
+@pytest.mark.parametrize(
+    ("query", "key", "status", "body"),
+    [
+        pytest.param("", "test-key", 200, {"valid": True}, id="header"),
+        pytest.param("?api_key=test-key", "", 200, {"valid": True}, id="query"),
+        pytest.param("", "wrong", 403, {"errors": ["Forbidden"]}, id="wrong"),
+        pytest.param("?api_key=wrong", "", 403, {"errors": ["Forbidden"]}, id="wrong-query"),
+        pytest.param("", "", 403, {"errors": ["Forbidden"]}, id="missing"),
+    ],
+)
+def test_key_can_be_validated(
+    datadog: DatadogServer, post: Post, query: str, key: str, status: int, body: object
+) -> None:
+    """GET /api/v1/validate (docs: api/latest/authentication); no POST is counted for it."""
+    datadog.respond = lambda request: Answer(503)
+    answer = post(b"", {"DD-API-KEY": key}, method="GET", path=f"/api/v1/validate{query}")
 
-    second_client.configuration.api_key = {"apiKeyAuth": "wrong"}
-    with pytest.raises(ForbiddenException):
-        api.validate()
+    assert (answer.status, answer.json()) == (status, body)
+    assert (len(datadog.validations), datadog.requests) == (1, [])
+
+
+def test_validation_can_be_anything(datadog: DatadogServer, post: Post) -> None:
+    """`respond_validate` is to /api/v1/validate what `respond` is to the rest."""
+    datadog.respond_validate = lambda request: Answer(200, b'{"valid": false}')
+
+    assert post(b"", method="GET", path="/api/v1/validate").json() == {"valid": False}
+    assert post(payload()).status == 202
 
 
 # What is dropped behind a 202
