@@ -12,26 +12,27 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import chain
 from math import isfinite
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
-MAX_FILE_BYTES = 10 * 1024 * 1024  # ours, plain and decompressed alike: a file is parsed in memory
-MAX_OBJECTS = 350_000  # ours, a file, lists too: an empty one takes 3 bytes but 64 in memory
-MAX_DEPTH = 32  # ours: objects within objects; deeper, a name would hardly fit its 200 characters
-MAX_NAMES = 50_000  # ours, distinct metric names a file: each is a custom metric that Datadog bills
+MAX_FILE_BYTES = 10 * 1024 * 1024  # plain and decompressed alike: a file is parsed in memory
+MAX_OBJECTS = 350_000  # a file, lists included: an empty one is 3 bytes, and 64 in memory
+MAX_DEPTH = 32  # nested objects; the name of a deeper one would hardly fit 200 characters
+MAX_NAMES = 50_000  # distinct metric names a file: Datadog bills each as a custom metric
 MAX_TAGS = 100  # Datadog drops a series of more behind a 202 (an organisation's default)
 MAX_AHEAD_SECONDS = 600  # Datadog drops points more than 10 minutes ahead, behind a 202
 LATEST_TIMESTAMP = 10**11  # the year 5138: what lies beyond was written in milliseconds
 
-# Datadog keeps such a name; any other it rewrites or cuts (metrics/custom_metrics docs)
-METRIC_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,199}")
+# Datadog keeps such a name. Any other it cuts or rewrites, and two names may become one series
+# (metrics/custom_metrics docs; NormMetricNameParse in datadog-agent, pkg/util/metricname).
+METRIC_NAME = re.compile(r"(?!.*(?:__|_\.|\._|_$))[A-Za-z][A-Za-z0-9_.]{0,199}")
 MAX_TAG_CHARACTERS = 200  # Datadog cuts a longer tag (getting_started/tagging docs)
 
 _WIDE = 100  # members an object; in a file of wider ones the names are counted first
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_SLICE = 16 * 1024  # small, because zlib copies what is left of a slice after each member
 _NOT_IN_ASCII_TAG = re.compile("[^a-z0-9_:./-]")
+_ZEROS = re.compile(b"\0*")
 _GZIP_RATIO = 1032  # deflate makes no more of a byte (zlib's technical details)
 # A string, or what was to be one up to the text's end; with a colon after it, it is a name
 _STRING = re.compile(r'"([^"\\]*+(?:\\.[^"\\]*+)*+)(?:"([ \t\r\n]*+:)?|\\?\Z)', re.DOTALL)
@@ -39,7 +40,6 @@ _SPACE = re.compile(r"[ \t\r\n]*")  # JSON's white space, not Unicode's
 _SHOWN_CHARACTERS = 80  # of a name or value in a reason
 
 _EXAMPLE = 'such as {"timestamp": <epoch seconds>, "processed.data": 321}'
-_NUMBERS = frozenset({int, float})
 _KINDS = {bool: "a boolean", list: "a list", dict: "an object", type(None): "null"}
 
 Number = int | float
@@ -77,68 +77,10 @@ def read_stats_file(
     text = _decode(content)
     _check_counts(text)
     shared_tags = frozenset(tags)
-    return _read_at_once(text, now, max_age, shared_tags) or _read_one_by_one(
-        text, now, max_age, shared_tags
-    )
-
-
-def _read_at_once(text: str, now: float, max_age: int, shared_tags: frozenset[str]) -> list[Sample]:
-    """Return the samples of what nearly every file is: flat objects with nothing wrong.
-
-    Each check is of all objects together, at the speed of C. Returns none where a file is more
-    than that, allowed or not: it is read again, one object after the other.
-    """
-    if "\\" in text:
-        return []
-    try:
-        objects: list[Any] = [value for _, value in _objects(text, _quick_decoder)[1]]
-        # A brace more than there are objects is of a nested one.
-        if set(map(type, objects)) != {dict} or text.count("{") != len(objects):
-            return []
-        members = sum(map(len, objects))
-        timestamps = [values.pop("timestamp") for values in objects]
-        if '"tags"' in text:
-            written = [_read_tags(values.pop("tags", None)) for values in objects]
-        else:
-            written = [()] * len(objects)
-        # A colon more than there are members is of a name that stands twice: the last was kept.
-        colons = sum("".join(tags).count(":") for tags in written if tags)
-        if text.count(":") != members + colons or not _NUMBERS.issuperset(map(type, timestamps)):
-            return []
-        for timestamp in (min(timestamps), max(timestamps)):
-            _read_timestamp(timestamp, now, max_age)
-        names = set(chain.from_iterable(objects))
-        if len(names) > MAX_NAMES or not all(map(METRIC_NAME.fullmatch, names)):
-            return []
-        if not (all(objects) and _NUMBERS.issuperset(map(type, _all_values(objects)))):
-            return []
-        if not all(map(isfinite, _all_values(objects))):
-            return []
-        tags_of = {tags: _sample_tags(tags, shared_tags) for tags in set(written)}
-        samples: dict[tuple[int, tuple[str, ...]], dict[str, Number]] = {}
-        for timestamp, tags, values in zip(map(int, timestamps), written, objects, strict=True):
-            known = samples.setdefault((timestamp, tags_of[tags]), values)
-            if known is not values:
-                if not known.keys().isdisjoint(values):
-                    return []
-                known.update(values)
-    except (ValueError, KeyError, OverflowError):  # int(NaN) is a ValueError, as is ours
-        return []
-    return [Sample(timestamp, tags, values) for (timestamp, tags), values in samples.items()]
-
-
-def _all_values(objects: Iterable[dict[str, Number]]) -> Iterator[Number]:
-    return chain.from_iterable(map(dict.values, objects))
-
-
-def _read_one_by_one(
-    text: str, now: float, max_age: int, shared_tags: frozenset[str]
-) -> list[Sample]:
-    """Return the samples of any file that is allowed; refuse any other for its first fault."""
     names: dict[str, str] = {}  # names found good, so that each is checked and stored once
     tag_sets: dict[tuple[str, ...], tuple[str, ...]] = {}  # as written -> as sent, likewise
     samples: dict[tuple[int, tuple[str, ...]], dict[str, Number]] = {}
-    place, numbered = _objects(text, _decoder)
+    place, numbered = _objects(text)
     for number, members in numbered:
         try:
             if not isinstance(members, dict):
@@ -231,13 +173,19 @@ def _decode(content: bytes) -> str:
 
 
 def _decompress(content: bytes) -> bytes:
-    """Return what all gzip members hold together; never inflates more than the limit and a byte."""
+    """Return what all gzip members hold, at most a byte over the limit; zeros may pad a member.
+
+    Python's gzip does the same, but takes ten times as long for a file of many small members.
+    """
     plain = bytearray()
     view = memoryview(content)
     position = 0
     member = None
     while piece := view[position : position + _GZIP_SLICE]:
         if member is None or member.eof:
+            if member and not piece[0]:
+                position = _ZEROS.match(content, position).end()  # type: ignore[union-attr]  # it matches "" too
+                continue
             if not content.startswith(_GZIP_MAGIC, position):
                 raise StatsFileError(
                     f"something follows the gzip data at byte {position}. Compress the file again."
@@ -290,25 +238,25 @@ def _check_counts(text: str) -> None:
                 raise _too_many_names()
 
 
-def _objects(text: str, decoder: json.JSONDecoder) -> tuple[str, Iterable[tuple[int, object]]]:
+def _objects(text: str) -> tuple[str, Iterable[tuple[int, object]]]:
     """Return the values that should be objects, numbered, and how to name the place of one."""
     start = _skip_space(text, 0)
-    value, end = _decode_value(text, start, decoder)
+    value, end = _decode_value(text, start)
     following = _skip_space(text, end)
     if following < len(text):
         if isinstance(value, list):
             raise _not_json(text, following, "something follows the array")
-        return "line {}: ", _lines(text, start, decoder)
+        return "line {}: ", _lines(text, start)
     if isinstance(value, list):
         return "object {} of the array: ", enumerate(value, 1)
     return "", [(1, value)]
 
 
-def _lines(text: str, position: int, decoder: json.JSONDecoder) -> Iterator[tuple[int, object]]:
+def _lines(text: str, position: int) -> Iterator[tuple[int, object]]:
     """Yield the values of JSON Lines with their line numbers."""
     line = 1 + text.count("\n", 0, position)
     while position < len(text):
-        value, end = _decode_value(text, position, decoder)
+        value, end = _decode_value(text, position)
         following = _skip_space(text, end)
         if "\n" in text[position:end]:
             raise _not_json(text, position, "of several objects each takes one line")
@@ -334,13 +282,14 @@ def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return members
 
 
-_quick_decoder = json.JSONDecoder()
 _decoder = json.JSONDecoder(object_pairs_hook=_unique_members)
 # Python reads no integer of more than 4,300 digits; as a float it is infinite, and refused by name.
 _decoder_of_floats = json.JSONDecoder(object_pairs_hook=_unique_members, parse_int=float)
 
 
-def _decode_value(text: str, position: int, decoder: json.JSONDecoder) -> tuple[object, int]:
+def _decode_value(
+    text: str, position: int, decoder: json.JSONDecoder = _decoder
+) -> tuple[object, int]:
     """Decode the JSON value at a position; return it and where it ends."""
     try:
         return decoder.raw_decode(text, position)
@@ -466,7 +415,8 @@ def _check_name(name: str, names: dict[str, str]) -> str:
         if not METRIC_NAME.fullmatch(name):
             raise StatsFileError(
                 f"metric name {_show(name)} would be rewritten by Datadog. Start with a letter; "
-                "use A-Z, a-z, 0-9, _ and . only; at most 200 characters."
+                "use A-Z, a-z, 0-9, _ and . only, with no _ at the end, beside another _ or beside "
+                "a dot; at most 200 characters."
             )
         if len(names) == MAX_NAMES:
             raise _too_many_names()

@@ -30,7 +30,6 @@ METRICS = {
     "Refused": "Count",
     "Retried": "Count",
     "Points": "Count",
-    "Collisions": "Count",
     "Requests": "Count",
     "WireBytes": "Bytes",
     "FetchMilliseconds": "Milliseconds",

@@ -1,0 +1,146 @@
+"""What an invocation is handed: its settings, checked, and the clients that it talks to."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import botocore.session
+from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import HTTPError
+
+import ddg_stats_file
+from ddg_s3_objects import FETCH_THREADS, Service
+from ddg_series_api import SeriesApi
+
+KEEP_THREADS = 8  # refusals kept side by side: more would only keep each other from the CPU
+KEY_SECONDS = 300.0  # so long a valid key isn't asked about again
+AWS_ERRORS = (BotoCoreError, ClientError, HTTPError)  # the last where an answer breaks off
+
+
+class Settings(NamedTuple):
+    """The environment, checked."""
+
+    api_key: str  # empty where the secret has it
+    api_key_secret_arn: str
+    app_key: str | None
+    api_host: str
+    stats_prefix: str
+    rejected_queue_url: str
+    constant_tags: frozenset[str]  # normalised
+    max_age: int  # seconds; 0 means no limit
+    log_level: str
+
+    def __repr__(self) -> str:
+        return "Settings(...)"  # keys are among them
+
+
+@dataclass
+class ApiKey:
+    """The API key, where it comes from, and when Datadog called it valid."""
+
+    value: str  # empty until a secret has been read
+    read: Callable[[float], str]
+    valid_at: float = float("-inf")  # epoch seconds
+
+    def refresh(self, seconds: float) -> bool:
+        """Read the key again within the seconds; tell whether it is another one."""
+        key = self.read(seconds)
+        if key == self.value:
+            return False
+        self.value, self.valid_at = key, float("-inf")
+        return True
+
+    def is_valid(self, now: float) -> bool:
+        """Tell whether Datadog called it valid a short time ago; a clock may be set back."""
+        return 0 <= now - self.valid_at <= KEY_SECONDS
+
+
+class Clients(NamedTuple):
+    """All that an invocation talks to, kept for the next one."""
+
+    s3: Service
+    large: Service  # S3 in one thread: a thread's heap keeps the size of what it has read
+    sqs: Service
+    datadog: SeriesApi
+    key: ApiKey
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Return the environment, checked; a ValueError names the variable that is wrong."""
+
+    def checked(name: str, pattern: str, needed: str, default: str | None = None) -> str:
+        value = environ.get(name, default)
+        if value is None or not re.fullmatch(pattern, value, re.ASCII):
+            # The value isn't shown: it may be a key.
+            raise ValueError(f"{name} is {'missing' if value is None else 'malformed'}: {needed}")
+        return value
+
+    key = "a Datadog key, without white space or control characters"
+    secret_arn = environ.get("DATADOG_API_KEY_SECRET_ARN", "")
+    constant_tags = environ.get("CONSTANT_TAGS", "")
+    tags = frozenset(map(ddg_stats_file.normalise_tag, constant_tags.split(",")))
+    if constant_tags and "" in tags:
+        raise ValueError("CONSTANT_TAGS is malformed: tags with commas between, env:prod,team:data")
+    return Settings(
+        api_key="" if secret_arn else checked("DATADOG_API_KEY", "[!-~]+", key),
+        api_key_secret_arn=secret_arn,
+        app_key=checked("DATADOG_APP_KEY", "[!-~]+", key) if "DATADOG_APP_KEY" in environ else None,
+        api_host=checked(
+            "DATADOG_HOST",
+            r"https?://([\w.-]+|\[[\da-fA-F:]+\])(:\d{1,5})?/?",
+            "the address of your site's API, such as https://api.datadoghq.eu",
+            "https://api.datadoghq.com",
+        ),
+        stats_prefix=environ.get("STATS_PREFIX", "stats/"),
+        rejected_queue_url=checked("REJECTED_QUEUE_URL", r"https?://\S+", "an SQS queue's URL"),
+        constant_tags=tags - {""},
+        max_age=int(checked("MAX_AGE_SECONDS", r"\d{1,10}", "seconds, 0 for no limit", "3600")),
+        log_level=checked(
+            "LOG_LEVEL", "(?i:DEBUG|INFO|WARNING|ERROR|CRITICAL)", "a level of logging's", "INFO"
+        ).upper(),
+    )
+
+
+def make_clients(settings: Settings, session: botocore.session.Session) -> Clients:
+    """Return clients for settings and a botocore session; none is used yet."""
+    secrets = Service(session, "secretsmanager", 1)
+    arn = settings.api_key_secret_arn
+
+    def read(seconds: float) -> str:
+        return read_secret_key(secrets, arn, seconds) if arn else settings.api_key
+
+    return Clients(
+        s3=Service(session, "s3", FETCH_THREADS),
+        large=Service(session, "s3", 1),
+        sqs=Service(session, "sqs", KEEP_THREADS),
+        datadog=SeriesApi(settings.api_host, settings.app_key),
+        key=ApiKey(settings.api_key, read),
+    )
+
+
+def read_secret_key(secrets: Service, arn: str, seconds: float) -> str:
+    """Read the API key from Secrets Manager: plain, or JSON with an "api_key".
+
+    Raises:
+        ValueError: it can't be read within the seconds, or is no key.
+    """
+
+    def get_secret(client: Any) -> str:
+        return str(client.get_secret_value(SecretId=arn).get("SecretString", ""))
+
+    try:
+        secret = secrets.result(secrets.start(get_secret), seconds)
+    except (*AWS_ERRORS, TimeoutError) as error:
+        raise ValueError(
+            f"DATADOG_API_KEY_SECRET_ARN can't be read: {type(error).__name__}. "
+            "Look at the role's policy and at the secret's region."
+        ) from None
+    try:
+        key = json.loads(secret)["api_key"] if secret.lstrip().startswith("{") else secret
+        if re.fullmatch("[!-~]+", key.strip()):
+            return str(key.strip())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass  # told below, without the value
+    raise ValueError('DATADOG_API_KEY_SECRET_ARN: the secret is no key and no {"api_key": ...}')
