@@ -1,0 +1,169 @@
+"""What becomes of a file: its outcome, its message's fate, and how both are told."""
+
+import json
+import logging
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ddg_s3_objects import File, Message
+
+MAX_MESSAGE_BYTES = 262_144  # SQS, body and attributes together (the lower of its two limits)
+MAX_REASON_BYTES = 1024  # on a message of the rejected queue
+MAX_ADDRESS_CHARACTERS = 1200  # S3: a bucket's name has 63, a key 1,024 bytes; more is hostile
+SHOWN_KEYS = 20  # a log line: an hour's outage mustn't cost more in logs than in all else
+
+# SQS takes none of these in a message (SendMessage reference has the others: that takes re 4 ms)
+NOT_FOR_SQS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+# What would end a line, steer a terminal, or turn the direction of what follows
+CONTROL_CHARACTERS = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+logger = logging.getLogger("ddg_metric_submit")  # whose level LOG_LEVEL sets
+
+
+class Submitted(NamedTuple):
+    """Datadog has all points of a file."""
+
+    points: int
+
+
+class Refused(NamedTuple):
+    """A file is refused for good."""
+
+    reason: str
+
+
+class Retry(NamedTuple):
+    """A file's message is to be delivered again."""
+
+    reason: str
+
+
+class Skipped(NamedTuple):
+    """A file needs nothing: it is a marker."""
+
+
+Outcome = Submitted | Refused | Retry | Skipped
+Outcomes = Mapping[File, Outcome]
+
+
+@dataclass
+class Statistics:
+    """What a batch took, for its summary."""
+
+    points: int = 0
+    requests: int = 0
+    wire_bytes: int = 0
+    fetch_seconds: float = 0.0
+    post_seconds: float = 0.0
+
+
+def has(message: Message, outcomes: Outcomes, kind: type[Outcome]) -> bool:
+    """Tell whether a file of a message has such an outcome."""
+    return any(isinstance(outcomes[file], kind) for file in message.files)
+
+
+def settle(message: Message, outcomes: Outcomes, trouble: str = "") -> dict[File, Outcome]:
+    """Return the outcomes of a message's files: none is refused until the message is kept.
+
+    trouble: why the message isn't in the rejected queue though it should be, or "".
+    """
+
+    def unsettled(outcome: Outcome) -> Outcome:
+        if not isinstance(outcome, Refused):
+            return outcome
+        suffix = f"; the rejected queue takes nothing: {trouble}" if trouble else ""
+        return Retry(f"refused once its message is settled: {outcome.reason}{suffix}")
+
+    waits = trouble or has(message, outcomes, Retry)
+    return {file: unsettled(outcomes[file]) if waits else outcomes[file] for file in message.files}
+
+
+def rejected_message(message: Message, outcomes: Outcomes) -> dict[str, Any]:
+    """Return a message for the rejected queue: the body as it came, the reason beside it."""
+    refused = [
+        (file, o.reason) for file in message.files if isinstance(o := outcomes[file], Refused)
+    ]
+    first, reason = refused[0]
+    if len(message.files) > 1:
+        reasons = "; ".join(f"{file.key}: {why}".removeprefix(": ") for file, why in refused)
+        if len(reasons.encode()) > MAX_REASON_BYTES:  # each is to be named
+            keys = ", ".join(file.key for file, _ in refused)
+            reasons = f"{len(refused)} files: {keys}: {reason}"
+        reason = reasons
+    texts = {"reason": printable(reason).encode()[:MAX_REASON_BYTES].decode(errors="ignore")}
+    if first.bucket:
+        texts |= {"bucket": printable(first.bucket), "key": printable(first.key)}
+    body = NOT_FOR_SQS.sub("\N{REPLACEMENT CHARACTER}", message.body) or "(empty)"
+    if len((body + "".join(f"{name}String{text}" for name, text in texts.items())).encode()) > (
+        MAX_MESSAGE_BYTES
+    ):
+        logger.warning("message %s is kept without its reason: no room", message.message_id)
+        texts = {}
+    attributes = {name: {"DataType": "String", "StringValue": text} for name, text in texts.items()}
+    return {"MessageBody": body, "MessageAttributes": attributes}
+
+
+# --- Log lines ---
+
+
+def printable(text: str) -> str:
+    """Return a text fit for a log line and an SQS attribute: one line, never empty."""
+    text = CONTROL_CHARACTERS.sub("\N{REPLACEMENT CHARACTER}", text)
+    return NOT_FOR_SQS.sub("\N{REPLACEMENT CHARACTER}", text) or "(empty)"
+
+
+def address(file: File) -> str:
+    """Return where an object is, fit for a log line."""
+    return printable(f"s3://{file.bucket}/{file.key}"[:MAX_ADDRESS_CHARACTERS])
+
+
+def print_outcomes(messages: Iterable[Message], outcomes: Outcomes) -> None:
+    """Print a line for each refusal, and one for each reason to retry, whatever the LOG_LEVEL."""
+    retried: dict[str, list[File]] = {}
+    for message in messages:
+        for file in message.files:
+            match outcomes[file]:
+                case Refused(reason):
+                    where = address(file) if file.bucket else f"message {message.message_id}"
+                    print(f"refused {where}: {printable(reason)}")
+                case Retry(reason):
+                    retried.setdefault(reason, []).append(file)
+    for reason, files in retried.items():
+        names = ", ".join(map(address, files[:SHOWN_KEYS]))
+        more = ", ..." if len(files) > SHOWN_KEYS else ""
+        print(f"retried {len(files)}: {printable(reason)}: {names}{more}")
+
+
+def print_summary(outcomes: Outcomes, statistics: Statistics, function_name: str) -> None:
+    """Print the batch as one line of CloudWatch's embedded metric format, zeros too.
+
+    Raw on stdout: CloudWatch makes metrics of a line only while nothing wraps it.
+    """
+    counts = Counter(type(outcome) for outcome in outcomes.values())
+    values = {
+        "Submitted": counts[Submitted],
+        "Refused": counts[Refused],
+        "Retried": counts[Retry],
+        "Points": statistics.points,
+        "Requests": statistics.requests,
+        "WireBytes": statistics.wire_bytes,
+        "FetchMilliseconds": round(1000 * statistics.fetch_seconds),
+        "PostMilliseconds": round(1000 * statistics.post_seconds),
+    }
+    units = {
+        "WireBytes": "Bytes",
+        "FetchMilliseconds": "Milliseconds",
+        "PostMilliseconds": "Milliseconds",
+    }
+    metrics = [{"Name": name, "Unit": units.get(name, "Count")} for name in values]
+    emf = {
+        "Timestamp": int(1000 * time.time()),
+        "CloudWatchMetrics": [
+            {"Namespace": "DatadogStats", "Dimensions": [["FunctionName"]], "Metrics": metrics}
+        ],
+    }
+    print(json.dumps({"_aws": emf, "FunctionName": function_name, **values}), flush=True)
