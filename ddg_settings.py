@@ -36,7 +36,7 @@ class Settings(NamedTuple):
         return "Settings(...)"  # keys are among them
 
 
-@dataclass
+@dataclass(repr=False)  # it would show the key
 class ApiKey:
     """The API key, where it comes from, and when Datadog called it valid."""
 
