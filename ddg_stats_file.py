@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from math import isfinite
+from sys import float_info
 from typing import NamedTuple, cast
 
 MAX_FILE_BYTES = 10 * 1024 * 1024  # plain and decompressed alike: a file is parsed in memory
@@ -243,13 +244,11 @@ def _objects(text: str) -> tuple[str, Iterable[tuple[int, object]]]:
     start = _skip_space(text, 0)
     value, end = _decode_value(text, start)
     following = _skip_space(text, end)
+    if not isinstance(value, list):
+        return ("", [(1, value)]) if following == len(text) else ("line {}: ", _lines(text, start))
     if following < len(text):
-        if isinstance(value, list):
-            raise _not_json(text, following, "something follows the array")
-        return "line {}: ", _lines(text, start)
-    if isinstance(value, list):
-        return "object {} of the array: ", enumerate(value, 1)
-    return "", [(1, value)]
+        raise _not_json(text, following, "something follows the array")
+    return "object {} of the array: ", enumerate(value, 1)
 
 
 def _lines(text: str, position: int) -> Iterator[tuple[int, object]]:
@@ -257,14 +256,13 @@ def _lines(text: str, position: int) -> Iterator[tuple[int, object]]:
     line = 1 + text.count("\n", 0, position)
     while position < len(text):
         value, end = _decode_value(text, position)
-        following = _skip_space(text, end)
         if "\n" in text[position:end]:
             raise _not_json(text, position, "of several objects each takes one line")
-        lines = text.count("\n", end, following)
-        if not lines and following < len(text):
-            raise _not_json(text, following, "more than one value in a line")
+        position = _skip_space(text, end)
+        lines = text.count("\n", end, position)
+        if not lines and position < len(text):
+            raise _not_json(text, position, "more than one value in a line")
         yield line, value
-        position = following
         line += lines
 
 
@@ -435,11 +433,7 @@ def _check_number(name: str, value: object) -> Number:
     """Return a metric's value, a number that a float can hold."""
     if type(value) is not int and type(value) is not float:
         raise StatsFileError(f"{_show(name)} is {_kind(value)}. A metric needs a JSON number.")
-    try:
-        finite = isfinite(value)
-    except OverflowError:
-        finite = False
-    if not finite:
+    if not -float_info.max <= value <= float_info.max:  # NaN isn't either
         raise StatsFileError(
             f"{_show(name)} is no number, or too large for a float. Leave it out, or write null."
         )
