@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import socket
+import re
+import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,15 +13,9 @@ import pytest
 
 from local.datadog_server import DatadogServer
 from tests.scripted_server import ScriptedServer
-from tests.submitter import Submitter
+from tests.submitter import API_KEY, Submitter
 
-SETTINGS = {
-    "REJECTED_QUEUE_URL",
-    "CONSTANT_TAGS",
-    "MAX_AGE_SECONDS",
-    "LOG_LEVEL",
-    "DDG_STACK",
-}
+SETTINGS = {"REJECTED_QUEUE_URL", "CONSTANT_TAGS", "MAX_AGE_SECONDS", "LOG_LEVEL", "DDG_STACK"}
 SETTING_PREFIXES = ("AWS_", "DATADOG_", "DD_", "STATS_")
 TEST_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "testing",
@@ -42,59 +37,30 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def is_loopback(host: object) -> bool:
-    """Tell whether a host name or address stays on this machine."""
-    if host in (None, "", "localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(str(host)).is_loopback
-    except ValueError:
-        return False
-
-
-@pytest.fixture(autouse=True, scope="session")
-def no_network() -> Iterator[None]:
-    """Connecting to, or looking up, anything but loopback fails the test that does it.
+def no_network(event: str, arguments: tuple[Any, ...]) -> None:
+    """Fail the test that connects to, or looks up, anything but loopback.
 
     pytest.fail() raises no Exception, so no code under test takes it for a network error.
     """
-    connect, connect_ex, getaddrinfo = (
-        socket.socket.connect,
-        socket.socket.connect_ex,
-        socket.getaddrinfo,
-    )
+    match event, arguments:
+        case ("socket.connect" | "socket.sendto", (_, (host, *_))):
+            pass
+        case ("socket.getaddrinfo" | "socket.gethostbyname", (host, *_)):
+            pass
+        case _:
+            return
+    name = host.decode() if isinstance(host, bytes) else str(host or "localhost")
+    if name not in ("localhost", "::1") and not re.fullmatch(r"127(\.\d{1,3}){3}", name):
+        pytest.fail(f"the tests have no network but loopback, and this one wants {name}")
 
-    def check(host: object) -> None:
-        if not is_loopback(host):
-            pytest.fail(f"the tests have no network but loopback, and this one wants {host}")
 
-    def check_address(connection: socket.socket, address: Any) -> None:
-        if connection.family in (socket.AF_INET, socket.AF_INET6):
-            check(address[0])
-
-    def guarded_connect(connection: socket.socket, address: Any) -> None:
-        check_address(connection, address)
-        connect(connection, address)
-
-    def guarded_connect_ex(connection: socket.socket, address: Any) -> int:
-        check_address(connection, address)
-        return connect_ex(connection, address)
-
-    def guarded_getaddrinfo(host: Any, *arguments: Any, **options: Any) -> Any:
-        check(host.decode() if isinstance(host, bytes) else host)
-        return getaddrinfo(host, *arguments, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(socket.socket, "connect", guarded_connect)
-        patch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
-        patch.setattr(socket, "getaddrinfo", guarded_getaddrinfo)
-        yield
+sys.addaudithook(no_network)  # once a process, for good
 
 
 @pytest.fixture
 def datadog() -> Iterator[DatadogServer]:
-    """A strict local Datadog that accepts the key "test-key"."""
-    with DatadogServer("test-key") as server:
+    """A strict local Datadog that accepts one key, at the time that the test sees."""
+    with DatadogServer(API_KEY, clock=lambda: time.time()) as server:
         yield server
 
 

@@ -1,4 +1,4 @@
-"""Events as S3, SQS and Lambda make them, and Lambda's context."""
+"""Events as S3, SQS and Lambda make them, Lambda's context, and stats files to go with them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote_plus
 
+from local import event_source
+
 BUCKET = "stats-bucket"
 STARTED = int(time.time())
-QUEUE_ARN = "arn:aws:sqs:us-east-1:123456789012:stats"
 
 
 class Context:
@@ -21,10 +22,6 @@ class Context:
 
     def __init__(self, seconds: float = 60.0) -> None:
         self._end = time.monotonic() + seconds
-
-    def spend(self, seconds: float) -> None:
-        """Let time pass without anybody waiting."""
-        self._end -= seconds
 
     def get_remaining_time_in_millis(self) -> int:
         return max(0, int(1000 * (self._end - time.monotonic())))
@@ -61,9 +58,7 @@ def s3_record(key: str, bucket: str = BUCKET, version: str = "2.1") -> dict[str,
         },
     }
     if version != "2.1":  # what later versions brought
-        record["glacierEventData"] = None
-        record["s3"]["object"]["versionId"] = "example"
-        record["somethingNew"] = {"of": ["a", "later", "version"]}
+        record |= {"glacierEventData": None, "somethingNew": {"of": ["a", "later", "version"]}}
     return record
 
 
@@ -77,28 +72,22 @@ def sqs_record(
     *,
     bucket: str = BUCKET,
     body: str | None = None,
-    receive_count: int = 1,
+    receive_count: int | None = 1,
 ) -> dict[str, Any]:
     """Return one message of a batch: a notification of these keys, or any body.
 
-    https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html
+    receive_count: None for a message that doesn't tell it.
     """
-    return {
-        "messageId": str(uuid.uuid4()),
-        "receiptHandle": "AQEBexample",
-        "body": notification(keys, bucket) if body is None else body,
-        "attributes": {
-            "ApproximateReceiveCount": str(receive_count),
-            "SentTimestamp": "1767225600000",
-            "SenderId": "AIDAEXAMPLE",
-            "ApproximateFirstReceiveTimestamp": "1767225600001",
-        },
-        "messageAttributes": {},
-        "md5OfBody": "0123456789abcdef0123456789abcdef",
-        "eventSource": "aws:sqs",
-        "eventSourceARN": QUEUE_ARN,
-        "awsRegion": "us-east-1",
+    message = {
+        "MessageId": str(uuid.uuid4()),
+        "ReceiptHandle": "AQEBexample",
+        "Body": notification(keys, bucket) if body is None else body,
+        "MD5OfBody": "0123456789abcdef0123456789abcdef",
+        "Attributes": {"SentTimestamp": "1767225600000", "SenderId": "AIDAEXAMPLE"},
     }
+    if receive_count is not None:
+        message["Attributes"] |= {"ApproximateReceiveCount": str(receive_count)}
+    return event_source.sqs_record(message, "arn:aws:sqs:us-east-1:123456789012:stats")
 
 
 def sqs_event(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -35,7 +35,6 @@ class ScriptedServer:
 
     script: Script | None = None
     calls: list[str] = field(default_factory=list)  # "GET /bucket/key"
-    most_connections: int = 0  # that clients held open at a time
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -56,7 +55,6 @@ class ScriptedServer:
     def playing(self, script: Script) -> Iterator[Self]:
         """Play another script for a while; what still waits in the end goes on at once."""
         self.script, self.calls, self.stopping = script, [], threading.Event()
-        self.most_connections = 0
         try:
             yield self
         finally:
@@ -64,32 +62,11 @@ class ScriptedServer:
             self.script = None
 
 
-def is_open(connection: socket.socket) -> bool:
-    """Tell whether neither side has closed a connection."""
-    try:
-        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
-    except BlockingIOError:  # nothing to read, and more may come
-        return True
-    except OSError:  # reset by the client, or closed here
-        return False
-
-
 class _TCPServer(socketserver.ThreadingTCPServer):
     scripted: ScriptedServer
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._connections: list[socket.socket] = []
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Count the connections, at each new one, before its thread begins."""
-        self._connections = [each for each in self._connections if is_open(each)] + [request]
-        most = max(self.scripted.most_connections, len(self._connections))
-        self.scripted.most_connections = most
-        super().process_request(request, client_address)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Keep quiet: clients that give up are what the tests are about."""

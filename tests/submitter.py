@@ -8,6 +8,8 @@ import json
 import logging
 import os
 import sys
+import threading
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +24,7 @@ import pytest
 
 from local.datadog_server import DatadogServer
 from tests.events import Context, sqs_event, sqs_record
-from tests.scripted_server import Script, ScriptedServer
+from tests.scripted_server import Call, Script, ScriptedServer, bucket_of, response
 
 API_KEY = "test-key"  # the one that the fixture `datadog` takes
 METRICS = {
@@ -60,6 +62,32 @@ class Outcome(NamedTuple):
     @property
     def reasons(self) -> list[str]:
         return [message.attributes.get("reason", "") for message in self.rejected]
+
+
+class Clock:
+    """The time that the functions see. It can pass without anybody waiting for it."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.pauses: list[float] = []  # of the handler itself; botocore's threads make others
+        self._wall = self._monotonic = 0.0
+        wall, monotonic = time.time, time.monotonic
+        patch.setattr("time.time", lambda: wall() + self._wall)
+        patch.setattr("time.monotonic", lambda: monotonic() + self._monotonic)
+        patch.setattr("time.sleep", self._sleep)
+
+    def spend(self, seconds: float) -> None:
+        """Let time pass."""
+        self._wall += seconds
+        self._monotonic += seconds
+
+    def freeze(self, seconds: float) -> None:
+        """Let time pass as between two invocations, when the process is frozen."""
+        self._wall += seconds
+
+    def _sleep(self, seconds: float) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self.pauses.append(seconds)
+            self.spend(seconds)
 
 
 def cold_start(module: str = "ddg_metric_submit") -> ModuleType:
@@ -110,7 +138,7 @@ def make_bucket(name: str, endpoint: str) -> None:
 
 
 class Submitter:
-    """The handler with its bucket, rejected queue and Datadog."""
+    """The handler with its bucket, rejected queue, Datadog and clock."""
 
     def __init__(
         self,
@@ -138,7 +166,7 @@ class Submitter:
             REJECTED_QUEUE_URL=self.rejected_url,
         )
         monkeypatch.setattr(botocore.session.Session, "create_client", kept_client)
-        monkeypatch.setattr("time.sleep", lambda seconds: None)  # pauses before trying again
+        self.clock = Clock(monkeypatch)
         self.restart()
 
     def restart(self) -> None:
@@ -155,12 +183,7 @@ class Submitter:
         make_bucket(self.bucket, self.moto)
         aws("s3", self.moto).put_object(Bucket=self.bucket, Key=key, Body=content, **options)
 
-    def put_all(self, files: Mapping[str, bytes]) -> None:
-        """Write objects."""
-        for key, content in files.items():
-            self.put(key, content)
-
-    def message(self, *keys: str, receive_count: int = 1) -> dict[str, Any]:
+    def message(self, *keys: str, receive_count: int | None = 1) -> dict[str, Any]:
         """Return a message that names objects of the bucket."""
         return sqs_record(keys, bucket=self.bucket, receive_count=receive_count)
 
@@ -189,8 +212,23 @@ class Submitter:
             for message in rejected
             if message.body != "(empty)" and "\ufffd" not in message.body
         )
+        # And what is counted is told: a line for each refusal, the others by their reasons
+        assert sum(line.startswith("refused ") for line in told) == summary["Refused"]
+        counts = [int(line.split()[1].strip(":")) for line in told if line.startswith("retried ")]
+        assert sum(counts) == summary["Retried"]
         log = [f"{record.levelname} {record.getMessage()}" for record in self._caplog.records]
         return Outcome(sorted(retried), rejected, summary, told + log)
+
+    def submit_files(self, files: Mapping[str, bytes], **options: Any) -> Outcome:
+        """Write objects and submit them, a message each."""
+        for key, content in files.items():
+            self.put(key, content)
+        return self.submit(*map(self.message, files), **options)
+
+    def submit_from(self, objects: Mapping[str, bytes | Script], *messages: Any) -> Outcome:
+        """Submit the objects of a scripted S3, which is faster than moto; by default a message each."""
+        with self.reading_from(bucket_of(objects)):
+            return self.submit(*(messages or [sqs_record([key]) for key in objects]))
 
     @contextmanager
     def reading_from(self, script: Script) -> Iterator[ScriptedServer]:
@@ -199,16 +237,37 @@ class Submitter:
             self.set(AWS_ENDPOINT_URL_S3=s3.url)
             yield s3
 
-    def submit_files(self, files: Mapping[str, bytes], **options: Any) -> Outcome:
-        """Write objects and submit them, a message each."""
-        self.put_all(files)
-        return self.submit(*map(self.message, files), **options)
+    @contextmanager
+    def posting_to(self, script: Script) -> Iterator[ScriptedServer]:
+        """Let a script answer POSTs in place of the local Datadog; it says that any key is right."""
+
+        def answer(call: Call) -> bytes | Iterable[bytes]:
+            valid = response(body=b'{"valid": true}')
+            return valid if call.path == "/api/v1/validate" else script(call)
+
+        with ScriptedServer(answer) as server:
+            self.set(DATADOG_HOST=server.url)
+            yield server
+
+    @contextmanager
+    def rejecting_to(self, script: Script) -> Iterator[None]:
+        """Let a script answer in place of moto's SQS."""
+        with ScriptedServer(script) as sqs:
+            self.set(AWS_ENDPOINT_URL_SQS=sqs.url, REJECTED_QUEUE_URL=f"{sqs.url}/1/rejected")
+            yield
 
     def check_secrecy(self, *texts: str) -> None:
         """Fail where a key is to be seen."""
         for key in self.keys:
             for text in texts:
                 assert key not in text
+
+    def stored(self) -> dict[tuple[str, tuple[str, ...]], list[float]]:
+        """Return what Datadog has: metric and tags -> values in the order of time."""
+        return {
+            series: [value for _, value in sorted(points.items())]
+            for series, points in self.datadog.points.items()
+        }
 
     def _take_rejected(self) -> Iterable[Rejected]:
         sqs, full = aws("sqs", self.moto), 10

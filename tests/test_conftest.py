@@ -10,7 +10,6 @@ import pytest
 
 USERS_OWN = {
     "DATADOG_API_KEY": "a real one",
-    "DD_SITE": "datadoghq.eu",
     "AWS_PROFILE": "production",
     "STATS_PREFIX": "elsewhere/",
     "CONSTANT_TAGS": "env:prod",
@@ -33,14 +32,12 @@ def test_the_users_environment_stays_outside() -> None:
     assert os.environ["AWS_SECRET_ACCESS_KEY"] == "testing"
 
 
-@pytest.mark.parametrize("address", ["192.0.2.1", "8.8.8.8", "169.254.169.254"])
-def test_connecting_beyond_loopback_fails_the_test(address: str) -> None:
+@pytest.mark.parametrize("call", [socket.socket.connect, socket.socket.connect_ex])
+def test_connecting_beyond_loopback_fails_the_test(call: object) -> None:
     """With an error that no `except Exception` takes for the network's."""
-    with socket.socket() as connection:
-        with pytest.raises(pytest.fail.Exception, match=address):
-            connection.connect((address, 80))
-        with pytest.raises(pytest.fail.Exception, match=address):
-            connection.connect_ex((address, 80))
+    assert callable(call)
+    with socket.socket() as connection, pytest.raises(pytest.fail.Exception, match="192.0.2.1"):
+        call(connection, ("192.0.2.1", 80))
     assert not issubclass(pytest.fail.Exception, Exception)
 
 

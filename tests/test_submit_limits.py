@@ -1,47 +1,30 @@
-"""The submitter: payloads that are too large, files that Datadog refuses, and large batches."""
+"""The submitter: payloads as large as they may be, and how large batches grow."""
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import string
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
-from local.datadog_server import Answer, DatadogServer, Request
-from tests.events import bulky, sqs_record, stats
-from tests.scripted_server import Call, ScriptedServer, bucket_of, response
-from tests.submitter import Outcome, Submitter
+from local.datadog_server import DatadogServer, Request
+from tests.events import STARTED, Context, bulky, sqs_event, sqs_record, stats
+from tests.scripted_server import Call, Script, ScriptedServer, response
+from tests.submitter import API_KEY, Submitter
 
 ROOT = Path(__file__).parent.parent
+MAX_FILE_BYTES = 10 * 1024 * 1024
 MAX_PAYLOAD_BYTES = 5_242_880  # Datadog series API v2, decompressed
 MAX_WIRE_BYTES = 512_000  # Datadog series API v2, compressed
-MAX_EXTRA_REQUESTS = 64  # the submitter's own, named in its contract
-POISONED = b'{"status": "error", "errors": ["poison in the series"]}'
-
-
-def submit_from(
-    submitter: Submitter, files: Mapping[str, bytes], *messages: Mapping[str, Any]
-) -> Outcome:
-    """Submit files from a scripted S3, which is faster than moto; by default a message each."""
-    with submitter.reading_from(bucket_of(files)):
-        return submitter.submit(*(messages or [sqs_record([key]) for key in files]))
-
-
-def poisonous(request: Request) -> Answer | None:
-    """Answer as Datadog if it found every series fault that has poison in its name."""
-    poison = any("poison" in series["metric"] for series in request.series or ())
-    return Answer(400, POISONED) if poison else None
-
-
-def stored_points(datadog: DatadogServer) -> int:
-    return sum(map(len, datadog.points.values()))
+MAX_EXTRA_REQUESTS = 64  # a batch's, beyond one a payload
 
 
 # --- Payloads ---
@@ -52,28 +35,35 @@ def plain_bytes(request: Request) -> int:
     return len(json.dumps({"series": request.series}))
 
 
-def test_payloads_are_cut_at_the_json_limit(submitter: Submitter) -> None:
-    """5,242,880 bytes each at most, as few as may be, and nothing is lost at the cuts."""
-    files = {"stats/job/1.json": bulky(1, series=1800)}
-    outcome = submit_from(submitter, files)
-    assert outcome.files == (1, 0, 0)
-    assert outcome.summary["Points"] == stored_points(submitter.datadog) == 1800
-    first, second = [plain_bytes(request) for request in submitter.datadog.requests]
-    assert 0.99 * MAX_PAYLOAD_BYTES < first <= MAX_PAYLOAD_BYTES
-    assert second <= MAX_PAYLOAD_BYTES
+def points_of(submitter: Submitter) -> int:
+    return sum(map(len, submitter.datadog.points.values()))
 
 
-def test_json_is_counted_as_it_is_written(submitter: Submitter) -> None:
-    """Integers are written as floats, long ones with exponents, and letters as escapes."""
-    numbers = [123_456_789_012_345_678_901, -1.5e-300, 5, 0.1]
-    metrics = {f"m{n:04}": numbers[n % 4] for n in range(6000)}
+def numbers(series: int) -> bytes:
+    """Return a file of numbers that JSON writes in other ways, and tags that it escapes."""
+    values = [123_456_789_012_345_678_901, -1.5e-300, -2.2250738585072014e-308, 0.1]
+    metrics = {f"m{n:04}": values[n % 4] for n in range(series)}
     tags = [f"t{n}:{'é' * 40}" for n in range(4)]
-    content = json.dumps({"timestamp": int(time.time()), "tags": tags, **metrics}).encode()
-    outcome = submit_from(submitter, {"stats/a.json": content})
+    return json.dumps({"timestamp": STARTED, "tags": tags, **metrics}).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "points"),
+    [
+        pytest.param(bulky(1, series=1800), 1800, id="tags"),
+        pytest.param(numbers(7000), 7000, id="numbers"),
+    ],
+)
+def test_payloads_are_cut_at_the_json_limit(
+    submitter: Submitter, content: bytes, points: int
+) -> None:
+    """5,242,880 bytes each at most, as they are written; and nothing is lost at the cuts."""
+    outcome = submitter.submit_from({"stats/job/1.json": content})
     assert outcome.files == (1, 0, 0)
-    first, _ = [plain_bytes(request) for request in submitter.datadog.requests]
-    assert 0.99 * MAX_PAYLOAD_BYTES < first <= MAX_PAYLOAD_BYTES
-    assert stored_points(submitter.datadog) == 6000
+    assert outcome.summary["Points"] == points_of(submitter) == points
+    sizes = [plain_bytes(request) for request in submitter.datadog.requests]
+    assert max(sizes) <= MAX_PAYLOAD_BYTES
+    assert len(sizes) <= 2 * sum(sizes) / MAX_PAYLOAD_BYTES + 1
 
 
 NOISE = "".join(random.Random(1).choices(string.ascii_lowercase + string.digits, k=100_000))
@@ -81,26 +71,23 @@ NOISE = "".join(random.Random(1).choices(string.ascii_lowercase + string.digits,
 
 def noisy(number: int, *, objects: int) -> bytes:
     """Return a stats file that hardly compresses: about 16 KB of JSON an object, 11 on the wire."""
-    now = int(time.time())
     lines = []
     for n in range(number * objects, (number + 1) * objects):
-        tags = [
-            f"n{n}:" + NOISE[(start := (n * 7919 + k * 1009) % 99_000) : start + 190]
-            for k in range(80)
-        ]
-        lines.append(json.dumps({"timestamp": now, "m": n, "tags": tags}))
+        starts = [(n * 7919 + k * 1009) % 99_000 for k in range(80)]
+        tags = [f"n{n}:{NOISE[start : start + 190]}" for start in starts]
+        lines.append(json.dumps({"timestamp": STARTED, "m": n, "tags": tags}))
     return "\n".join(lines).encode()
 
 
 def test_payloads_are_cut_at_the_wire_limit(submitter: Submitter) -> None:
     """512,000 bytes each at most, where the JSON alone would have fitted."""
-    files = {f"stats/{n}.json": noisy(n, objects=20) for n in range(5)}
-    outcome = submit_from(submitter, files)
+    outcome = submitter.submit_from({f"stats/{n}.json": noisy(n, objects=20) for n in range(5)})
     assert outcome.files == (5, 0, 0)
-    assert stored_points(submitter.datadog) == 5 * 20
+    assert points_of(submitter) == 5 * 20
     wire = [request.wire_bytes for request in submitter.datadog.requests]
     assert max(wire) <= MAX_WIRE_BYTES
     assert outcome.summary["WireBytes"] == sum(wire) > MAX_WIRE_BYTES
+    assert outcome.summary["Requests"] == len(wire)
 
 
 def test_cutting_to_size_uses_up_no_extra_requests(
@@ -112,216 +99,80 @@ def test_cutting_to_size_uses_up_no_extra_requests(
     # In small, else this would take a tenth of a gigabyte
     monkeypatch.setattr(ddg_series_api, "MAX_PAYLOAD_BYTES", MAX_PAYLOAD_BYTES // 20)
     monkeypatch.setattr(ddg_series_api, "MAX_WIRE_BYTES", MAX_WIRE_BYTES // 20)
-    files = {f"stats/{n}.json": noisy(n, objects=20) for n in range(10)}
-    outcome = submit_from(submitter, files)
+    outcome = submitter.submit_from({f"stats/{n}.json": noisy(n, objects=20) for n in range(10)})
     assert outcome.files == (10, 0, 0)
     assert outcome.summary["Requests"] > MAX_EXTRA_REQUESTS + 20
 
 
-def test_no_post_without_points(submitter: Submitter) -> None:
-    """Nothing to say is no request."""
-    assert submit_from(submitter, {"stats/": b"", "stats/a.json": b"{}"}).summary["Requests"] == 0
+# --- How a batch grows ---
 
 
-def test_outage_ends_the_reading_too(submitter: Submitter) -> None:
-    """Where the first payload meets an outage, what isn't fetched by then isn't."""
-    submitter.datadog.respond = lambda request: Answer(503)
-    files = {f"stats/{n}": bulky(n, series=700) for n in range(2)}
-    files |= {f"stats/{n}": stats() for n in range(2, 200)}
-    with submitter.reading_from(bucket_of(files)) as s3:
-        outcome = submitter.submit(*(sqs_record([key]) for key in files))
-    assert outcome.files == (0, 0, 200)
-    assert len(s3.calls) <= 2 + 64 + 2
-    assert len(outcome.log) == 1
+@pytest.mark.parametrize("files", [1, 10, 100, 1_000])
+def test_a_file_takes_one_get_and_a_batch_one_post(submitter: Submitter, files: int) -> None:
+    """And the larger the batch, the less of a file is names and tags."""
+    now = int(time.time())
+
+    def small(call: Call) -> bytes:
+        n = int(call.path.rpartition("/")[2])
+        return response(body=stats(n, now=now, rows_read=7 * n, rows_written=n))
+
+    with submitter.reading_from(small) as s3:
+        outcome = submitter.submit(*(sqs_record([f"stats/job/{n}"]) for n in range(files)))
+    assert outcome.files == (files, 0, 0)
+    assert outcome.summary["Points"] == points_of(submitter) == 2 * files
+    assert len(s3.calls) == files
+    [request] = submitter.datadog.requests
+    assert outcome.summary["WireBytes"] == request.wire_bytes < 150 + 25 * files
+    assert plain_bytes(request) < 250 + 2 * 25 * files
 
 
-# --- 413 ---
+def test_work_a_file_does_not_grow(submitter: Submitter) -> None:
+    """Counted in Python's calls in the handler's thread: 16 times the files, no more each."""
+    waiting = {"threading.py", "_base.py", "thread.py"}  # how often depends on who comes first
 
+    def calls_a_file(files: int) -> float:
+        event = sqs_event([sqs_record([f"stats/job/{n}"]) for n in range(files)])
+        calls = 0
 
-def test_413_is_split_until_it_fits(submitter: Submitter) -> None:
-    """By files, then by points: all arrive, however small a payload must be."""
-    submitter.datadog.respond = lambda request: (
-        Answer(413) if sum(len(series["points"]) for series in request.series or ()) > 3 else None
-    )
-    files = {f"stats/{n}.json": stats(age=n, a=1, b=2, c=3, d=4, e=5) for n in range(4)}
-    outcome = submit_from(submitter, files)
-    assert outcome.files == (4, 0, 0)
-    assert outcome.summary["Points"] == stored_points(submitter.datadog) == 20
+        def count_call(frame: FrameType, kind: str, argument: Any) -> None:
+            nonlocal calls
+            calls += kind == "call" and os.path.basename(frame.f_code.co_filename) not in waiting  # noqa: PTH119  # called a million times
 
+        sys.setprofile(count_call)
+        try:
+            answer = submitter.module.lambda_handler(event, Context())
+        finally:
+            sys.setprofile(None)
+        assert answer == {"batchItemFailures": []}
+        return calls / files
 
-def test_single_point_that_is_too_large_is_refused(submitter: Submitter) -> None:
-    """That file alone, with Datadog's answer as the reason."""
-    answer = Answer(413, b'{"errors": ["Payload too large"]}')
-    submitter.datadog.respond = lambda request: answer if poisonous(request) else None
-    files = {f"stats/{n}.json": stats(age=n, a=1, b=2, c=3, d=4) for n in range(9)}
-    files["stats/4.json"] = stats(age=4, a=1, b=2, poison=3, d=4)
-    outcome = submit_from(submitter, files)
-    assert outcome.files == (8, 1, 0)
-    [rejected] = outcome.rejected
-    assert rejected.attributes["key"] == "stats/4.json"
-    assert "413" in rejected.attributes["reason"]
-    assert "Payload too large" in rejected.attributes["reason"]
-    assert len(outcome.log) == 1
-
-
-def test_nothing_but_413_ends(submitter: Submitter) -> None:
-    """Files are refused point by point, the requests are limited, and each round gets further."""
-    submitter.datadog.respond = lambda request: Answer(413)
-    files = {f"stats/{n:02}.json": stats(age=n, a=1, b=2, c=3) for n in range(40)}
-    outcome = submit_from(submitter, files)
-    submitted, refused, retried = outcome.files
-    assert (submitted, refused + retried) == (0, 40)
-    assert refused > 5
-    assert outcome.summary["Requests"] <= MAX_EXTRA_REQUESTS + 1
-
-
-# --- 400 ---
-
-
-@pytest.mark.parametrize("place", [0, 1, 19, 20, 38, 39])
-def test_one_poison_among_forty(submitter: Submitter, place: int) -> None:
-    """Found in at most 20 requests; that file is refused, the others are submitted."""
-    submitter.datadog.respond = poisonous
-    files = {f"stats/{n:02}.json": stats(age=n, m=n, n=n) for n in range(40)}
-    poisoned = f"stats/{place:02}.json"
-    files[poisoned] = stats(age=place, m=1, poison=1)
-    outcome = submit_from(submitter, files)
-    assert outcome.files == (39, 1, 0)
-    assert outcome.summary["Requests"] == len(submitter.datadog.requests) <= 20
-    assert stored_points(submitter.datadog) == 39 * 2
-    [rejected] = outcome.rejected
-    assert rejected.attributes["key"] == poisoned
-    assert "400" in rejected.attributes["reason"]
-    assert "poison in the series" in rejected.attributes["reason"]
-    assert poisoned in outcome.log[0]
-
-
-def test_several_poisons(submitter: Submitter) -> None:
-    """Each is found; each costs a logarithm."""
-    submitter.datadog.respond = poisonous
-    poisoned = {3, 4, 21, 39}
-    files = {
-        f"stats/{n:02}.json": stats(age=n, **{"poison" if n in poisoned else "m": n})
-        for n in range(40)
-    }
-    outcome = submit_from(submitter, files)
-    assert outcome.files == (36, 4, 0)
-    assert outcome.summary["Requests"] <= 20 * len(poisoned)
-    keys = {rejected.attributes["key"] for rejected in outcome.rejected}
-    assert keys == {f"stats/{n:02}.json" for n in poisoned}
-    assert stored_points(submitter.datadog) == 36
-
-
-def test_poison_among_the_files_of_a_message(submitter: Submitter) -> None:
-    """The message is refused for both, naming each and not their neighbours."""
-    submitter.datadog.respond = poisonous
-    files = {f"stats/{n}.json": stats(age=n, **{"poison" if n < 2 else "m": n}) for n in range(6)}
-    keys = list(files)
-    outcome = submit_from(
-        submitter, files, sqs_record(["stats/3.json", *keys[:3]]), sqs_record(keys[4:])
-    )
-    assert outcome.files == (4, 2, 0)
-    [reason] = outcome.reasons
-    assert [key in reason for key in keys] == [True, True, False, False, False, False]
-
-
-def test_poison_that_is_there_twice(submitter: Submitter) -> None:
-    """S3 may notify twice: both messages are refused."""
-    submitter.datadog.respond = poisonous
-    files = {"stats/a.json": stats(poison=1), "stats/b.json": stats()}
-    keys = ["stats/a.json", "stats/b.json", "stats/a.json"]
-    outcome = submit_from(submitter, files, *(sqs_record([key]) for key in keys))
-    assert outcome.files == (1, 2, 0)
-    assert len(outcome.rejected) == 2
-
-
-def test_poison_in_a_large_file(submitter: Submitter) -> None:
-    """A file of several payloads is one file: it is refused, its neighbours are not."""
-    submitter.datadog.respond = poisonous
-    large = json.loads(bulky(1, series=1500))
-    files = {"stats/a.json": stats(m=1), "stats/b.json": b"", "stats/c.json": stats(age=1, m=1)}
-    files["stats/b.json"] = json.dumps(large | {"poison": 1}).encode()
-    outcome = submit_from(submitter, files)
-    assert outcome.files == (2, 1, 0)
-    assert outcome.rejected[0].attributes["key"] == "stats/b.json"
-
-
-def test_outage_while_poison_is_looked_for(submitter: Submitter) -> None:
-    """What is not known to be submitted or refused is retried."""
-    answers = [Answer(400, POISONED), None, Answer(429)]
-    submitter.datadog.respond = lambda request: answers.pop(0)
-    files = {f"stats/{n}.json": stats(age=n) for n in range(8)}
-    outcome = submit_from(submitter, files)
-    assert outcome.files == (4, 0, 4)
-    assert outcome.retried == [4, 5, 6, 7]
-    assert stored_points(submitter.datadog) == 4
-
-
-def test_stubborn_batch_ends(submitter: Submitter) -> None:
-    """Whatever Datadog answers: 64 requests beyond the one, and after some rounds none is left."""
-    submitter.datadog.respond = lambda request: Answer(400, POISONED)
-    files = {f"stats/{n:03}.json": stats(age=n) for n in range(70)}
-    waiting = [sqs_record([key]) for key in files]
-    refused: list[str] = []
-    with submitter.reading_from(bucket_of(files)):
-        for receive_count in range(1, 6):
-            for message in waiting:
-                message["attributes"]["ApproximateReceiveCount"] = str(receive_count)
-            outcome = submitter.submit(*waiting)
-            assert outcome.summary["Requests"] <= MAX_EXTRA_REQUESTS + 1
-            assert outcome.files == (0, len(outcome.rejected), len(outcome.retried))
-            refused += [rejected.attributes["key"] for rejected in outcome.rejected]
-            waiting = [waiting[n] for n in outcome.retried]
-    assert waiting == []
-    assert sorted(refused) == sorted(files)
-
-
-def test_what_was_received_most_often_goes_first(submitter: Submitter) -> None:
-    """Else a stubborn batch would look for the same poison in every round."""
-    submitter.datadog.respond = lambda request: Answer(400, POISONED)
-    files = {f"stats/{n:03}.json": stats(age=n) for n in range(120)}
-    counts = {key: 1 + n // 30 for n, key in enumerate(files)}
-    messages = [sqs_record([key], receive_count=counts[key]) for key in files]
-    outcome = submit_from(submitter, files, *messages)
-    assert outcome.summary["Requests"] == MAX_EXTRA_REQUESTS + 1
-    refused = [counts[rejected.attributes["key"]] for rejected in outcome.rejected]
-    assert refused.count(4) == 30
-    assert set(refused) <= {3, 4}
-    assert "limit" in outcome.log[-1]
-
-
-def test_receive_count_is_a_number(submitter: Submitter) -> None:
-    """10 is more than 9, though SQS gives both as strings."""
-    submitter.datadog.respond = lambda request: Answer(400, POISONED)
-    files = {f"stats/{n:03}.json": stats(age=n) for n in range(100)}
-    messages = [sqs_record([key], receive_count=9) for key in files]
-    messages[99]["attributes"]["ApproximateReceiveCount"] = "10"
-    outcome = submit_from(submitter, files, *messages)
-    assert "stats/099.json" in {rejected.attributes["key"] for rejected in outcome.rejected}
+    with submitter.reading_from(lambda call: response(body=stats())):
+        calls_a_file(100)
+        assert calls_a_file(1_600) <= 1.1 * calls_a_file(100)
 
 
 # --- Large batches, in a process of their own ---
 
 INVOKE = """
-import json, sys, threading
+import json, os, sys, threading
 from tests.events import Context, sqs_event, sqs_record
 import ddg_metric_submit
 
-class Watched(Context):
-    threads = 0
-
-    def get_remaining_time_in_millis(self):
-        self.threads = max(self.threads, threading.active_count())
-        return super().get_remaining_time_in_millis()
+threads = 0
+start = threading.Thread.start
+def counted(thread):
+    global threads
+    start(thread)
+    threads = max(threads, threading.active_count())
+threading.Thread.start = counted
 
 files, seconds = int(sys.argv[1]), float(sys.argv[2])
 event = sqs_event([sqs_record([f"stats/job-{n % 4}/{n}"]) for n in range(files)])
-context = Watched(seconds)
+context = Context(seconds)
 answer = ddg_metric_submit.lambda_handler(event, context)
 peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
 left = context.get_remaining_time_in_millis() / 1000
-print(json.dumps([len(answer["batchItemFailures"]), context.threads, int(peak), left]), flush=True)
-import os
+print(json.dumps([len(answer["batchItemFailures"]), threads, int(peak), left]), flush=True)
 os._exit(0)  # a thread that still waits for S3 would keep the process
 """
 
@@ -329,22 +180,22 @@ os._exit(0)  # a thread that still waits for S3 would keep the process
 class Run:
     """One batch in a new process: its summary, and what it cost."""
 
-    def __init__(
-        self,
-        script: Callable[[Call], Any],
-        datadog: DatadogServer,
-        *,
-        files: int,
-        seconds: float,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
+    def __init__(self, script: Script, datadog: DatadogServer, *, files: int, seconds: float = 300):
         with ScriptedServer(script) as s3:
-            monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url)
-            monkeypatch.setenv("DATADOG_API_KEY", "test-key")
-            monkeypatch.setenv("DATADOG_HOST", datadog.url)
-            monkeypatch.setenv("REJECTED_QUEUE_URL", f"{s3.url}/1/rejected")
-            command = [sys.executable, "-c", INVOKE, str(files), str(seconds)]
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+            environment = {
+                "AWS_ENDPOINT_URL": s3.url,
+                "DATADOG_API_KEY": API_KEY,
+                "DATADOG_HOST": datadog.url,
+                "REJECTED_QUEUE_URL": f"{s3.url}/1/rejected",
+            }
+            done = subprocess.run(
+                [sys.executable, "-c", INVOKE, str(files), str(seconds)],
+                env=os.environ | environment,
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
             self.gets = len(s3.calls)
         *told, summary, cost = done.stdout.splitlines()
         self.summary = json.loads(summary)
@@ -353,7 +204,7 @@ class Run:
         self.log = told + done.stderr.splitlines()
 
 
-def test_ten_thousand_files(datadog: DatadogServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ten_thousand_files(datadog: DatadogServer) -> None:
     """The largest batch that Lambda gives: one POST, a bounded number of threads, little memory."""
     now = int(time.time())
 
@@ -361,11 +212,11 @@ def test_ten_thousand_files(datadog: DatadogServer, monkeypatch: pytest.MonkeyPa
         n = int(call.path.rpartition("/")[2])
         return response(body=b'{"timestamp": %d, "m": %d, "n": %d}' % (now - n // 4, n, n))
 
-    run = Run(small, datadog, files=10_000, seconds=300, monkeypatch=monkeypatch)
+    run = Run(small, datadog, files=10_000)
     assert run.retried == 0
     assert (run.summary["Submitted"], run.summary["Points"]) == (10_000, 20_000)
     assert run.summary["Requests"] == len(datadog.requests) == 1
-    assert stored_points(datadog) == 20_000
+    assert sum(map(len, datadog.points.values())) == 20_000
     assert run.gets == 10_000
     assert run.threads <= 40
     assert run.megabytes < 160
@@ -385,44 +236,39 @@ def dense(size: int) -> bytes:
     return "\n".join(lines).encode()
 
 
-def test_ten_files_at_the_size_limit(
-    datadog: DatadogServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ten_files_at_the_size_limit(datadog: DatadogServer) -> None:
     """They don't exhaust the memory together, and so take no innocents with them."""
-    limit = 10 * 1024 * 1024
-    content = dense(limit)
+    content = dense(MAX_FILE_BYTES)
     answers = {"3": response(body=content), "4": response(body=content + b"x")}
-    padded = response(body=stats() + b" " * (limit - 100))
+    padded = response(body=stats() + b" " * (MAX_FILE_BYTES - 100))
 
     def large(call: Call) -> bytes:
         if call.method == "POST":  # the rejected queue
             return response(body=b'{"MessageId": "example"}')
         return answers.get(call.path.rpartition("/")[2], padded)
 
-    run = Run(large, datadog, files=10, seconds=300, monkeypatch=monkeypatch)
+    run = Run(large, datadog, files=10)
     assert (run.summary["Submitted"], run.summary["Refused"]) == (9, 1)
     assert run.megabytes < 256
 
 
-def test_many_large_files(datadog: DatadogServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_large_files(datadog: DatadogServer) -> None:
     """Nor do thirty, of which each could be read by a thread of its own."""
-    padded = response(body=stats() + b" " * (10 * 1024 * 1024 - 100))
-    run = Run(lambda call: padded, datadog, files=30, seconds=300, monkeypatch=monkeypatch)
+    padded = response(body=stats() + b" " * (MAX_FILE_BYTES - 100))
+    run = Run(lambda call: padded, datadog, files=30)
     assert run.summary["Submitted"] == 30
     assert run.megabytes < 120
     assert run.log == []
 
 
-def test_slow_s3_costs_few_threads_and_requests(
-    datadog: DatadogServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_s3_costs_few_threads_and_requests(datadog: DatadogServer) -> None:
     """When the time is up nothing more is begun, however many files the batch names."""
 
     def silent(call: Call) -> bytes:
         call.stopping.wait()
         raise ConnectionAbortedError
 
-    run = Run(silent, datadog, files=2000, seconds=3.5, monkeypatch=monkeypatch)
+    run = Run(silent, datadog, files=2000, seconds=3.5)
     assert run.retried == run.summary["Retried"] == 2000
     assert run.seconds_left > 0.25
     assert run.threads <= 80

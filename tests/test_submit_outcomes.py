@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from local.datadog_server import Answer, DatadogServer, Request
 from tests.events import Context, bulky, sqs_record, stats
-from tests.scripted_server import Call, Script, ScriptedServer, bucket_of, response
+from tests.scripted_server import Call, Script, response
 from tests.submitter import Submitter
 
 HTML = b"<html><body><h1>Sorry</h1></body></html>"
@@ -27,11 +30,6 @@ def answering(datadog: DatadogServer, *answers: Answer | None) -> None:
         return left.pop(0) if len(left) > 1 else left[0]
 
     datadog.respond = respond
-
-
-def names(request: Request) -> set[str]:
-    """Return the names of the metrics that a request holds."""
-    return {series["metric"] for series in request.series or ()}
 
 
 # --- Each status ---
@@ -53,223 +51,416 @@ def names(request: Request) -> set[str]:
 def test_202_counts_whatever_its_body(submitter: Submitter, body: bytes) -> None:
     """The points have been taken, and asking again would change nothing."""
     answering(submitter.datadog, Answer(202, body, accept=True))
-    outcome = submitter.submit_files(FILES)
+    outcome = submitter.submit_from(FILES)
     assert outcome.files == (2, 0, 0)
     assert (outcome.retried, outcome.log) == ([], [])
     assert len(submitter.datadog.requests) == outcome.summary["Requests"] == 1
 
 
+AT_ONCE = {0, 408, *range(500, 600)}  # 0: the connection is reset
+
+
+@pytest.mark.parametrize("receive_count", [1, 5])
 @pytest.mark.parametrize(
     "status",
     [
-        *(200, 201, 203, 204, 206, 300, 301, 302, 303, 304, 307, 308),
-        *(401, 402, 403, 404, 405, 408, 409, 415, 418, 429, 451),
-        *(500, 501, 502, 503, 504, 520, 599, 700),
+        *(0, 200, 201, 203, 204, 206, 300, 301, 302, 303, 304, 307, 308),
+        *(401, 402, 403, 404, 405, 407, 408, 409, 415, 418, 429, 451, 499),
+        *(500, 501, 502, 503, 504, 520, 599, 600, 700),
     ],
 )
-def test_any_other_status_is_retried(submitter: Submitter, status: int) -> None:
-    """All of the batch, at the cost of few requests, and the log says why; whatever the body."""
-    submitter.put_all(FILES)
-    messages = [submitter.message(key) for key in FILES]
+def test_any_other_status_is_retried(submitter: Submitter, status: int, receive_count: int) -> None:
+    """All of the batch, whatever the body, and the log says why.
+
+    No answer, a timeout or an error of Datadog's is asked again within the batch, after pauses.
+    """
+    messages = [sqs_record([key], receive_count=receive_count) for key in FILES]
+    pauses = [0.2, 0.8] if status in AT_ONCE else []
     for body in (b"", ERRORS, HTML, b'{"status": "ok"}'):
         submitter.datadog.requests.clear()
-        answering(submitter.datadog, Answer(status, body))
-        outcome = submitter.submit(*messages)
+        submitter.clock.pauses.clear()
+        answering(submitter.datadog, Answer(status or 500, body, reset=not status))
+        outcome = submitter.submit_from(FILES, *messages)
         assert outcome.files == (0, 0, 2)
         assert outcome.retried == [0, 1]
-        assert len(submitter.datadog.requests) == outcome.summary["Requests"] <= 6
+        assert outcome.summary["Requests"] == len(submitter.datadog.requests) == 1 + len(pauses)
+        assert submitter.clock.pauses == pauses
         [line] = outcome.log
-        assert str(status) in line
-        if status != 204 and status != 304:
-            assert body.decode() in line
+        assert (f"Datadog answered {status}. " if status else "no answer from Datadog: ") in line
+        assert ("DATADOG_HOST" in line) == (status in (401, 403))
+        assert body.decode() in line or status in (0, 204, 304)
     answering(submitter.datadog, None)
-    assert submitter.submit(*messages).files == (2, 0, 0)
-
-
-@pytest.mark.parametrize("status", [401, 403])
-def test_wrong_key_keeps_the_data_and_says_so(submitter: Submitter, status: int) -> None:
-    """The key or the site is wrong: one request, and a hint at both."""
-    answering(submitter.datadog, Answer(status, ERRORS))
-    outcome = submitter.submit_files(FILES)
-    assert outcome.files == (0, 0, 2)
-    assert outcome.summary["Requests"] == 1
-    assert "DATADOG_HOST" in outcome.log[0]
-
-
-def test_key_that_datadog_refuses(submitter: Submitter) -> None:
-    """The strict local Datadog's own 403."""
-    submitter.set(DATADOG_API_KEY="another-key")
-    submitter.keys = ["another-key"]
-    assert submitter.submit_files(FILES).files == (0, 0, 2)
-    assert submitter.datadog.points == {}
+    assert submitter.submit_from(FILES, *messages).files == (2, 0, 0)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirect_is_not_followed(submitter: Submitter, status: int) -> None:
-    """The key would travel with it."""
+    """The key would travel with it, whether it is asked about or used."""
     with DatadogServer("test-key") as elsewhere:
         location = {"Location": f"{elsewhere.url}/api/v1/series"}
-        answering(submitter.datadog, Answer(status, b"", headers=location))
-        outcome = submitter.submit_files(FILES)
-    assert elsewhere.requests == []
+        redirect = Answer(status, b"", headers=location)
+        submitter.datadog.respond = submitter.datadog.respond_validate = lambda request: redirect
+        outcome = submitter.submit_from(FILES)
+        assert elsewhere.requests + elsewhere.validations == []
     assert outcome.files == (0, 0, 2)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 500, 302])
 def test_key_in_an_answer_is_not_repeated(submitter: Submitter, status: int) -> None:
     """A proxy that shows the request shows the keys in it; neither log nor reason repeats them."""
-    submitter.set(DATADOG_APP_KEY="secret-app-key")
+    submitter.set(DATADOG_APP_KEY="secret-app-key", LOG_LEVEL="DEBUG")
     submitter.keys.append("secret-app-key")
 
     def echo(request: Request) -> Answer:
-        return Answer(status, f"You sent {request.headers}, didn't you?".encode())
+        body = {"errors": [f"You sent {request.headers}, didn't you?"]}
+        return Answer(status, json.dumps(body).encode())
 
     submitter.datadog.respond = echo
-    outcome = submitter.submit_files(FILES)
+    submitter.datadog.respond_validate = lambda request: Answer(404, echo(request).body)
+    outcome = submitter.submit_from(FILES, sqs_record(FILES, receive_count=2))
     assert submitter.datadog.requests[0].headers["dd-application-key"] == "secret-app-key"
-    assert "You sent" in (outcome.log + outcome.reasons)[0]
+    assert any("You sent" in line for line in outcome.log)
 
 
 def test_hostile_answer_breaks_no_line(submitter: Submitter) -> None:
     """Its beginning is shown, on one line."""
     answering(submitter.datadog, Answer(500, b'\n{"_aws": {}}\r\x1b[31m\xff' + b"x" * 100_000))
-    [line] = submitter.submit_files(FILES).log
+    [line] = submitter.submit_from(FILES).log
     assert len(line.splitlines()) == 1
     assert "\x1b" not in line
-    assert len(line) < 2000
+    assert 400 < len(line) < 1000
+
+
+# --- 400 and 413: one bad file spoils all files' answer ---
+
+LONG = b'{"errors": ["' + b"x" * 60_000 + b'"]}'
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "receive_count", "refused"),
+    [
+        pytest.param(400, ERRORS, 2, True, id="400"),
+        pytest.param(400, ERRORS, 1000, True, id="400-often"),
+        pytest.param(400, ERRORS, 1, False, id="400-for-the-first-time"),
+        pytest.param(400, ERRORS, None, False, id="400-not-counted"),
+        pytest.param(400, b' {"errors":[{"no": 1}]}\r\n', 2, True, id="400-errors-of-any-kind"),
+        pytest.param(400, LONG, 2, True, id="400-long"),
+        pytest.param(400, b"", 2, False, id="400-empty"),
+        pytest.param(400, HTML, 2, False, id="400-html"),
+        pytest.param(400, b"Bad Request", 2, False, id="400-text"),
+        pytest.param(400, b"{}", 2, False, id="400-object"),
+        pytest.param(400, b'["errors"]', 2, False, id="400-list"),
+        pytest.param(400, b"null", 2, False, id="400-null"),
+        pytest.param(400, b'{"error": ["x"]}', 2, False, id="400-other-name"),
+        pytest.param(400, b'[{"errors": ["x"]}]', 2, False, id="400-errors-in-a-list"),
+        pytest.param(400, b'{"errors": []}', 2, False, id="400-no-errors"),
+        pytest.param(400, b'{"errors": null}', 2, False, id="400-null-errors"),
+        pytest.param(400, b'{"errors": "x"}', 2, False, id="400-errors-string"),
+        pytest.param(400, b'{"errors": {"x": 1}}', 2, False, id="400-errors-object"),
+        pytest.param(400, ERRORS[:-1], 2, False, id="400-cut"),
+        pytest.param(400, ERRORS + b"}", 2, False, id="400-something-follows"),
+        pytest.param(400, b"[" * 50_000, 2, False, id="400-deep"),
+        pytest.param(400, LONG.replace(b"xx", b"xxx"), 2, False, id="400-over-64-kib"),
+        pytest.param(400, ERRORS.ljust(70_000), 2, False, id="400-over-64-kib-blank"),
+        pytest.param(413, b"", 2, True, id="413"),
+        pytest.param(413, HTML, 2, True, id="413-html"),
+        pytest.param(413, ERRORS, 1, False, id="413-for-the-first-time"),
+        pytest.param(413, ERRORS, None, False, id="413-not-counted"),
+    ],
+)
+def test_file_is_refused_when_datadog_means_it(
+    submitter: Submitter, status: int, body: bytes, receive_count: int | None, refused: bool
+) -> None:
+    """Its front and its intake answer 400 now and then: so its errors must be there, and twice."""
+    answering(submitter.datadog, Answer(status, body))
+    outcome = submitter.submit_from(
+        {"stats/a": stats()}, sqs_record(["stats/a"], receive_count=receive_count)
+    )
+    assert outcome.files == ((0, 1, 0) if refused else (0, 0, 1))
+    assert outcome.summary["Requests"] == 1
+    assert outcome.log[0].startswith(f"{'refused s3://' if refused else 'retried 1: '}")
+    assert f": Datadog answered {status}. " in outcome.log[0]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [b"Content-Length: 99\r\n\r\n" + ERRORS, b"Transfer-Encoding: chunked\r\n\r\n31\r\n" + ERRORS],
+    ids=["length", "chunked"],
+)
+def test_400_that_breaks_off_is_not_meant(submitter: Submitter, end: bytes) -> None:
+    """Its errors may be all that there is, but who knows."""
+
+    def breaks_off(call: Call) -> Iterator[bytes]:
+        yield b"HTTP/1.1 400 Bad Request\r\n" + end
+        raise ConnectionAbortedError
+
+    with submitter.posting_to(breaks_off):
+        outcome = submitter.submit_from(FILES, sqs_record(["stats/a.json"], receive_count=2))
+    assert outcome.files == (0, 0, 1)
+
+
+def poison(request: Request) -> Answer | None:
+    """Answer as Datadog if it found every metric at fault that is named poison."""
+    names = {series["metric"] for series in request.series or ()}
+    return Answer(400, b'{"errors": ["poison in the series"]}') if "poison" in names else None
+
+
+def test_files_of_a_message_share_its_count(submitter: Submitter) -> None:
+    """The same file may be named by two messages: each has the outcome of its own message."""
+    submitter.datadog.respond = poison
+    files = {f"stats/{n}": stats(age=n, **{"poison" if n < 2 else "m": n}) for n in range(4)}
+    again, first = sqs_record(files, receive_count=2), sqs_record(files, receive_count=1)
+    outcome = submitter.submit_from(files, first, again)
+    assert outcome.files == (4, 2, 2)
+    assert outcome.retried == [0]
+    [rejected] = outcome.rejected
+    assert rejected.body == again["body"]
+    named = [key in rejected.attributes["reason"] for key in files]
+    assert named == [True, True, False, False]
+    assert "400" in rejected.attributes["reason"]
+    assert "poison in the series" in rejected.attributes["reason"]
+
+
+@pytest.mark.parametrize("receive_count", [1, 2])
+@pytest.mark.parametrize("places", [{0}, {1}, {19}, {20}, {39}, {3, 4, 21, 39}], ids=str)
+def test_poison_is_found(submitter: Submitter, places: set[int], receive_count: int) -> None:
+    """In at most 20 requests each; the other files are submitted, at whatever delivery."""
+    submitter.datadog.respond = poison
+    files = {
+        f"stats/{n:02}": stats(age=n, m=n, **{"poison" if n in places else "n": n})
+        for n in range(40)
+    }
+    outcome = submitter.submit_from(
+        files, *(sqs_record([key], receive_count=receive_count) for key in files)
+    )
+    left = len(places)
+    assert outcome.files == (40 - left, *((0, left) if receive_count == 1 else (left, 0)))
+    assert outcome.summary["Requests"] == len(submitter.datadog.requests) <= 20 * left
+    assert len(submitter.stored()["m", ()]) == 40 - left
+    found = [message.attributes["key"] for message in outcome.rejected]
+    assert sorted(found or [f"stats/{n:02}" for n in outcome.retried]) == [
+        f"stats/{n:02}" for n in sorted(places)
+    ]
+
+
+def test_poison_in_a_large_file(submitter: Submitter) -> None:
+    """A file of several payloads is one file: it is refused, its neighbours are not."""
+    submitter.datadog.respond = poison
+    large = json.loads(bulky(1, series=1500)) | {"poison": 1}
+    files = {"a": stats(m=1), "b": json.dumps(large).encode(), "c": stats(age=1, m=1)}
+    outcome = submitter.submit_from(files, *(sqs_record([key], receive_count=2) for key in files))
+    assert outcome.files == (2, 1, 0)
+    assert outcome.rejected[0].attributes["key"] == "b"
+
+
+def test_outage_while_poison_is_looked_for(submitter: Submitter) -> None:
+    """What is not known to be submitted or refused is retried."""
+    answering(submitter.datadog, Answer(400, ERRORS), None, Answer(429))
+    outcome = submitter.submit_from({f"stats/{n}": stats(age=n) for n in range(8)})
+    assert outcome.files == (4, 0, 4)
+    assert outcome.retried == [4, 5, 6, 7]
+    assert len(submitter.stored()["m", ()]) == 4
+
+
+def test_413_is_split_until_it_fits(submitter: Submitter) -> None:
+    """By files, then by points: all arrive, however small a payload must be."""
+    submitter.datadog.respond = lambda request: (
+        Answer(413) if sum(len(series["points"]) for series in request.series or ()) > 3 else None
+    )
+    files = {f"stats/{n}": stats(age=n, a=1, b=2, c=3, d=4, e=5) for n in range(4)}
+    outcome = submitter.submit_from(files)
+    assert outcome.files == (4, 0, 0)
+    assert outcome.summary["Points"] == sum(map(len, submitter.stored().values())) == 20
+
+
+def test_point_that_is_too_large_is_refused(submitter: Submitter) -> None:
+    """That file alone, with Datadog's answer as the reason."""
+    answer = Answer(413, b"Payload too large")
+    submitter.datadog.respond = lambda request: answer if poison(request) else None
+    files = {f"stats/{n}": stats(age=n, a=1, b=2, c=3, d=4) for n in range(9)}
+    files["stats/4"] = stats(age=4, a=1, b=2, poison=3, d=4)
+    outcome = submitter.submit_from(files, *(sqs_record([k], receive_count=2) for k in files))
+    assert outcome.files == (8, 1, 0)
+    assert outcome.rejected[0].attributes["key"] == "stats/4"
+    assert outcome.reasons == ["Datadog answered 413. Payload too large"]
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_stubborn_batch_ends(submitter: Submitter, status: int) -> None:
+    """Whatever Datadog answers: 64 requests beyond the one, and after some rounds none is left."""
+    submitter.datadog.respond = lambda request: Answer(status, ERRORS)
+    files = {f"stats/{n:03}": stats(age=n) for n in range(70)}
+    waiting = [sqs_record([key]) for key in files]
+    refused: list[str] = []
+    for receive_count in range(1, 8):
+        if not waiting:
+            break
+        for message in waiting:
+            message["attributes"]["ApproximateReceiveCount"] = str(receive_count)
+        outcome = submitter.submit_from(files, *waiting)
+        assert outcome.summary["Requests"] <= 65
+        assert outcome.files == (0, len(outcome.rejected), len(outcome.retried))
+        refused += [rejected.attributes["key"] for rejected in outcome.rejected]
+        waiting = [waiting[n] for n in outcome.retried]
+    assert (waiting, sorted(refused)) == ([], [*files])
+
+
+def test_what_was_received_most_often_goes_first(submitter: Submitter) -> None:
+    """Else a stubborn batch would look for the same poison in every round; 10 is more than 9."""
+    submitter.datadog.respond = lambda request: Answer(400, ERRORS)
+    files = {f"stats/{n:03}": stats(age=n) for n in range(120)}
+    counts = {key: 7 + n // 30 for n, key in enumerate(files)}
+    messages = [sqs_record([key], receive_count=counts[key]) for key in files]
+    outcome = submitter.submit_from(files, *messages)
+    assert outcome.summary["Requests"] == 65
+    refused = [counts[rejected.attributes["key"]] for rejected in outcome.rejected]
+    assert refused.count(10) == 30
+    assert set(refused) <= {9, 10}
+    assert "limit" in outcome.log[-1]
 
 
 # --- No answer, or a broken one ---
 
 
-def test_reset_before_accepting(submitter: Submitter) -> None:
-    """Nothing arrived, so trying again is right; here it helps."""
-    answering(submitter.datadog, Answer(reset=True), None)
-    outcome = submitter.submit_files(FILES)
-    assert outcome.files == (2, 0, 0)
-    assert outcome.summary["Requests"] == 2
-
-
 def test_reset_after_accepting(submitter: Submitter) -> None:
     """The ambiguous one: retried, and the same points again are harmless."""
     answering(submitter.datadog, Answer(reset=True, accept=True))
-    outcome = submitter.submit_files(FILES)
-    assert outcome.files == (0, 0, 2)
-    before = {series: dict(points) for series, points in submitter.datadog.points.items()}
+    assert submitter.submit_from(FILES).files == (0, 0, 2)
+    before = submitter.stored()
     answering(submitter.datadog, None)
-    assert submitter.submit(*map(submitter.message, FILES)).files == (2, 0, 0)
-    assert submitter.datadog.points == before
+    assert submitter.submit_from(FILES).files == (2, 0, 0)
+    assert submitter.stored() == before
 
 
 def test_nobody_listens(submitter: Submitter) -> None:
     """Connection refused."""
     submitter.datadog.stop()
-    outcome = submitter.submit_files(FILES)
+    outcome = submitter.submit_from(FILES)
     assert outcome.files == (0, 0, 2)
-    assert outcome.summary["Requests"] <= 6
-    assert len(outcome.log) == 1
+    assert outcome.summary["Requests"] <= 3
+    assert "no answer from Datadog: ConnectionError" in outcome.log[0]
 
 
-ACCEPTED = b"HTTP/1.1 202 Accepted\r\nContent-Length: 16\r\n\r\n"
-
-
-def body_reset(call: Call) -> Iterator[bytes]:
-    yield ACCEPTED + b'{"status"'
+def reset(call: Call) -> None:
     raise ConnectionResetError
 
 
-def body_short(call: Call) -> Iterator[bytes]:
-    yield ACCEPTED
+def close(call: Call) -> None:
     raise ConnectionAbortedError
 
 
-def body_never(call: Call) -> Iterator[bytes]:
-    yield ACCEPTED
+def wait(call: Call) -> None:
     call.stopping.wait()
 
 
-def body_drips(call: Call) -> Iterator[bytes]:
-    yield ACCEPTED
+def drip(call: Call) -> Iterator[bytes]:
     while not call.stopping.wait(0.05):
         yield b"."
 
 
-def body_gzip(call: Call) -> bytes:
-    return response("202 Accepted", b"\x1f\x8bbroken", Content_Encoding="gzip")
+def then(sent: bytes, end: Any) -> Script:
+    """Return a script that sends some bytes, and then does something else."""
+
+    def script(call: Call) -> Iterator[bytes]:
+        yield sent
+        yield from end(call) or ()
+
+    return script
 
 
-def body_chunked(call: Call) -> Iterator[bytes]:
-    yield b"HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+BROKEN_BODIES = {
+    "reset": (b"Content-Length: 16\r\n\r\n{", reset),
+    "short": (b"Content-Length: 16\r\n\r\n", close),
+    "gzip": (b"Content-Encoding: gzip\r\nContent-Length: 8\r\n\r\n\x1f\x8bbroken", close),
+    "chunks": (b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", close),
+    "never": (b"Content-Length: 16\r\n\r\n", wait),
+    "drips": (b"Content-Length: 10000\r\n\r\n", drip),
+}
 
 
-@pytest.mark.parametrize(
-    "script", [body_reset, body_short, body_never, body_drips, body_gzip, body_chunked]
-)
-def test_202_counts_though_its_body_breaks(submitter: Submitter, script: Any) -> None:
+@pytest.mark.parametrize("broken", BROKEN_BODIES)
+def test_202_counts_though_its_body_breaks(submitter: Submitter, broken: str) -> None:
     """The status line is the promise; nobody waits long for the rest."""
-    with ScriptedServer(script) as datadog:
-        submitter.set(DATADOG_HOST=datadog.url)
-        outcome = submitter.submit_files(FILES, context=Context(10))
-    assert outcome.files == (2, 0, 0)
-    assert outcome.log == []
-    assert len(datadog.calls) == outcome.summary["Requests"] == 1
+    sent, end = BROKEN_BODIES[broken]
+    with submitter.posting_to(then(b"HTTP/1.1 202 Accepted\r\n" + sent, end)) as datadog:
+        started = time.monotonic()
+        outcome = submitter.submit_from(FILES)
+        assert time.monotonic() - started < 5
+    assert (outcome.files, outcome.log) == ((2, 0, 0), [])
+    assert datadog.calls.count("POST /api/v1/series") == outcome.summary["Requests"] == 1
 
 
-@pytest.mark.parametrize("script", [body_reset, body_short, body_gzip, body_chunked])
-def test_broken_body_of_an_error(submitter: Submitter, script: Any) -> None:
+@pytest.mark.parametrize("broken", ["reset", "short", "gzip", "chunks"])
+def test_broken_body_of_an_error(submitter: Submitter, broken: str) -> None:
     """Known by its status all the same."""
-
-    def unavailable(call: Call) -> Iterator[bytes]:
-        pieces = script(call)
-        for piece in (pieces,) if isinstance(pieces, bytes) else pieces:
-            yield piece.replace(b"202 Accepted", b"503 Service Unavailable")
-
-    with ScriptedServer(unavailable) as datadog:
-        submitter.set(DATADOG_HOST=datadog.url)
-        outcome = submitter.submit_files(FILES)
+    sent, end = BROKEN_BODIES[broken]
+    with submitter.posting_to(then(b"HTTP/1.1 503 Service Unavailable\r\n" + sent, end)):
+        outcome = submitter.submit_from(FILES)
     assert outcome.files == (0, 0, 2)
     assert "503" in outcome.log[0]
 
 
-def garbage(call: Call) -> Iterator[bytes]:
-    yield b"SSH-2.0-OpenSSH_9.6\r\n"
-    raise ConnectionAbortedError
+def test_slow_body_of_an_error_is_waited_for(submitter: Submitter) -> None:
+    """It may say why."""
+
+    def slow_body(call: Call) -> Iterator[bytes]:
+        yield b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\n"
+        call.stopping.wait(0.2)
+        yield b"down"
+
+    with submitter.posting_to(slow_body):
+        assert "Datadog answered 404. down" in submitter.submit_from(FILES).log[0]
 
 
-def headers_without_end(call: Call) -> Iterator[bytes]:
-    yield b"HTTP/1.1 202 Accepted\r\n"
-    yield from (b"x: y\r\n" for _ in range(1000))
-    raise ConnectionAbortedError
-
-
-@pytest.mark.parametrize("script", [garbage, headers_without_end])
-def test_what_is_no_http_is_retried(submitter: Submitter, script: Any) -> None:
+@pytest.mark.parametrize(
+    "sent", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 202 Accepted\r\n" + b"x: y\r\n" * 1000]
+)
+def test_what_is_no_http_is_retried(submitter: Submitter, sent: bytes) -> None:
     """Something else listens there."""
-    with ScriptedServer(script) as datadog:
-        submitter.set(DATADOG_HOST=datadog.url)
-        outcome = submitter.submit_files(FILES)
+    with submitter.posting_to(then(sent, close)):
+        outcome = submitter.submit_from(FILES)
     assert outcome.files == (0, 0, 2)
-    assert outcome.summary["Requests"] <= 6
+    assert outcome.summary["Requests"] <= 3
+
+
+# --- The way there ---
+
+
+def test_netrc_stays_at_home(submitter: Submitter, tmp_path: Path) -> None:
+    """An operator's ~/.netrc is for other programs: requests would send it as authentication."""
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("default login operator password netrc-password\n")
+    submitter.set(NETRC=str(netrc), HOME=str(tmp_path))
+    submitter.keys.append("netrc-password")
+    assert submitter.submit_from(FILES).files == (2, 0, 0)
+    requests = submitter.datadog.requests + submitter.datadog.validations
+    assert len(requests) == 2
+    assert [name for each in requests for name in each.headers if "authorization" in name] == []
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+def test_proxy_of_the_environment_is_used(submitter: Submitter, variable: str) -> None:
+    """Some networks have no other way out."""
+    with submitter.posting_to(lambda call: response("202 Accepted")) as proxy:
+        submitter.set(
+            **{variable: proxy.url}, NO_PROXY="127.0.0.1", DATADOG_HOST="http://datadog.test"
+        )
+        outcome = submitter.submit_from(FILES)
+    assert outcome.files == (2, 0, 0)
+    assert "POST http://datadog.test/api/v1/series" in proxy.calls
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_missing_certificates_are_told(submitter: Submitter, variable: str) -> None:
+    """A bundle that names no file is a mistake of the deployment's, and no timeout."""
+    submitter.set(**{variable: "/no/such/bundle.pem"}, DATADOG_HOST="https://127.0.0.1:1")
+    outcome = submitter.submit_from(FILES)
+    assert outcome.files == (0, 0, 2)
+    assert "/no/such/bundle.pem" in outcome.log[0]
+    assert "timed out" not in outcome.log[0]
 
 
 # --- The deadline ---
-
-
-def silent(call: Call) -> Iterator[bytes]:
-    call.stopping.wait()
-    yield b""
-
-
-def headers_drip(call: Call) -> Iterator[bytes]:
-    yield b"HTTP/1.1 202 Accepted\r\n"
-    while not call.stopping.wait(0.05):
-        yield b"x-slow: y\r\n"
-
-
-def error_drips(call: Call) -> Iterator[bytes]:
-    yield b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 10000\r\n\r\n"
-    while not call.stopping.wait(0.05):
-        yield b"."
 
 
 @contextmanager
@@ -292,37 +483,42 @@ def test_slow_datadog_meets_the_deadline_and_is_forgotten(submitter: Submitter) 
 
     The package would be silent for 300 s after three timeouts of a warm process.
     """
-    submitter.put_all(FILES)
-    messages = [submitter.message(key) for key in FILES]
 
     def submit() -> None:
         context = Context(3)
-        outcome = submitter.submit(*messages, context=context)
+        outcome = submitter.submit(*map(submitter.message, FILES), context=context)
         assert context.get_remaining_time_in_millis() > 250
         assert outcome.files == (0, 0, 2)
         assert 1 <= outcome.summary["Requests"] <= 2
+        assert "no answer from Datadog: timed out" in outcome.log[0]
 
-    for script in (silent, headers_drip, error_drips):
-        with ScriptedServer(script) as datadog:
-            submitter.set(DATADOG_HOST=datadog.url)
+    for key, content in FILES.items():
+        submitter.put(key, content)
+    for sent, end in (
+        (b"", wait),
+        (b"HTTP/1.1 202 Accepted\r\nx: ", drip),
+        (b"HTTP/1.1 500 Error\r\nContent-Length: 10000\r\n\r\n", drip),
+    ):
+        with submitter.posting_to(then(sent, end)):
             submit()
     with full_backlog() as url:
         submitter.set(DATADOG_HOST=url)
         submit()
     submitter.set(DATADOG_HOST=submitter.datadog.url)
-    assert submitter.submit(*messages).files == (2, 0, 0)
+    assert submitter.submit(*map(submitter.message, FILES)).files == (2, 0, 0)
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.5, 1.5])
+@pytest.mark.parametrize(("seconds", "files"), [(0.0, 0), (1.5, 0), (1.9, 0), (4.0, 2)])
 def test_no_post_is_started_that_the_deadline_would_cut(
-    submitter: Submitter, seconds: float
+    submitter: Submitter, seconds: float, files: int
 ) -> None:
     """With little time left, everything is retried at once."""
-    outcome = submitter.submit_files(FILES, context=Context(seconds))
-    assert submitter.datadog.requests == []
-    assert outcome.files == (0, 0, 2)
-    assert outcome.summary["Requests"] == 0
-    assert "time" in outcome.log[0]
+    context = Context(seconds)
+    with submitter.reading_from(lambda call: response(body=stats())):
+        outcome = submitter.submit(*map(submitter.message, FILES), context=context)
+    assert outcome.files == (files, 0, 2 - files)
+    assert len(submitter.datadog.requests) == outcome.summary["Requests"] == files / 2
+    assert files or "no time" in outcome.log[0]
 
 
 @pytest.mark.parametrize(
@@ -337,109 +533,89 @@ def test_no_further_post_is_started_either(
     submitter: Submitter, answer: Answer | None, files: tuple[int, int, int], said: str
 ) -> None:
     """Neither another payload, attempt nor half, where the first took the time."""
-    context = Context(60)
 
     def slowly(request: Request) -> Answer | None:
-        context.spend(58.5)
+        submitter.clock.spend(58.5)
         return answer
 
     submitter.datadog.respond = slowly
-    outcome = submitter.submit_files(
-        {f"stats/{n}.json": bulky(n, series=500) for n in range(3)}, context=context
-    )
+    outcome = submitter.submit_from({f"stats/{n}": bulky(n, series=500) for n in range(3)})
     assert outcome.files == files
     assert len(submitter.datadog.requests) == outcome.summary["Requests"] == 1
     [line] = outcome.log
     assert said in line
 
 
-def test_slow_s3_meets_the_deadline(submitter: Submitter) -> None:
-    """What S3 didn't send in time is retried; what it sent is submitted."""
+@pytest.mark.parametrize("neighbours", [0, 1])
+def test_file_that_ages_while_it_waits_is_refused(submitter: Submitter, neighbours: int) -> None:
+    """Good when read, too old when its turn to be posted came: it mustn't vanish behind a 202."""
+    old = stats(3590, now=time.time()) + b"\n" + stats(later=1)  # of which one sample is fresh
 
-    def s3(call: Call) -> Any:
-        if call.path.endswith("slow.json"):
-            return silent(call)
-        return response(body=stats(m=1))
+    def unavailable_at_first(request: Request) -> Answer | None:
+        if len(submitter.datadog.requests) > 1:
+            return None
+        submitter.clock.spend(20)  # as if the answer took so long
+        return Answer(503)
 
-    context = Context(4)
-    with submitter.reading_from(s3):
-        keys = ["stats/a.json", "stats/slow.json", "stats/b.json"]
-        outcome = submitter.submit(*map(submitter.message, keys), context=context)
-        assert context.get_remaining_time_in_millis() > 250
-    assert outcome.files == (2, 0, 1)
-    assert outcome.retried == [1]
-    assert "S3" in outcome.log[0]
-
-
-def test_no_file_is_parsed_that_would_take_the_time_of_the_post(
-    submitter: Submitter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A large one is retried; its neighbours, parsed before and after it, are submitted."""
-    monkeypatch.setattr(submitter.module, "PARSE_BYTES_PER_SECOND", 20_000)
-    context = Context(60)
-
-    def slowly(call: Call) -> bytes:
-        context.spend(50)
-        return response(body=stats(n=1).ljust(200_000))  # ten seconds, of nine that are left
-
-    files: dict[str, bytes | Script] = {
-        "stats/a.json": stats(m=1),
-        "stats/b.json": slowly,
-        "stats/c.json": stats(o=1),
-    }
-    with submitter.reading_from(bucket_of(files)):
-        outcome = submitter.submit(*(sqs_record([key]) for key in files), context=context)
-    assert outcome.files == (2, 0, 1)
-    assert outcome.retried == [1]
-    assert "no time" in outcome.log[0]
-    assert len(submitter.datadog.requests) == 1
+    submitter.datadog.respond = unavailable_at_first
+    files = {"stats/old": old, "stats/new": stats(n=1)}
+    outcome = submitter.submit_from(
+        files, *(sqs_record([key]) for key in [*files][: 1 + neighbours])
+    )
+    assert submitter.datadog.dropped == []
+    assert outcome.files == (neighbours, 1, 0)
+    assert submitter.stored() == ({("n", ()): [1.0]} if neighbours else {})
 
 
 # --- Outages ---
 
 
-def test_outage_costs_few_requests(submitter: Submitter) -> None:
-    """However many batches it takes; and the first batch after it goes through."""
-    submitter.put_all(FILES)
-    messages = [submitter.message(key) for key in FILES]
-    trouble = [Answer(503), Answer(504, HTML), Answer(reset=True), Answer(500, b"")]
-    for answer in trouble * 3:
-        answering(submitter.datadog, answer)
-        outcome = submitter.submit(*messages)
-        assert outcome.files == (0, 0, 2)
-        assert 1 <= outcome.summary["Requests"] <= 6
-    answering(submitter.datadog, None)
-    assert submitter.submit(*messages).files == (2, 0, 0)
-
-
 @pytest.mark.parametrize(
-    "answer",
-    [*map(Answer, (408, 500, 502, 503, 504, 599)), Answer(reset=True)],
-    ids=lambda answer: "reset" if answer.reset else str(answer.status),
+    "answers",
+    [[Answer(503)], [Answer(408), Answer(reset=True)], [Answer(500), Answer(504)]],
+    ids=["one", "two", "others"],
 )
-def test_outage_that_ends_is_waited_out(submitter: Submitter, answer: Answer) -> None:
+def test_outage_that_ends_is_waited_out(submitter: Submitter, answers: list[Answer]) -> None:
     """Trying again within the invocation saves a round."""
-    answering(submitter.datadog, answer, answer, None)
-    outcome = submitter.submit_files(FILES)
+    answering(submitter.datadog, *answers, None)
+    outcome = submitter.submit_from(FILES)
     assert outcome.files == (2, 0, 0)
-    assert outcome.summary["Requests"] == 3
+    assert outcome.summary["Requests"] == 1 + len(answers)
 
 
-def test_too_many_requests_are_not_answered_with_more(submitter: Submitter) -> None:
-    """429 asks for a longer pause than an invocation can make."""
-    answering(submitter.datadog, Answer(429, ERRORS))
-    assert submitter.submit_files(FILES).summary["Requests"] == 1
+def test_pauses_are_those_of_a_batch(submitter: Submitter) -> None:
+    """An outage that comes and goes doesn't make it sleep once a payload."""
+    answering(submitter.datadog, Answer(503), None, Answer(503), None, Answer(503), None)
+    outcome = submitter.submit_from({f"stats/{n}": bulky(n, series=1200) for n in range(3)})
+    assert outcome.files == (2, 0, 1)
+    assert submitter.clock.pauses == [0.2, 0.8]
+
+
+def test_outage_ends_the_reading_too(submitter: Submitter) -> None:
+    """Where the first payload meets an outage, what isn't fetched by then isn't."""
+    answering(submitter.datadog, Answer(503))
+    files = {f"stats/{n}": bulky(n, series=700) for n in range(2)}
+    files |= {f"stats/{n}": stats() for n in range(2, 200)}
+    fetched: list[str] = []
+
+    def counting(call: Call) -> bytes:
+        fetched.append(call.path)
+        return response(body=files[call.path.partition("/stats-bucket/")[2]])
+
+    with submitter.reading_from(counting):
+        outcome = submitter.submit(*(sqs_record([key]) for key in files))
+    assert outcome.files == (0, 0, 200)
+    assert len(outcome.log) == 1
+    assert len(fetched) <= 2 + 64 + 2
 
 
 def test_outage_in_the_middle(submitter: Submitter) -> None:
     """What was accepted stays submitted; a file that was cut by the outage is retried whole."""
-    files = {f"stats/{n}.json": bulky(n, series=500) for n in range(3)}
-    answering(submitter.datadog, None, Answer(503))
-    outcome = submitter.submit_files(files)
-    submitted, refused, retried = outcome.files
-    assert (submitted >= 1, refused, retried >= 1) == (True, 0, True)
-    assert submitted + retried == 3
+    files = {"stats/0": bulky(0, series=500), "stats/1": bulky(1, series=2000)}
+    answering(submitter.datadog, None, None, Answer(503))
+    outcome = submitter.submit_from(files)
+    assert outcome.files == (1, 0, 1)
+    assert outcome.retried == [1]
     answering(submitter.datadog, None)
-    messages = [submitter.message(f"stats/{n}.json") for n in outcome.retried]
-    assert submitter.submit(*messages).files == (retried, 0, 0)
-    assert sum(map(len, submitter.datadog.points.values())) == 3 * 500
+    assert submitter.submit_from(files, sqs_record(["stats/1"])).files == (1, 0, 0)
+    assert sum(map(len, submitter.stored().values())) == 2500

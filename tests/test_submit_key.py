@@ -1,0 +1,343 @@
+"""The submitter: whether Datadog takes the API key, and the key in Secrets Manager."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from local.datadog_server import Answer, Request
+from tests.events import Context, sqs_record, stats
+from tests.scripted_server import Call, Script, ScriptedServer, response
+from tests.submitter import Outcome, Submitter
+
+FILES = {"stats/job/a.json": stats(m=1)}
+ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:datadog-key-AbCdEf"
+VALID, INVALID = Answer(200, b'{"valid": true}'), Answer(200, b'{"valid": false}')
+WRONG_KEY = "Datadog answered 403. The API key and DATADOG_HOST aren't of the same site, or the key is wrong."
+
+
+def asked(submitter: Submitter, *answers: Answer | None) -> list[str]:
+    """Let Datadog give these answers about the key (None: the honest one), the last one for good.
+
+    Returns the keys, as they are asked about.
+    """
+    left, keys = list(answers), list[str]()
+
+    def respond(request: Request) -> Answer | None:
+        keys.append(request.headers["dd-api-key"])
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    submitter.datadog.respond_validate = respond
+    return keys
+
+
+# --- Asking Datadog about the key, whose series API answers 202 to any ---
+
+
+def test_key_is_asked_about_first(submitter: Submitter) -> None:
+    """By a request of its own that counts nowhere."""
+    outcome = submitter.submit_from(FILES)
+    assert outcome.files == (1, 0, 0)
+    [question], [post] = submitter.datadog.validations, submitter.datadog.requests
+    assert (question.method, question.path) == ("GET", "/api/v1/validate")
+    assert question.headers["dd-api-key"] == "test-key"
+    assert outcome.summary["Requests"] == 1
+    assert outcome.summary["WireBytes"] == post.wire_bytes
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(INVALID, id="invalid"),
+        pytest.param(Answer(200, b'{"valid": false, "errors": []}\n'), id="invalid-and-more"),
+        pytest.param(Answer(401, b""), id="401"),
+        pytest.param(Answer(403, b'{"errors": ["Forbidden"]}'), id="403"),
+        pytest.param(Answer(403, b"<html>"), id="403-html"),
+        pytest.param(Answer(401, b'{"valid": true}'), id="401-though-valid"),
+    ],
+)
+def test_nothing_is_posted_with_a_wrong_key(submitter: Submitter, answer: Answer) -> None:
+    """It would be answered 202 and be lost. What the contract refuses stays refused."""
+    keys = asked(submitter, answer)
+    messages = [sqs_record([key]) for key in ("good", "bad", "gone", "_SUCCESS")]
+    messages += [sqs_record(["good", "bad"])]
+    objects = {"good": stats(), "bad": b"{}", "_SUCCESS": b""}
+    outcome = submitter.submit_from(objects, *messages)
+    assert outcome.files == (0, 2, 3)
+    assert outcome.retried == [0, 4]
+    assert any(line.startswith(f"retried 2: {WRONG_KEY}") for line in outcome.log)
+    assert submitter.datadog.requests == []
+    assert outcome.summary["Requests"] == outcome.summary["WireBytes"] == 0
+    assert keys == ["test-key"]
+    asked(submitter, None)
+    assert submitter.submit_from(objects, messages[0]).files == (1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(
+            pytest.param(Answer(status, b""), id=str(status))
+            for status in (202, 302, 404, 429, 500)
+        ),
+        pytest.param(Answer(500, b'{"valid": false}'), id="500-though-invalid"),
+        pytest.param(Answer(200, b""), id="empty"),
+        pytest.param(Answer(200, b"<html>Sign in</html>"), id="html"),
+        pytest.param(Answer(200, b'{"valid": fals'), id="cut"),
+        pytest.param(Answer(200, b"[]"), id="list"),
+        pytest.param(Answer(200, b"false"), id="no-object"),
+        pytest.param(Answer(200, b'{"valid": "false"}'), id="string"),
+        pytest.param(Answer(200, b'{"valid": null}'), id="null"),
+        pytest.param(Answer(200, b'{"valid": 0}'), id="number"),
+        pytest.param(Answer(200, b'{"invalid": true}'), id="other-name"),
+        pytest.param(Answer(200, b'{"valid": true' + b" " * 100_000), id="huge"),
+        pytest.param(Answer(200, b"[" * 60_000), id="deep"),
+        pytest.param(Answer(reset=True), id="reset"),
+    ],
+)
+def test_other_answers_leave_the_word_to_the_post(submitter: Submitter, answer: Answer) -> None:
+    """They say nothing of the key: the batch goes through, and the next one asks again."""
+    keys = asked(submitter, answer)
+    for _ in range(2):
+        outcome = submitter.submit_from(FILES)
+        assert (outcome.files, outcome.log) == ((1, 0, 0), [])
+        assert outcome.summary["Requests"] == 1
+    assert keys == ["test-key"] * 2
+    submitter.datadog.respond = lambda request: Answer(403)
+    outcome = submitter.submit_from(FILES)
+    assert outcome.files == (0, 0, 1)
+    assert outcome.log[0].startswith(f"retried 1: {WRONG_KEY}")
+
+
+def test_post_waits_a_second_for_the_answer(submitter: Submitter) -> None:
+    """It may take longer than the objects do; but a question that hangs holds nothing up."""
+    asked(submitter, Answer(403, delay=0.3))
+    assert submitter.submit_from(FILES).files == (0, 0, 1)
+    asked(submitter, Answer(403, delay=60.0))
+    submitter.restart()
+    started = time.monotonic()
+    assert submitter.submit_from(FILES).files == (1, 0, 0)
+    assert time.monotonic() - started < 3
+    submitter.datadog.stopping.set()
+
+
+def test_valid_key_is_not_asked_about_again_for_five_minutes(submitter: Submitter) -> None:
+    """By the wall clock: a frozen process's time counts. Other answers hold for no batch but one."""
+    keys = asked(submitter, None)
+    for frozen, questions in ((0, 1), (0, 1), (290, 1), (15, 2), (290, 2), (301, 3)):
+        submitter.clock.freeze(frozen)
+        submitter.submit_from(FILES)
+        assert len(keys) == questions
+    submitter.restart()
+    submitter.submit_from(FILES)
+    assert len(keys) == 4
+
+
+def test_key_that_became_wrong_is_noticed(submitter: Submitter) -> None:
+    """Within five minutes and a batch, though every POST is answered 202."""
+    submitter.submit_from(FILES)
+    asked(submitter, INVALID)
+    submitter.clock.freeze(301)
+    assert submitter.submit_from(FILES).files == (0, 0, 1)
+
+
+@pytest.mark.parametrize("files", [{}, {"stats/": b""}])
+def test_no_post_without_points(submitter: Submitter, files: dict[str, bytes]) -> None:
+    """Nothing to say is no request."""
+    assert submitter.submit_from(files, sqs_record(files)).summary["Requests"] == 0
+    assert submitter.datadog.requests == []
+
+
+# --- The key in Secrets Manager ---
+
+
+class Secret:
+    """A secret that the submitter is told to read, with a Secrets Manager of its own."""
+
+    def __init__(self, submitter: Submitter, *values: Any) -> None:
+        """values: what it holds at each look, the last one for good; or a script."""
+        self.left = list(values)
+        self.reads = 0
+        submitter.environment.delenv("DATADOG_API_KEY")
+        submitter.set(DATADOG_API_KEY_SECRET_ARN=ARN)
+        self.server = ScriptedServer(self._answer)
+        submitter.set(AWS_ENDPOINT_URL_SECRETS_MANAGER=self.server.url)
+
+    def _answer(self, call: Call) -> Any:
+        self.reads += 1
+        value = self.left.pop(0) if len(self.left) > 1 else self.left[0]
+        if callable(value):
+            return value(call)
+        value = value if isinstance(value, dict) else {"SecretString": value}
+        return response(body=json.dumps(value).encode(), Content_Type="application/x-amz-json-1.1")
+
+
+@pytest.fixture
+def make_secret(submitter: Submitter) -> Any:
+    """Make secrets, whose servers end with the test."""
+    made: list[Secret] = []
+
+    def make(*values: Any) -> Secret:
+        made.append(Secret(submitter, *values))
+        made[-1].server.__enter__()
+        return made[-1]
+
+    yield make
+    for secret in made:
+        secret.server.__exit__()
+
+
+MakeSecret = Callable[..., Secret]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param("test-key", id="plain"),
+        pytest.param("test-key\n", id="line-end"),
+        pytest.param('{"api_key": "test-key"}', id="json"),
+        pytest.param(' {"api_key": " test-key", "more": 1}', id="json-with-more"),
+    ],
+)
+def test_key_from_a_secret(
+    submitter: Submitter,
+    make_secret: MakeSecret,
+    caplog: pytest.LogCaptureFixture,
+    value: str,
+) -> None:
+    """Neither in Terraform's state nor in the environment; and in no log, though boto3 tells all."""
+    caplog.set_level(logging.DEBUG)
+    secret = make_secret(value)
+    submitter.set(DATADOG_API_KEY="forgotten")  # where both are set, the secret has the word
+    submitter.keys.append("forgotten")
+    for _ in range(3):
+        assert submitter.submit_from(FILES).files == (1, 0, 0)
+    assert secret.reads == 1
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("told_by", ["validate", "post"])
+def test_rotated_key_needs_no_deploy(
+    submitter: Submitter, make_secret: MakeSecret, told_by: str, status: int
+) -> None:
+    """A wrong key has the secret read once more; the batch goes through with the new one."""
+    secret = make_secret("test-key", '{"api_key": "rotated-key"}')
+    submitter.keys.append("rotated-key")
+    assert submitter.submit_from(FILES).files == (1, 0, 0)
+    submitter.datadog.api_key = "rotated-key"
+    if told_by == "validate":
+        submitter.clock.freeze(301)
+    else:
+        submitter.datadog.respond = lambda request: (
+            Answer(status) if request.headers["dd-api-key"] == "test-key" else None
+        )
+    outcome = submitter.submit_from(FILES)
+    assert (outcome.files, outcome.log) == ((1, 0, 0), [])
+    assert outcome.summary["Requests"] == (1 if told_by == "validate" else 2)
+    assert submitter.submit_from(FILES).summary["Requests"] == 1
+    assert secret.reads == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "questions"),
+    [
+        pytest.param(["wrong"], ["wrong"], id="same"),
+        pytest.param(["wrong", "other", "third"], ["wrong", "other"], id="another"),
+    ],
+)
+def test_secret_is_read_once_more_and_no_more(
+    submitter: Submitter, make_secret: MakeSecret, values: list[str], questions: list[str]
+) -> None:
+    """However often it changes: another key is asked about once, and posts nothing if it's wrong."""
+    secret = make_secret(*values)
+    keys = asked(submitter, INVALID)
+    outcome = submitter.submit_from(FILES)
+    assert outcome.files == (0, 0, 1)
+    assert outcome.log[0].startswith(f"retried 1: {WRONG_KEY}")
+    assert (keys, secret.reads) == (questions, 2)
+    assert submitter.datadog.requests == []
+
+
+@pytest.mark.parametrize(("values", "posts"), [(["a"], 1), (["a", "b", "c"], 2)])
+def test_post_has_the_secret_read_once_more_and_no_more(
+    submitter: Submitter, make_secret: MakeSecret, values: list[str], posts: int
+) -> None:
+    """The same, where Datadog calls each of them valid and the POST is answered 403."""
+    secret = make_secret(*values)
+    asked(submitter, VALID)
+    submitter.keys = []  # such letters are everywhere
+    outcome = submitter.submit_from(FILES)
+    assert outcome.files == (0, 0, 1)
+    assert (secret.reads, outcome.summary["Requests"]) == (2, posts)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param("hidden value", id="space"),
+        pytest.param("", id="empty"),
+        pytest.param("{hidden", id="half-json"),
+        pytest.param('{"other": "hidden"}', id="other-name"),
+        pytest.param('{"api_key": ["hidden"]}', id="list"),
+        pytest.param('{"api_key": 5}', id="number"),
+        pytest.param('{"api_key": ""}', id="empty-in-json"),
+        pytest.param({"SecretBinary": "aGlkZGVu"}, id="binary"),
+    ],
+)
+def test_malformed_secret_is_named_and_not_shown(
+    submitter: Submitter, make_secret: MakeSecret, value: Any
+) -> None:
+    """As a malformed variable is."""
+    make_secret(value)
+    with pytest.raises(ValueError, match="DATADOG_API_KEY_SECRET_ARN: the secret is no key") as no:
+        submitter.submit_from(FILES)
+    assert "hidden" not in f"{no.value}"
+    assert no.value.__cause__ is None
+    assert submitter.datadog.requests == []
+
+
+def denied(code: str, call: Call) -> bytes:
+    body = json.dumps({"__type": code, "message": "no"}).encode()
+    return response("400 Bad Request", body, Content_Type="application/x-amz-json-1.1")
+
+
+def silent(call: Call) -> bytes:
+    call.stopping.wait()
+    raise ConnectionAbortedError
+
+
+@pytest.mark.parametrize("before", [[], ["test-key"]], ids=["at-the-start", "again"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(partial(denied, "AccessDeniedException"), id="denied"),
+        pytest.param(partial(denied, "ResourceNotFoundException"), id="missing"),
+        pytest.param(silent, id="silent"),
+    ],
+)
+def test_secret_that_cannot_be_read(
+    submitter: Submitter, make_secret: MakeSecret, script: Script, before: list[str]
+) -> None:
+    """In time the batch is retried, by the answer or by an exception, with the variable named."""
+    make_secret(*before, script)
+    submitter.datadog.respond = lambda request: Answer(403)
+    context = Context(4)
+    for key, content in FILES.items():
+        submitter.put(key, content)
+    outcome: Outcome | None = None
+    try:
+        outcome = submitter.submit(*map(submitter.message, FILES), context=context)
+    except ValueError as error:
+        said = str(error)
+    else:
+        assert outcome.files == (0, 0, 1)
+        [said] = outcome.log
+    assert "DATADOG_API_KEY_SECRET_ARN" in said
+    assert context.get_remaining_time_in_millis() > 250
+    assert submitter.datadog.points == {}

@@ -1,0 +1,208 @@
+"""The submitter: what it keeps of a refused file in the rejected queue, and when it can't."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from tests.events import BUCKET, Context, notification, sqs_record, stats
+from tests.scripted_server import Call, Script, ScriptedServer, response
+from tests.submitter import Submitter
+
+MALFORMED = b'{"timestamp": '
+FILES = {"stats/a.json": MALFORMED, "stats/b.json": stats()}
+MAX_BYTES = 262_144  # SQS, a message's body and attributes together
+NOT_KEPT = "refused once its message is settled: not JSON: "
+
+
+def test_malformed_file_is_refused_whole(submitter: Submitter) -> None:
+    """Nothing of it is sent; its message is kept with the reason, its neighbours go through."""
+    bad = b'[{"timestamp": %d, "m": 1}, {"timestamp": 1}]' % time.time()
+    messages = [
+        submitter.message(f"stats/{name}.json", receive_count=count)
+        for name, count in (("a", 1), ("b", 1), ("c", 9))
+    ]
+    for key, content in (("a", stats(n=1)), ("b", bad), ("c", stats(o=1))):
+        submitter.put(f"stats/{key}.json", content)
+    outcome = submitter.submit(*messages)
+    assert outcome.files == (2, 1, 0)
+    assert submitter.stored() == {("n", ()): [1.0], ("o", ()): [1.0]}
+    [rejected] = outcome.rejected
+    assert rejected.body == messages[1]["body"]
+    reason = rejected.attributes["reason"]
+    assert "object 2" in reason
+    assert rejected.attributes == {
+        "reason": reason,
+        "bucket": submitter.bucket,
+        "key": "stats/b.json",
+    }
+    assert outcome.log == [f"refused s3://{submitter.bucket}/stats/b.json: {reason}"]
+
+
+def test_too_old_file_is_refused(submitter: Submitter) -> None:
+    """Datadog would drop it behind a 202."""
+    now = time.time()
+    outcome = submitter.submit_from({"old": stats(3700, now=now), "new": stats(-700, now=now)})
+    assert outcome.files == (0, 2, 0)
+    assert submitter.datadog.requests == []
+    old, new = sorted(outcome.reasons)  # by their timestamps
+    assert ("s old" in old, "s ahead" in new) == (True, True)
+
+
+# --- What is kept ---
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [("", "(empty)"), ("a\0\ufffe\ud800", "a\ufffd\ufffd\ufffd"), ("\ud7ff\U0010ffff", None)],
+    ids=["empty", "characters", "allowed"],
+)
+def test_body_that_sqs_would_not_take(submitter: Submitter, body: str, kept: str | None) -> None:
+    """SQS gives no such body, but other senders of the same event might: it is kept as it can be.
+
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+    """
+    outcome = submitter.submit(sqs_record(body=body))
+    assert outcome.files == (0, 1, 0)
+    assert [message.body for message in outcome.rejected] == [kept or body]
+
+
+def test_attributes_are_fit_for_sqs(submitter: Submitter) -> None:
+    """A refusal that can never be sent would be a poison message of our own making."""
+    hostile = "stats/\x00\x1b[2J\r\n\u2028'\"\ufffe\U0001f4a9" + "é" * 400
+    outcome = submitter.submit_from({hostile: b"nonsense"})
+    [rejected] = outcome.rejected
+    assert rejected.body == notification([hostile])
+    assert rejected.attributes["bucket"] == BUCKET
+    assert rejected.attributes["key"].endswith("'\"\ufffd\U0001f4a9" + "é" * 400)
+    for text in (*rejected.attributes.values(), *outcome.log):
+        assert not set(text) & set("\x00\x1b\r\n\u2028\ufffe")
+    [line] = outcome.log
+    assert len(line.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        pytest.param(["stats/a", "stats/b"], 2, id="with-a-reason-each"),
+        pytest.param([f"stats/{n:02}/{'k' * 48}" for n in range(12)], 12, id="a-dozen"),
+        pytest.param([f"stats/{n}-{'é' * 60}" for n in range(5)], 5, id="letters-of-two-bytes"),
+        pytest.param([f"stats/{'é' * 300}-{n}" for n in range(8)], 1, id="long-names"),
+        pytest.param([f"stats/{n}" for n in range(400)], 90, id="hundreds"),
+    ],
+)
+def test_reason_names_its_files(submitter: Submitter, keys: list[str], named: int) -> None:
+    """In a kilobyte, cut between characters: their keys go before the reasons."""
+    records = [{"s3": {"bucket": {"name": BUCKET}, "object": {"key": key}}} for key in keys]
+    body = json.dumps({"Records": records}, ensure_ascii=False)
+    outcome = submitter.submit_from(dict.fromkeys(keys, MALFORMED), sqs_record(body=body))
+    assert outcome.files == (0, len(keys), 0)
+    [reason] = outcome.reasons
+    assert [key for key in keys[:named] if key not in reason] == []
+    assert reason.count("not JSON") == (2 if len(keys) == 2 else named >= 5 and len(keys) == named)
+    assert reason.startswith(f"{len(keys)} files: {keys[0]}") == (len(keys) != 2)
+    assert len(reason.encode()) <= 1024
+    assert len(reason.encode()) > 1000 or named == len(keys)
+    assert "\ufffd" not in reason
+
+
+@pytest.mark.parametrize(("spare", "attributes"), [(3000, 3), (0, 3), (-1, 0)])
+def test_message_stays_under_256_kib(submitter: Submitter, spare: int, attributes: int) -> None:
+    """Where the body leaves no room it goes without attributes, and the log has the reason."""
+    reason = "the object is gone. Keep files until they are submitted."
+    texts = f"reasonString{reason}bucketString{BUCKET}keyStringstats/gone"
+    body = notification(["stats/gone"])
+    body = body[:-1] + " " * (MAX_BYTES - len(texts) - spare - len(body)) + "}"
+    outcome = submitter.submit_from({}, sqs_record(body=body))
+    [rejected] = outcome.rejected
+    assert (rejected.body, len(rejected.attributes)) == (body, attributes)
+    assert f"refused s3://{BUCKET}/stats/gone: {reason}" in outcome.log
+    assert len(outcome.log) == (1 if attributes else 2)
+
+
+# --- When it can't be kept ---
+
+
+def test_refusal_that_cannot_be_kept_is_retried(submitter: Submitter) -> None:
+    """Until the rejected queue is there again, the message stays where it is."""
+    for key, content in FILES.items():
+        submitter.put(key, content)
+    messages = [*map(submitter.message, FILES), submitter.message(*FILES)]
+    submitter.set(REJECTED_QUEUE_URL=f"{submitter.moto}/123456789012/no-such-queue")
+    outcome = submitter.submit(*messages)
+    assert outcome.files == (2, 0, 2)
+    assert outcome.retried == [0, 2]
+    [line] = outcome.log
+    assert line.startswith(f"retried 2: {NOT_KEPT}")
+    assert "; the rejected queue takes nothing: " in line
+    submitter.set(REJECTED_QUEUE_URL=submitter.rejected_url)
+    outcome = submitter.submit(messages[0], messages[2])
+    assert outcome.files == (1, 2, 0)
+    assert len(outcome.rejected) == 2
+
+
+def reset(call: Call) -> bytes:
+    raise ConnectionResetError
+
+
+def silent(call: Call) -> bytes:
+    call.stopping.wait()
+    raise ConnectionAbortedError
+
+
+def answer(body: bytes, status: str = "200 OK") -> Script:
+    return lambda call: response(status, body, Content_Type="application/x-amz-json-1.0")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(answer(b""), id="200-empty"),
+        pytest.param(answer(b"{}"), id="200-without-an-id"),
+        pytest.param(answer(b'{"MessageId": ""}'), id="200-with-an-empty-id"),
+        pytest.param(answer(b"<html>Sign in</html>"), id="200-html"),
+        pytest.param(answer(b'{"__type": "AccessDenied"}', "403 Forbidden"), id="403"),
+        pytest.param(reset, id="reset"),
+        pytest.param(silent, id="silent"),
+    ],
+)
+def test_rejected_queue_in_trouble(submitter: Submitter, script: Script) -> None:
+    """In time: what was submitted is, and the refused is retried. A message that SQS has has an id."""
+    context = Context(4)
+    for key, content in FILES.items():
+        submitter.put(key, content)
+    with submitter.rejecting_to(script):
+        outcome = submitter.submit(*map(submitter.message, FILES), context=context)
+        assert context.get_remaining_time_in_millis() > 0
+    assert outcome.files == (1, 0, 1)
+    assert outcome.retried == [0]
+    [line] = outcome.log
+    assert line.startswith(f"retried 1: {NOT_KEPT}")
+    assert "; the rejected queue takes nothing: " in line
+
+
+def test_rejected_queue_out_of_reach(submitter: Submitter) -> None:
+    """Nobody listens: retried, not an exception that fails the whole batch."""
+    with ScriptedServer() as sqs:
+        pass
+    submitter.set(AWS_ENDPOINT_URL_SQS=sqs.url, REJECTED_QUEUE_URL=f"{sqs.url}/1/rejected")
+    assert submitter.submit_files(FILES).files == (1, 0, 1)
+
+
+def test_each_refusal_is_kept_by_itself(submitter: Submitter) -> None:
+    """One that the queue takes stays refused; one that it hangs over is retried, and so no other."""
+
+    def hangs_over_b(call: Call) -> bytes:
+        return silent(call) if b"stats/b" in call.body else answer(b'{"MessageId": "1"}')(call)
+
+    with submitter.rejecting_to(hangs_over_b):
+        files = {f"stats/{name}": MALFORMED for name in "abc"}
+        for key, content in files.items():
+            submitter.put(key, content)
+        messages = [*map(submitter.message, files)]
+        outcome = submitter.submit(*messages, context=Context(4))
+        assert outcome.files == (0, 2, 1)
+        assert outcome.retried == [1]
+        assert submitter.submit(messages[0], context=Context(4)).files == (0, 1, 0)
