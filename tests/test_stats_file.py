@@ -1,3 +1,5 @@
+"""The contract with the jobs: which files are read, as what, and which are refused, and why."""
+
 from __future__ import annotations
 
 import gzip
@@ -5,10 +7,10 @@ import json
 import re
 import signal
 import tracemalloc
-import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from random import Random
 from typing import Any
 
 import pytest
@@ -18,21 +20,15 @@ from hypothesis import strategies as st
 import ddg_stats_file
 from ddg_stats_file import (
     LATEST_TIMESTAMP,
-    MAX_AHEAD_SECONDS,
     MAX_FILE_BYTES,
     MAX_NAMES,
-    MAX_OBJECTS,
-    MAX_TAG_CHARACTERS,
     MAX_TAGS,
     Sample,
     StatsFileError,
-    check_timestamp,
-    job_tag,
-    most_plain_bytes,
     normalise_tag,
     read_stats_file,
 )
-from local.datadog_server import DatadogServer, stored_tag
+from local.datadog_server import stored_metric, stored_tag
 from tests.memory import memory_under
 from tests.stats_files import (
     BAD,
@@ -40,17 +36,19 @@ from tests.stats_files import (
     MAX_AGE,
     NOW,
     SAMPLE,
-    SAMPLE_READ,
     A,
     Bad,
     Good,
+    at,
+    content,
     examples,
+    lines,
     objects,
     rendered,
-    with_tags,
-    with_timestamp,
+    tagged,
     zipped,
 )
+from tests.stats_files import name as named
 
 Points = dict[tuple[str, tuple[str, ...]], dict[int, float]]  # as the local Datadog keeps them
 
@@ -70,28 +68,14 @@ def refusal(content: bytes, *, tags: tuple[str, ...] = ()) -> str:
     return reason
 
 
-def points_of(samples: list[Sample]) -> Points:
+def stored(samples: list[Sample]) -> Points:
+    """Return what Datadog keeps of samples, after their way through JSON."""
     points: Points = {}
     for sample in samples:
-        for metric, value in sample.values.items():
-            points.setdefault((metric, sample.tags), {})[sample.timestamp] = float(value)
+        tags = tuple(sorted(map(stored_tag, sample.tags)))
+        for metric, value in json.loads(json.dumps(sample.values)).items():
+            points.setdefault((stored_metric(metric), tags), {})[sample.timestamp] = float(value)
     return points
-
-
-@contextmanager
-def processor_time(seconds: float) -> Iterator[None]:
-    """Stop what takes longer than this of the processor; waiting for its turn isn't counted."""
-
-    def stop(*_: object) -> None:
-        pytest.fail(f"still at it after {seconds} s of processor time")
-
-    before = signal.signal(signal.SIGVTALRM, stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
 
 
 # The tables
@@ -100,15 +84,26 @@ def processor_time(seconds: float) -> Iterator[None]:
 @pytest.mark.parametrize("row", GOOD, ids=lambda row: row.id)
 def test_good_file_is_read(row: Good) -> None:
     """A file of the contract's shapes is read, whole and as it says."""
-    assert read(row.content) == row.samples
+    assert read(content(row)) == row.samples
 
 
 @pytest.mark.parametrize("row", BAD, ids=lambda row: row.id)
 def test_bad_file_is_refused_whole(row: Bad) -> None:
     """A bad file gives nothing but a reason, which says where and what is wrong."""
-    reason = refusal(row.content)
+    reason = refusal(content(row))
     assert row.place in reason
     assert row.problem in reason
+
+
+@examples
+@given(st.from_regex(r"[A-Za-z][A-Za-z_.]{0,7}", fullmatch=True))
+def test_name_is_accepted_if_datadog_keeps_it(metric: str) -> None:
+    """Any other would be stored as another one, and overwrite that one's values."""
+    content = named(metric).encode()
+    if stored_metric(metric) == metric:
+        assert read(content) == [(NOW, (), {metric: 1})]
+    else:
+        assert "would be rewritten by Datadog" in refusal(content)
 
 
 # Limits: the last file that is read, the first that is refused
@@ -131,58 +126,48 @@ def with_names(count: int, timestamp: int = NOW) -> bytes:
 
 
 def with_objects(count: int) -> bytes:
-    """Return one sample with empty objects in it; it counts as one, too."""
-    members = "".join(f', "n{n}": {{}}' for n in range(count - 1))
-    return f'{{"timestamp": {NOW}, "a": 1{members}}}'.encode()
+    """Return one sample with so many objects and lists, itself and its tags among them."""
+    members = "".join(f', "n{n}": {{}}' for n in range(count - 2))
+    return f'{{"timestamp": {NOW}, "a": 1, "tags": []{members}}}'.encode()
 
 
 @pytest.mark.parametrize(
-    ("make_last", "make_first_refused", "problem"),
+    ("make", "limit", "problem"),
     [
+        pytest.param(padded, MAX_FILE_BYTES, "over 10,485,760 bytes.", id="plain"),
         pytest.param(
-            lambda: padded(MAX_FILE_BYTES),
-            lambda: padded(MAX_FILE_BYTES + 1),
-            "over 10,485,760 bytes.",
-            id="bytes-plain",
+            with_name_in_header, MAX_FILE_BYTES, "over 10,485,760 bytes.", id="compressed"
         ),
         pytest.param(
-            lambda: with_name_in_header(MAX_FILE_BYTES),
-            lambda: with_name_in_header(MAX_FILE_BYTES + 1),
-            "over 10,485,760 bytes.",
-            id="bytes-compressed",
-        ),
-        pytest.param(
-            lambda: zipped(padded(MAX_FILE_BYTES)),
-            lambda: zipped(padded(MAX_FILE_BYTES + 1)),
+            lambda size: zipped(padded(size)),
+            MAX_FILE_BYTES,
             "over 10,485,760 bytes decompressed.",
-            id="bytes-decompressed",
+            id="decompressed",
         ),
         pytest.param(
-            lambda: zipped(padded(100), b" " * (MAX_FILE_BYTES - 100)),
-            lambda: zipped(padded(100), b" " * (MAX_FILE_BYTES - 100), b" "),
+            lambda size: zipped(padded(100), b" " * (size - 101), b" "),
+            MAX_FILE_BYTES,
             "over 10,485,760 bytes decompressed.",
-            id="bytes-decompressed-of-members",
+            id="decompressed-of-members",
         ),
         pytest.param(
-            lambda: with_objects(MAX_OBJECTS - 1)[:-1] + b', "tags": []}',
-            lambda: with_objects(MAX_OBJECTS)[:-1] + b', "tags": []}',
+            with_objects,
+            ddg_stats_file.MAX_OBJECTS,
             "more than 350,000 objects and lists.",
-            id="objects-and-lists",
+            id="objects",
         ),
         pytest.param(
-            lambda: with_names(MAX_NAMES) + with_names(MAX_NAMES, NOW - 1),
-            lambda: with_names(1) + with_names(MAX_NAMES + 1, NOW - 1),
+            lambda count: with_names(1) + with_names(count, NOW - 1),
+            MAX_NAMES,
             "line 2: more than 50,000 different metric names",
             id="names",
         ),
     ],
 )
-def test_limit(
-    make_last: Callable[[], bytes], make_first_refused: Callable[[], bytes], problem: str
-) -> None:
+def test_limit(make: Callable[[int], bytes], limit: int, problem: str) -> None:
     """A limit is exact; of the file beyond it the reason says what is too much."""
-    assert read(make_last())
-    assert problem in refusal(make_first_refused())
+    assert read(make(limit))
+    assert problem in refusal(make(limit + 1))
 
 
 @pytest.mark.parametrize(
@@ -190,7 +175,6 @@ def test_limit(
     [
         pytest.param(NOW + 600, NOW, MAX_AGE, None, id="latest"),
         pytest.param(NOW + 600, NOW - 0.5, MAX_AGE, "s ahead", id="ahead-by-half-a-second"),
-        pytest.param(NOW + 601, NOW, MAX_AGE, "601 s ahead", id="ahead-by-a-second"),
         pytest.param(NOW + 601, NOW, 0, "601 s ahead", id="ahead-without-age-limit"),
         pytest.param(NOW - 3600, NOW, MAX_AGE, None, id="oldest"),
         pytest.param(NOW - 3600, NOW + 0.5, MAX_AGE, "s old", id="old-by-half-a-second"),
@@ -206,7 +190,7 @@ def test_limit(
 )
 def test_window(timestamp: int, now: float, max_age: int, problem: str | None) -> None:
     """What Datadog would drop behind a 202 is refused, to the second."""
-    content = with_timestamp(str(timestamp)).encode()
+    content = at(str(timestamp)).encode()
     if problem is None:
         assert read_stats_file(content, now=now, max_age=max_age) == [(timestamp, (), {"a": 1})]
     else:
@@ -214,23 +198,11 @@ def test_window(timestamp: int, now: float, max_age: int, problem: str | None) -
             read_stats_file(content, now=now, max_age=max_age)
 
 
-@pytest.mark.parametrize(
-    ("written", "read_as"),
-    [
-        pytest.param("1575839611.9", NOW + MAX_AHEAD_SECONDS, id="latest"),
-        pytest.param("1575835411.9", NOW - MAX_AGE, id="oldest"),
-    ],
-)
-def test_fraction_is_cut_off_before_the_window(written: str, read_as: int) -> None:
-    """The second that is sent is the one that is looked at."""
-    assert read(with_timestamp(written).encode()) == [(read_as, (), {"a": 1})]
-
-
 def test_window_of_a_sample_already_read() -> None:
     """A sample may have waited since it was read: the same rule tells when it is too old."""
-    check_timestamp(NOW, NOW + MAX_AGE, MAX_AGE)
+    ddg_stats_file.check_timestamp(NOW, NOW + MAX_AGE, MAX_AGE)
     with pytest.raises(StatsFileError, match=f"timestamp {NOW} is 3601 s old"):
-        check_timestamp(NOW, NOW + MAX_AGE + 1, MAX_AGE)
+        ddg_stats_file.check_timestamp(NOW, NOW + MAX_AGE + 1, MAX_AGE)
 
 
 # gzip
@@ -254,7 +226,17 @@ def test_damaged_gzip_gives_no_wrong_point() -> None:
             samples = read(bytes(damaged))
         except StatsFileError:
             continue
-        assert samples == SAMPLE_READ, position
+        assert samples == read(SAMPLE), position
+
+
+def test_gzip_refers_as_far_back_as_it_may() -> None:
+    """32 KiB: a file of more that repeats itself."""
+    noise = Random(1).randbytes(15_000).hex()  # 30,000 characters
+    names = [f"{x}{noise[start : start + 150]}" for x in "ab" for start in range(0, 30_000, 150)]
+    [sample] = read(
+        gzip.compress(json.dumps({"timestamp": NOW} | dict.fromkeys(names, 1)).encode())
+    )
+    assert list(sample.values) == names
 
 
 def bomb(megabytes: int) -> bytes:
@@ -262,21 +244,6 @@ def bomb(megabytes: int) -> bytes:
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     block = deflate.compress(b" " * 2**20) + deflate.flush(zlib.Z_FULL_FLUSH)
     return zipped(b"")[:10] + block * megabytes + deflate.flush() + bytes(8)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        pytest.param(bomb(300), id="one-member"),
-        pytest.param(zipped(b" " * 2**20) * 300, id="many-members"),
-        pytest.param(SAMPLE_GZIP + bomb(300), id="after-a-sample"),
-    ],
-)
-def test_gzip_bomb_costs_bounded_memory(content: bytes) -> None:
-    """Of 300 MB no more than the limit is ever decompressed (held twice while it grows)."""
-    assert len(content) < MAX_FILE_BYTES / 10
-    with memory_under(3 * MAX_FILE_BYTES):
-        assert "over 10,485,760 bytes decompressed" in refusal(content)
 
 
 def wide(objects: int, names: int, *, same: bool = False) -> bytes:
@@ -288,18 +255,31 @@ def wide(objects: int, names: int, *, same: bool = False) -> bytes:
     return b"[" + b",".join(lines) + b"]"
 
 
-@pytest.mark.parametrize("content", [wide(1, 650_000), wide(20, 32_000), wide(600, 1_000)])
-def test_far_too_many_names_cost_bounded_memory(content: bytes) -> None:
-    """Each takes 200 bytes once it is decoded, so they are counted before."""
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        pytest.param(bomb(300), "bytes decompressed", id="bomb"),
+        pytest.param(zipped(b" " * 2**20) * 300, "bytes decompressed", id="bomb-of-members"),
+        pytest.param(SAMPLE_GZIP + bomb(300), "bytes decompressed", id="bomb-after-a-sample"),
+        pytest.param(wide(1, 650_000), "different metric names", id="names-of-an-object"),
+        pytest.param(wide(20, 32_000), "different metric names", id="names-of-wide-objects"),
+        pytest.param(wide(600, 1_000), "different metric names", id="names-of-many-objects"),
+    ],
+)
+def test_hostile_file_costs_bounded_memory(content: bytes, problem: str) -> None:
+    """Of 300 MB no more than the limit is decompressed, and names are counted before they are."""
     assert len(content) < MAX_FILE_BYTES
     with memory_under(4 * MAX_FILE_BYTES):
-        assert "more than 50,000 different metric names" in refusal(content)
+        assert problem in refusal(content)
 
 
 NAMES = 200  # in place of MAX_NAMES, for speed
 WITHIN = with_names(NAMES).partition(b", ")[2].rstrip()
 NESTED = b'{"timestamp": %d, "tags": ["x:\\"y\\""], "in": {%s}\n' % (NOW, WITHIN)
-TAGS = (b", ".join(b'"x:%d"' % (99 * n + tag) for tag in range(99)) for n in range(5))
+TAGGED = [
+    tagged(*(f"x:{99 * n + tag}" for tag in range(99))).replace('"a"', '"a": 2, "b"')
+    for n in range(5)
+]
 
 
 @pytest.mark.parametrize(
@@ -310,13 +290,8 @@ TAGS = (b", ".join(b'"x:%d"' % (99 * n + tag) for tag in range(99)) for n in ran
         pytest.param(
             with_names(150) + with_names(150, NOW - 1).replace(b'":', b'" :'), id="spaces"
         ),
-        pytest.param(with_names(1)[:-2] + b', "tags": ["x%s"]}' % (b":" * 500), id="colons"),
-        pytest.param(
-            b"".join(
-                b'{"timestamp": %d, "tags": [%s], "m": 1, "n": 2}\n' % (NOW, tags) for tags in TAGS
-            ),
-            id="tags",
-        ),
+        pytest.param(tagged("x" + ":" * 500).encode(), id="colons"),
+        pytest.param("\n".join(TAGGED).encode(), id="tags"),
     ],
 )
 def test_names_are_counted_once_each(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,74 +311,57 @@ def test_names_are_counted_once_each(content: bytes, monkeypatch: pytest.MonkeyP
 )
 def test_most_bytes_of_a_file(content: bytes, most: int) -> None:
     """Never fewer than it has, up to the limit."""
-    assert most_plain_bytes(content) == most
+    assert ddg_stats_file.most_plain_bytes(content) == most
 
 
 # Tags
 
 # Of github.com/DataDog/datadog-agent (1085c69), pkg/trace/traceutil/normalize_test.go
-AGENT_TAGS = [
-    ("#test_starting_hash", "test_starting_hash"),
-    ("TestCAPSandSuch", "testcapsandsuch"),
-    ("Test Conversion Of Weird !@#$%^&**() Characters", "test_conversion_of_weird_characters"),
-    ("$#weird_starting", "weird_starting"),
-    ("allowed:c0l0ns", "allowed:c0l0ns"),
-    ("1love", "love"),
-    ("ünicöde", "ünicöde"),
-    ("ünicöde:metäl", "ünicöde:metäl"),
-    ("Data🐨dog🐶 繋がっ⛰てて", "data_dog_繋がっ_てて"),
-    (" spaces   ", "spaces"),
-    (" #hashtag!@#spaces #__<>#  ", "hashtag_spaces"),
-    ("_foo", "foo"),
-    ("contiguous_____underscores", "contiguous_underscores"),
-    ("foo_", "foo"),
-    ("\u017fodd_\u017fcase\u017f", "\u017fodd_\u017fcase\u017f"),
-    ("", ""),
-    (" ", ""),
-    ("ok", "ok"),
-    ("™Ö™Ö™™Ö™", "ö_ö_ö"),
-    ("AlsO:ök", "also:ök"),
-    ("___trim", "trim"),
-    ("fun:ky__tag/1", "fun:ky_tag/1"),
-    ("fun:ky@tag/2", "fun:ky_tag/2"),
-    ("fun:ky@@@tag/3", "fun:ky_tag/3"),
-    ("tag:1/2.3", "tag:1/2.3"),
-    ("---fun:k####y_ta@#g/1_@@#", "fun:k_y_ta_g/1"),
-    ("AlsO:œ#@ö))œk", "also:œ_ö_œk"),
-    ("a" * 888, "a" * 200),
-    ("a\ufffd", "a"),
-    ("a\ufffd\ufffd", "a"),
-    ("a\ufffd\ufffdb", "a_b"),
-    ("A" + "0" * 197 + " " + "0" * 12, "a" + "0" * 197 + "_0"),
-]
-
-# The agent keeps a colon in front, for tags of traces; Datadog's documentation wants a letter there
-# (getting_started/tagging), and so does the agent of its intake (pkg/util/metricname/tagname.go).
-COLON_TAGS = [
-    (":testing", "testing"),
-    (":::test", "test"),
-    (":still_ok", "still_ok"),
-    ("12.:trim@", "trim"),
-    ("12.:trim@@", "trim"),
-]
-
-OUR_TAGS = [
-    ("env:prod", "env:prod"),
-    ("Env:PROD", "env:prod"),
-    ("a_-_:./b", "a_-_:./b"),  # an underscore beside another sign stays
-    ("a" * 199 + "!b", "a" * 199),  # what ends in _ once cut ends one character earlier
-    ("_" * 500 + "a", "a"),
-    ("²³¼a²", "a"),  # no decimal digits
-    ("x٣", "x٣"),  # a decimal digit of another script
-    ("a\x00\n\u2028b", "a_b"),
-    # Letter by letter, as Go does it; str.lower() looks at the neighbours of the one ...
-    ("ΟΔΟΣ", "οδοσ"),
-    # ... and makes two characters of the other
-    ("İstanbul", "istanbul"),
-]
+AGENT_TAGS = {
+    "#test_starting_hash": "test_starting_hash",
+    "TestCAPSandSuch": "testcapsandsuch",
+    "Test Conversion Of Weird !@#$%^&**() Characters": "test_conversion_of_weird_characters",
+    "$#weird_starting": "weird_starting",
+    "allowed:c0l0ns": "allowed:c0l0ns",
+    "1love": "love",
+    "ünicöde:metäl": "ünicöde:metäl",
+    "Data🐨dog🐶 繋がっ⛰てて": "data_dog_繋がっ_てて",
+    " #hashtag!@#spaces #__<>#  ": "hashtag_spaces",
+    "_foo": "foo",
+    "contiguous_____underscores": "contiguous_underscores",
+    "foo_": "foo",
+    "\u017fodd_\u017fcase\u017f": "\u017fodd_\u017fcase\u017f",
+    "": "",
+    " ": "",
+    "™Ö™Ö™™Ö™": "ö_ö_ö",
+    "AlsO:ök": "also:ök",
+    "fun:ky@@@tag/3": "fun:ky_tag/3",
+    "tag:1/2.3": "tag:1/2.3",
+    "---fun:k####y_ta@#g/1_@@#": "fun:k_y_ta_g/1",
+    "AlsO:œ#@ö))œk": "also:œ_ö_œk",
+    "a" * 888: "a" * 200,
+    "a\ufffd\ufffd": "a",
+    "a\ufffd\ufffdb": "a_b",
+    "A" + "0" * 197 + " " + "0" * 12: "a" + "0" * 197 + "_0",
+    # There, for traces, a colon stays in front; Datadog's documentation wants a letter
+    # (getting_started/tagging), and so does the port of its intake (pkg/util/metricname/tagname.go)
+    ":::test": "test",
+    "12.:trim@": "trim",
+    # Rows of our own
+    "Env:PROD": "env:prod",
+    "a_-_:./b": "a_-_:./b",  # an underscore beside another sign stays
+    "a" * 199 + "!b": "a" * 199,  # what ends in _ once cut ends one character earlier
+    "!" * 1_998 + "abcd": "ab",  # looked at over ten times its length
+    "²³¼a²": "a",  # no decimal digits
+    "x٣": "x٣",  # a decimal digit of another script
+    "a\x00\n\u2028b": "a_b",
+    # Letter by letter, as Go does it: str.lower() looks at the neighbours of "Σ" ...
+    "ΟΔΟΣ": "οδοσ",
+    "İstanbul": "istanbul",  # ... and makes two characters of "İ"
+}
 
 
-@pytest.mark.parametrize(("written", "sent"), AGENT_TAGS + COLON_TAGS + OUR_TAGS)
+@pytest.mark.parametrize(("written", "sent"), AGENT_TAGS.items())
 def test_tag_is_normalised_as_datadog_does(written: str, sent: str) -> None:
     """A tag is sent as it will be shown, so that a collision is seen before it happens."""
     assert normalise_tag(written) == sent
@@ -416,7 +374,7 @@ def test_tag_once_normalised_stays(part: str, times: int) -> None:
     tag = part * times
     sent = normalise_tag(tag)
     assert sent == normalise_tag(sent) == stored_tag(tag)
-    assert len(sent) <= MAX_TAG_CHARACTERS
+    assert len(sent) <= ddg_stats_file.MAX_TAG_CHARACTERS
 
 
 @pytest.mark.parametrize(
@@ -426,10 +384,8 @@ def test_tag_once_normalised_stays(part: str, times: int) -> None:
         pytest.param("stats/etl/2019/12/08/a.json", "stats/", "job:etl", id="folders-below"),
         pytest.param("stats/etl/", "stats/", "job:etl", id="folder-itself"),
         pytest.param("stats/a.json", "stats/", "", id="directly-below-the-prefix"),
-        pytest.param("stats/", "stats/", "", id="prefix-itself"),
         pytest.param("stats/My Job/a.json", "stats/", "job:my_job", id="normalised"),
         pytest.param("stats/42/a.json", "stats/", "job:42", id="digits"),
-        pytest.param("stats/ÄÖ/a.json", "stats/", "job:äö", id="letters-of-any-script"),
         pytest.param("stats/a:b/x.json", "stats/", "job:a:b", id="colon"),
         pytest.param("stats/stats/a.json", "stats/", "job:stats", id="folder-named-as-the-prefix"),
         pytest.param(f"stats/{'x' * 300}/a.json", "stats/", f"job:{'x' * 196}", id="cut"),
@@ -440,33 +396,28 @@ def test_tag_once_normalised_stays(part: str, times: int) -> None:
         pytest.param("stats//etl/a.json", "stats/", "job:etl", id="slash-too-many"),
         pytest.param("stats//a.json", "stats/", "", id="slash-too-many-no-folder"),
         pytest.param("other/etl/a.json", "stats/", "", id="not-below-the-prefix"),
-        pytest.param("stats/_/a.json", "stats/", "", id="nothing-left"),
-        pytest.param("stats/!!!/a.json", "stats/", "", id="nothing-left-of-several"),
+        pytest.param("stats/_!/a.json", "stats/", "", id="nothing-left"),
     ],
 )
 def test_job_tag(key: str, prefix: str, tag: str) -> None:
     """The job is the first folder below the prefix, normalised as any tag."""
-    assert job_tag(key, prefix) == tag
+    assert ddg_stats_file.job_tag(key, prefix) == tag
 
 
 def test_shared_tags_join_those_of_the_file() -> None:
     """Tags of the job and the deployment are on every sample, each tag once."""
-    content = f"{with_tags(['X', 'env:prod'])}\n{A}".encode()
+    content = lines(tagged("X", "env:prod"), A).encode()
     assert read(content, tags=("job:etl", "env:prod")) == [
         (NOW, ("env:prod", "job:etl", "x"), {"a": 1}),
         (NOW, ("env:prod", "job:etl"), {"a": 1}),
     ]
 
 
-def test_shared_tags_count_when_values_collide() -> None:
-    """Objects that differ only in a tag that all have anyway overwrite each other."""
-    content = f"{with_tags(['job:etl'])}\n{A}".encode()
-    assert 'line 2: "a" has two values' in refusal(content, tags=("job:etl",))
-
-
-def test_shared_tags_count_in_the_limit() -> None:
-    """Datadog drops a series with more than MAX_TAGS behind a 202, whoever gave them."""
-    content = with_tags([f"t{n}" for n in range(MAX_TAGS - 1)]).encode()
+def test_shared_tags_count() -> None:
+    """Objects that differ in one alone collide, and Datadog drops a series with too many."""
+    collision = lines(tagged("job:etl"), A).encode()
+    assert 'line 2: "a" has two values' in refusal(collision, tags=("job:etl",))
+    content = tagged(*(f"t{n}" for n in range(MAX_TAGS - 1))).encode()
     assert len(read(content, tags=("job:etl",))[0].tags) == MAX_TAGS
     assert f"more than {MAX_TAGS}" in refusal(content, tags=("job:etl", "env:prod"))
 
@@ -486,6 +437,22 @@ def test_long_tags_are_not_kept() -> None:
     assert kept < 2**20
 
 
+@contextmanager
+def processor_time(seconds: float) -> Iterator[None]:
+    """Stop what takes longer than this of the processor; waiting for its turn isn't counted."""
+
+    def stop(*_: object) -> None:
+        pytest.fail(f"still at it after {seconds} s of processor time")
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
@@ -499,38 +466,35 @@ def test_long_tags_are_not_kept() -> None:
             lambda: b"{" + b'"n": 1, ' * 60_000 + b'"' + b'\\"' * 4_000_000, "not JSON", id="string"
         ),
         pytest.param(lambda: zipped(b"") * 500_000, "the file is empty", id="gzip-members"),
+        pytest.param(lambda: SAMPLE_GZIP + bytes(10**7) + b"x", "follows the gzip", id="zeros"),
         pytest.param(
-            lambda: b'{"timestamp": ' + b"1" * 10_000_000 + b"}", '"timestamp"', id="digits"
+            lambda: (SAMPLE_GZIP + b"\0") * 10**5 + b"x", "follows the gzip", id="zeros-between"
         ),
-        pytest.param(lambda: b"[" * MAX_OBJECTS, "nested deeper", id="brackets"),
+        pytest.param(lambda: at("1" * 10_000_000).encode(), '"timestamp"', id="digits"),
+        pytest.param(lambda: named("a" + "_." * 5_000_000).encode(), "rewritten", id="name"),
+        pytest.param(lambda: b"[" * 350_000, "nested deeper", id="brackets"),
         pytest.param(lambda: A.encode() + b"\n" * 10_000_000 + b"x", "line 10000001", id="lines"),
     ],
 )
 def test_hostile_file_is_refused_in_time(make: Callable[[], bytes], problem: str) -> None:
     """No file of ten megabytes takes more than a few seconds, whatever is in it."""
     content = make()
-    assert len(content) <= MAX_FILE_BYTES
+    assert len(content) <= 1.01 * MAX_FILE_BYTES
     with processor_time(8):
         assert problem in refusal(content)
 
 
 # Any file
 
-CONTENTS = [row.content for row in GOOD] + [row.content for row in BAD]
-
 
 @st.composite
 def edited(draw: st.DrawFn) -> bytes:
     """Return a row of the tables with some of its bytes replaced: nearly a stats file."""
-    content = draw(st.sampled_from(CONTENTS))
-    start = draw(st.integers(0, len(content)))
+    file = draw(st.sampled_from([content(row) for row in [*GOOD, *BAD]]))
+    start = draw(st.integers(0, len(file)))
     end = start + draw(st.integers(0, 8))
     inserted = draw(st.binary(max_size=4) | st.sampled_from([*map(bytes, b'{}[],:"\\\n19-.e')]))
-    return content[:start] + inserted + content[end:]
-
-
-def written_as_json(value: object) -> bytes:
-    return json.dumps(value).encode()
+    return file[:start] + inserted + file[end:]
 
 
 json_values: st.SearchStrategy[Any] = st.recursive(
@@ -538,12 +502,8 @@ json_values: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters()), inner),
     max_leaves=8,
 )
-any_bytes = st.one_of(
-    st.binary(max_size=200),
-    edited(),
-    json_values.map(written_as_json),
-    st.fixed_dictionaries({"timestamp": st.just(NOW), "a": json_values}).map(written_as_json),
-)
+documents = json_values | st.fixed_dictionaries({"timestamp": st.just(NOW), "a": json_values})
+any_bytes = st.binary(max_size=200) | edited() | documents.map(lambda v: json.dumps(v).encode())
 
 
 @examples
@@ -560,23 +520,22 @@ def test_any_bytes_are_samples_or_a_reason(content: bytes) -> None:
 
 
 def leaves(members: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    for name, value in members.items():
+    for metric, value in members.items():
         if isinstance(value, dict):
-            yield from ((f"{name}.{below}", number) for below, number in leaves(value))
+            yield from ((f"{metric}.{below}", number) for below, number in leaves(value))
         elif value is not None:
-            yield name, value
+            yield metric, value
 
 
 def expected_points(values: list[dict[str, Any]]) -> Points | None:
-    """Return the points of objects whose every part is good; None where together they aren't."""
+    """Return the points of objects, read in a simpler way; None where something isn't good."""
     points: Points = {}
     for members in values:
         second = int(members["timestamp"])
         tags = tuple(sorted({stored_tag(tag) for tag in members["tags"] or ()}))
-        metrics = list(
-            leaves({name: members[name] for name in members.keys() - {"timestamp", "tags"}})
-        )
-        if not metrics or "" in tags:
+        rest = {name: members[name] for name in members.keys() - {"timestamp", "tags"}}
+        metrics = list(leaves(rest))
+        if not metrics or "" in tags or any(stored_metric(name) != name for name, _ in metrics):
             return None
         for metric, value in metrics:
             series = points.setdefault((metric, tags), {})
@@ -586,65 +545,18 @@ def expected_points(values: list[dict[str, Any]]) -> Points | None:
     return points
 
 
-# What is accepted arrives
-
-
-@pytest.fixture(scope="module")
-def datadog() -> Iterator[DatadogServer]:
-    """A strict local Datadog at the second of the sample."""
-    with DatadogServer("test-key", clock=lambda: NOW) as server:
-        yield server
-
-
-def stored_points(datadog: DatadogServer, samples: list[Sample]) -> Points:
-    """Send samples as gauges; return what Datadog has of them then."""
-    series = [
-        {
-            "metric": metric,
-            "type": "gauge",
-            "points": [[sample.timestamp, value]],
-            "tags": sample.tags,
-        }
-        for sample in samples
-        for metric, value in sample.values.items()
-    ]
-    datadog.points.clear()
-    request = urllib.request.Request(  # noqa: S310 - to http://127.0.0.1
-        f"{datadog.url}/api/v1/series",
-        zlib.compress(json.dumps({"series": series}).encode()),
-        {
-            "Content-Type": "application/json",
-            "Content-Encoding": "deflate",
-            "DD-API-KEY": "test-key",
-        },
-    )
-    with urllib.request.urlopen(request) as answer:  # noqa: S310 - likewise
-        assert answer.status == 202
-    assert not datadog.dropped
-    return datadog.points
-
-
-@pytest.mark.parametrize("row", GOOD, ids=lambda row: row.id)
-def test_good_file_arrives(datadog: DatadogServer, row: Good) -> None:
-    """Datadog keeps each point that was read, under the name and the tags that were read."""
-    samples = read(row.content)
-    assert stored_points(datadog, samples) == points_of(samples)
-
-
 @examples
 @given(st.data(), st.lists(objects, min_size=1, max_size=3))
-def test_points_are_those_of_a_simpler_reader_and_arrive(
-    datadog: DatadogServer, data: st.DataObject, values: list[dict[str, Any]]
+def test_points_are_those_of_a_simpler_reader(
+    data: st.DataObject, values: list[dict[str, Any]]
 ) -> None:
-    """However objects are written to a file, each of their points is in Datadog, or it is refused.
+    """However objects are written to a file, each of their points is stored, or it is refused.
 
     No point is lost, renamed or changed on its way through JSON, twice.
     """
-    content = data.draw(rendered(values))
+    file = data.draw(rendered(values))
     expected = expected_points(values)
     if expected is None:
-        assert refusal(content)
+        assert refusal(file)
     else:
-        samples = read(content)
-        assert points_of(samples) == expected
-        assert stored_points(datadog, samples) == expected
+        assert stored(read(file)) == expected
