@@ -453,6 +453,7 @@ def test_proxy_of_the_environment_is_used(submitter: Submitter, variable: str) -
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 def test_missing_certificates_are_told(submitter: Submitter, variable: str) -> None:
     """A bundle that names no file is a mistake of the deployment's, and no timeout."""
+    submitter.environment.delenv("REQUESTS_CA_BUNDLE", raising=False)  # which goes first
     submitter.set(**{variable: "/no/such/bundle.pem"}, DATADOG_HOST="https://127.0.0.1:1")
     outcome = submitter.submit_from(FILES)
     assert outcome.files == (0, 0, 2)
@@ -490,7 +491,6 @@ def test_slow_datadog_meets_the_deadline_and_is_forgotten(submitter: Submitter) 
         assert context.get_remaining_time_in_millis() > 250
         assert outcome.files == (0, 0, 2)
         assert 1 <= outcome.summary["Requests"] <= 2
-        assert "no answer from Datadog: timed out" in outcome.log[0]
 
     for key, content in FILES.items():
         submitter.put(key, content)
