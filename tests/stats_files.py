@@ -103,7 +103,7 @@ B = '{"timestamp": 1575839012, "b": 2}'
 AB_READ: Samples = [(NOW, (), {"a": 1}), (NOW + 1, (), {"b": 2})]
 PRETTY = '{\n  "timestamp": 1575839011,\n  "a": 1\n}\n'
 LONGEST = "a" * 200  # the longest name that Datadog keeps whole
-PARTS = "a" * 100, "b" * 99  # likewise, once a dot has joined them
+HALF_NAME = "a" * 100
 HIGH, LOW = "\ud83d", "\udc28"  # halves of a character
 ALL_TAGS = [f"t{n:03}" for n in range(MAX_TAGS)]
 END = f"byte {len(zipped(SAMPLE))}"  # of the gzip data
@@ -163,36 +163,29 @@ GOOD = [
     # Shape: one object, an array of them, or a line each
     Good("sample-of-the-contract", SAMPLE, SAMPLE_READ),
     Good("object-over-several-lines", PRETTY, A_READ),
-    Good("timestamp-last", '{"a": 1, "timestamp": 1575839011}', A_READ),
     Good("white-space-of-json", f"\r\n\t {A} \t\r\n", A_READ),
     Good("array", f"[{A}, {B}]", AB_READ),
-    Good("array-of-one", f"[{A}]", A_READ),
     Good("array-over-several-lines", f"[\n  {PRETTY},\n  {B}\n]\n", AB_READ),
     Good("lines-without-last-line-feed", f"{A}\n{B}", AB_READ),
     Good("lines-ended-by-crlf", f"{A}\r\n{B}\r\n", AB_READ),
     Good("lines-with-blank-ones", f"\n \n{A}\n\n\t\r\n{B}\n\n", AB_READ),
-    Good("line-alone", f"{A}\n", A_READ),
     # Encodings: told by the first bytes
     Good("byte-order-mark", b"\xef\xbb\xbf" + SAMPLE, SAMPLE_READ),
-    Good("byte-order-mark-before-lines", f"\ufeff{A}\n{B}", AB_READ),
     Good("gzip", zipped(SAMPLE), SAMPLE_READ),
     Good("gzip-of-a-byte-order-mark", zipped(b"\xef\xbb\xbf" + SAMPLE), SAMPLE_READ),
     Good("gzip-with-name-and-comment", zipped_with_name(SAMPLE), SAMPLE_READ),
-    Good("gzip-stored", gzip.compress(SAMPLE, 0, mtime=0), SAMPLE_READ),
     Good("gzip-members-of-a-line", zipped(f"{A}\n".encode(), B.encode()), AB_READ),
     Good("gzip-members-cut-anywhere", zipped(SAMPLE[:30], b"", SAMPLE[30:]), SAMPLE_READ),
     Good("gzip-padded-with-a-zero", zipped(SAMPLE) + b"\0", SAMPLE_READ),
     Good("gzip-padded-to-a-tape-block", zipped(SAMPLE).ljust(512, b"\0"), SAMPLE_READ),
     Good("gzip-padded-with-many-zeros", zipped(SAMPLE) + bytes(100_000), SAMPLE_READ),
-    Good("gzip-members-padded", zipped(SAMPLE[:30], SAMPLE[30:]) + bytes(9), SAMPLE_READ),
     # str.splitlines would end lines at these, JSON Lines doesn't
     Good(
         "line-separators-within-strings",
-        at_now('"tags": ["x\u2028y\u2029z\x85"], "a": 1') + "\n" + B,
-        [(NOW, ("x_y_z",), {"a": 1}), (NOW + 1, (), {"b": 2})],
+        lines(at_now('"tags": ["x\u2028y\u2029z\x85"], "a": 1'), B),
+        [(NOW, ("x_y_z",), {"a": 1}), AB_READ[1]],
     ),
     # timestamp: epoch seconds
-    Good("timestamp-as-float", at("1575839011.0"), A_READ),
     Good("timestamp-is-truncated", at("1575839011.999"), A_READ),
     Good("timestamp-with-exponent", at("1.575839011e9"), A_READ),
     Good("timestamp-latest", at("1575839611.9"), [(NOW + 600, (), {"a": 1})]),
@@ -219,14 +212,8 @@ GOOD = [
         {"rows.read": 5, "rows.by.day.mon": 7, "a": 1},
     ),
     Good("nested-as-deep-as-allowed", value(nested(MAX_DEPTH - 1)), {".".join("a" * MAX_DEPTH): 1}),
-    Good(
-        "nested-names-may-start-with-digits", at_now('"p": {"99": 1, "": 2}'), {"p.99": 1, "p.": 2}
-    ),
-    Good(
-        "nested-timestamp-and-tags-are-metrics",
-        at_now('"last": {"timestamp": 1, "tags": 2}'),
-        {"last.timestamp": 1, "last.tags": 2},
-    ),
+    Good("nested-names-of-digits", at_now('"p": {"99": 1, "": 2}'), {"p.99": 1, "p.": 2}),
+    Good("nested-timestamp-is-a-metric", value('{"timestamp": 1}'), {"a.timestamp": 1}),
     Good("nested-nothing", at_now('"a": 1, "rows": {"x": {}}'), A_READ),
     Good("null", at_now('"a": 1, "b": null, "rows": {"c": null}'), A_READ),
     Good("null-under-any-name", at_now('"a": 1, "9 \\u00fc": null'), A_READ),
@@ -242,28 +229,17 @@ GOOD = [
     Good("float-at-the-limit", value("-1.7976931348623157e308"), {"a": -1.7976931348623157e308}),
     # Names that Datadog keeps as they are
     Good("name-of-every-kind-of-character", name("Zz_9.0a"), {"Zz_9.0a": 1}),
-    Good("name-of-a-letter", name("z"), {"z": 1}),
     Good("name-with-underscores-apart", name("a_b_c.d_e"), {"a_b_c.d_e": 1}),
     Good("name-with-dots", name("a..b"), {"a..b": 1}),
     Good("name-with-a-dot-last", name("a."), {"a.": 1}),
     Good(
-        "names-that-differ-in-case",
-        at_now('"a": 1, "A": 2, "Timestamp": 3'),
-        {"a": 1, "A": 2, "Timestamp": 3},
+        "names-by-case", at_now('"a": 1, "A": 2, "Timestamp": 3'), {"a": 1, "A": 2, "Timestamp": 3}
     ),
     Good("name-with-escapes", '{"\\u0074imestamp": 1575839011, "\\u0061": 1}', A_READ),
     Good("name-of-200-characters", name(LONGEST), {LONGEST: 1}),
-    Good(
-        "name-of-200-characters-once-joined",
-        at_now(f'"{PARTS[0]}": {{"{PARTS[1]}": 1}}'),
-        {".".join(PARTS): 1},
-    ),
+    Good("name-of-200-once-joined", value(f'{{"{LONGEST[2:]}": 1}}'), {f"a.{LONGEST[2:]}": 1}),
     # Several objects of the same second
-    Good(
-        "same-second-other-metric",
-        '[{"timestamp": 1575839011, "a": 1}, {"timestamp": 1575839011.5, "b": 2}]',
-        {"a": 1, "b": 2},
-    ),
+    Good("same-second-other-metric", lines(at("1575839011.5"), name("b")), {"a": 1, "b": 1}),
     Good(
         "same-second-and-metric-other-tags",
         "\n".join([tagged("x"), tagged("y"), tagged("x", "y"), A]),
@@ -292,21 +268,15 @@ NOTHING_LEFT = "nothing is left of tag "
 BAD = [
     # Not JSON
     Bad("text", "hello", "line 1 column 1.", "Expecting value"),
-    Bad("text-in-line-2", "\nhello", "line 2 column 1.", "Expecting value"),
     Bad("text-in-line-3", "\n\n  hello", "line 3 column 3.", "Expecting value"),
-    Bad("quotes-of-python", "{'timestamp': 1575839011}", "line 1 column 2.", "property name"),
     Bad("name-without-quotes", "{timestamp: 1575839011}", "line 1 column 2.", "property name"),
     Bad("comma-after-the-last-member", at_now('"a": 1,'), "line 1 column", "Write one object"),
-    Bad("comma-after-the-last-element", f"[{A},]", "line 1 column", "Write one object"),
     Bad("comment", f"{A} // of the last hour", "line 1 column 35.", IN_A_LINE),
     Bad("number-with-leading-zero", value("01"), "line 1 column 33.", "','"),
-    Bad("number-with-plus", value("+1"), "line 1 column 32.", "Expecting value"),
     Bad("number-of-another-script", value("\u0661"), "line 1 column 32.", "Expecting value"),
     Bad("control-character-in-a-string", name("a\tb"), "line 1 column 29.", "control character"),
     Bad("object-cut", '{"timestamp": 1575839011,\n "a": 1', "line 2 column 8.", "','"),
     Bad("string-cut", '{"timestamp": 1575839011,\n "a', "line 2 column 2.", "Unterminated string"),
-    Bad("array-cut", f"[\n{A}", "line 2 column 34.", "','"),
-    Bad("brace-too-many", A + "}", "line 1 column 34.", IN_A_LINE),
     Bad("bracket-too-many", f"[{A}]]", "line 1 column 36.", "something follows the array"),
     Bad("two-objects-in-a-line", A + B, "line 1 column 34.", IN_A_LINE),
     Bad("two-objects-in-line-2", f"{B}\n{A} {A}", "line 2 column 35.", IN_A_LINE),
@@ -319,7 +289,6 @@ BAD = [
     Bad("array-then-an-object", f"[{A}]\n{B}", "line 2 column 1.", "something follows the array"),
     Bad("byte-order-mark-in-line-2", f"{A}\n\ufeff{B}", "line 2 column 1.", "Expecting value"),
     Bad("white-space-not-of-json", f"\x0c{A}", "line 1 column 1.", "Expecting value"),
-    Bad("no-break-space", f"\xa0{A}", "line 1 column 1.", "Expecting value"),
     Bad("zeros-at-the-end", A + "\0\0", "line 1 column 34.", IN_A_LINE),
     # Not UTF-8
     Bad("utf-16", A.encode("utf-16"), "byte 0 ", "is not UTF-8"),
@@ -336,7 +305,6 @@ BAD = [
     Bad("gzip-cut-in-member-2", zipped(SAMPLE, b"\n")[:-9], "the gzip data", "ends too early"),
     Bad("gzip-checksum", zipped(SAMPLE)[:-8] + bytes(8), "byte 0 ", "incorrect data check"),
     Bad("gzip-length", zipped(SAMPLE)[:-4] + bytes(4), "byte 0 ", "incorrect length check"),
-    Bad("gzip-block", zipped(SAMPLE)[:10] + b"\xff" * 9, "byte 0 ", "invalid block type"),
     Bad("gzip-method", b"\x1f\x8b\x07" + zipped(SAMPLE)[3:], "byte 0 ", "unknown compression"),
     Bad("gzip-member-2", zipped(SAMPLE, b"\n")[:-8] + bytes(8), END, "incorrect data check"),
     Bad("gzip-then-text", zipped(SAMPLE) + SAMPLE, END, FOLLOWS),
@@ -352,25 +320,18 @@ BAD = [
     # Nesting beyond MAX_DEPTH
     Bad("nested-too-deep", value(nested(MAX_DEPTH)), '"a.a.a.a.', "nested deeper than 32"),
     Bad(
-        "nested-too-deep-around-nothing",
-        at_now(f'"b": 1, "a": {nested(MAX_DEPTH - 1, "{}")}'),
-        '"a.a.a.a.',
-        "nested deeper than 32",
+        "nested-around-nothing", value(f'1, "b": {nested(32, "{}")}'), '"b.a.a.a.', "deeper than 32"
     ),
     Bad("nested-in-line-2", f"{A}\n{value(nested(MAX_DEPTH))}", "line 2: ", "nested deeper than"),
     Bad("nested-too-deep-to-decode", f'{A}\n{{"b": {"[" * 200_000}', "line 2", "nested deeper"),
     # timestamp
     Bad("timestamp-missing", '{"a": 1}', '"timestamp"', "Add one in epoch seconds"),
-    Bad("timestamp-missing-in-an-object", "{}", '"timestamp"', "Add one in epoch seconds"),
-    Bad("timestamp-nested-alone", '{"a": {"timestamp": 1575839011}}', '"timestamp"', "Add one"),
     Bad("timestamp-in-capitals", '{"TIMESTAMP": 1575839011}', '"timestamp"', "Add one"),
     Bad("timestamp-null", at("null"), '"timestamp"', "Add one in epoch seconds"),
     Bad("timestamp-string", at('"1575839011"'), '"timestamp"', 'the string "1575839011"'),
     Bad("timestamp-true", at("true"), '"timestamp"', "a boolean"),
-    Bad("timestamp-list", at("[1575839011]"), '"timestamp"', "a list"),
     Bad("timestamp-object", at('{"s": 1575839011}'), '"timestamp"', "an object"),
     Bad("timestamp-milliseconds", at("1575839011000"), "1575839011000", "millisec"),
-    Bad("timestamp-nanoseconds", at("1575839011000000000"), '"timestamp"', "seconds"),
     Bad("timestamp-negative", at("-1"), '"timestamp" -1', "not in epoch seconds"),
     Bad("timestamp-1e999", at("1e999"), '"timestamp"', "not in epoch seconds"),
     Bad("timestamp-of-82-digits", at("9" * 82), f"{'9' * 82} is", "not in epoch"),
@@ -386,16 +347,13 @@ BAD = [
     Bad("value-true", value("true"), '"a"', f"a boolean. {NO_NUMBER}"),
     Bad("value-string", value('"12"'), '"a"', f'the string "12". {NO_NUMBER}'),
     Bad("value-empty-list", value("[]"), '"a"', f"a list. {NO_NUMBER}"),
-    Bad("value-list-nested", value('{"tags": ["x"]}'), '"a.tags"', f"a list. {NO_NUMBER}"),
     Bad("value-true-nested", value('{"b": {"c": true}}'), '"a.b.c"', NO_NUMBER),
     Bad("value-true-of-a-known-name", f"{A}\n{value('true')}", 'line 2: "a"', NO_NUMBER),
     Bad("value-nan", value("NaN"), '"a"', TOO_LARGE),
-    Bad("value-infinity", value("Infinity"), '"a"', TOO_LARGE),
     Bad("value-minus-infinity", value("-Infinity"), '"a"', TOO_LARGE),
     Bad("value-1e999", value("-1e999"), '"a"', TOO_LARGE),
     Bad("value-1e999-of-a-known-name", f"{A}\n{value('1e999')}", 'line 2: "a"', TOO_LARGE),
     Bad("value-of-400-digits", value("-" + "1" * 400), '"a"', TOO_LARGE),
-    Bad("value-of-400-digits-in-line-2", f"{A}\n{value('1' * 400)}", "line 2: ", TOO_LARGE),
     Bad("value-of-5000-digits", value("1" * 5000), '"a"', TOO_LARGE),
     Bad("value-of-5000-digits-in-line-2", f"{A}\n{value('-' + '1' * 5000)}", "line 2", TOO_LARGE),
     # The same name twice
@@ -406,7 +364,6 @@ BAD = [
     Bad("name-twice-nested", value('{"b": 1, "c": 2, "b": 3}'), '"b"', TWICE),
     Bad("name-twice-by-objects", at_now('"r": {}, "r": {"a": 1}'), '"r"', TWICE),
     Bad("name-twice-nested-first", at_now('"a": {"b": 1}, "a.b": 1'), '"a.b"', TWICE),
-    Bad("name-twice-nested-last", at_now('"a.b": 1, "a": {"b": 2}'), '"a.b"', TWICE),
     Bad("name-twice-nested-both", value('{"b": {"c": 1}, "b.c": 2}'), '"a.b.c"', TWICE),
     Bad("timestamp-twice", at_now('"timestamp": 1, "a": 1'), '"timestamp"', TWICE),
     Bad("tags-twice", at_now('"tags": [], "tags": [], "a": 1'), '"tags"', TWICE),
@@ -417,33 +374,24 @@ BAD = [
     Bad("two-values-once-nested", lines(name("a.b"), value('{"b": 2}')), '2: "a.b"', TWO_VALUES),
     Bad("two-values-once-truncated", f"[{A}, {at('1575839011.9')}]", "object 2 ", TWO_VALUES),
     Bad("two-values-by-order", f"{tagged('x', 'y')}\n{tagged('y', 'x')}", "line 2: ", TWO_VALUES),
-    Bad("two-values-normalised", f"{tagged('My X')}\n{tagged('my_x')}", "line 2: ", TWO_VALUES),
     # Metric names that Datadog would rewrite or cut
     Bad("name-empty", name(""), '""', REWRITTEN),
     Bad("name-starts-with-digit", name("9a"), '"9a"', REWRITTEN),
     Bad("name-starts-with-underscore", name("_a"), '"_a"', REWRITTEN),
     Bad("name-starts-with-dot", name(".a"), '".a"', REWRITTEN),
     Bad("name-with-dash", name("a-b"), '"a-b"', REWRITTEN),
-    Bad("name-with-space", name("a b"), '"a b"', REWRITTEN),
     Bad("name-with-umlaut", name("\xe4"), r'"\u00e4"', REWRITTEN),
     Bad("name-with-digit-of-another-script", name("a\u0661"), r'"a\u0661"', REWRITTEN),
     Bad("name-with-line-feed", name(r"a\n"), r'"a\n"', REWRITTEN),
-    Bad("name-with-escape-sequence", name(r"\u001b[31ma"), r'"\u001b[31ma"', REWRITTEN),
     Bad("name-with-two-underscores", name("a__b"), '"a__b"', REWRITTEN),
     Bad("name-with-three-underscores", name("a.b___c"), '"a.b___c"', REWRITTEN),
     Bad("name-ends-in-underscore", name("a_"), '"a_"', REWRITTEN),
     Bad("name-with-underscore-after-dot", name("a._b"), '"a._b"', REWRITTEN),
     Bad("name-with-underscore-before-dot", name("a_.b"), '"a_.b"', REWRITTEN),
     Bad("name-with-underscore-between-dots", name("a._.b"), '"a._.b"', REWRITTEN),
-    Bad("name-of-200-characters-with-two", name(LONGEST[2:] + "__"), '"aaaaaaaa', REWRITTEN),
     Bad("name-with-two-underscores-later", f"{A}\n{name('a__b')}", "line 2: ", REWRITTEN),
     Bad("name-of-201-characters", name(LONGEST + "a"), f'{"a" * 80}"', REWRITTEN),
-    Bad(
-        "name-of-201-characters-once-joined",
-        at_now(f'"a{PARTS[0]}": {{"{PARTS[1]}": 1}}'),
-        '"aaaaaaaa',
-        REWRITTEN,
-    ),
+    Bad("name-of-201-once-joined", at_now(f'"{HALF_NAME}": {{"{HALF_NAME}": 1}}'), "aa", REWRITTEN),
     Bad("name-of-81-escapes", name("\xe9" * 81), "\\u00e9" * 13 + "\\...", REWRITTEN),
     Bad("name-nested-with-dash", value('{"b-c": 1}'), '"a.b-c"', REWRITTEN),
     Bad("name-nested-under-a-digit", at_now('"9": {"a": 1}'), '"9.a"', REWRITTEN),
@@ -460,17 +408,12 @@ BAD = [
     Bad("surrogate-in-a-nested-name", value('{"b": 1, "\\ud83d": null}'), r'"\ud83d"', HALF),
     Bad("surrogate-in-a-tag", tagged(f"x:{HIGH}"), r'"x:\ud83d"', HALF),
     Bad("surrogates-in-wrong-order", tagged(f"x:{LOW}{HIGH}"), r'"x:\udc28\ud83d"', HALF),
-    Bad("surrogate-in-object-2", f"[{A}, {tagged('x' + HIGH)}]", "object 2 of the array: ", HALF),
     # Tags
     Bad("tags-string", at_now('"tags": "x", "a": 1'), '"tags"', STRINGS),
-    Bad("tags-object", at_now('"tags": {"env": "prod"}, "a": 1'), '"tags"', STRINGS),
     Bad("tags-true", at_now('"tags": true, "a": 1'), '"tags"', STRINGS),
     Bad("tag-number", tagged("x", 1), '"tags"', f"holds a number. {STRINGS}"),
-    Bad("tag-true", tagged(True), '"tags"', f"holds a boolean. {STRINGS}"),
     Bad("tag-null", tagged(None), '"tags"', f"holds null. {STRINGS}"),
     Bad("tag-list", tagged(["x"]), '"tags"', f"holds a list. {STRINGS}"),
-    Bad("tag-object", tagged({}), '"tags"', f"holds an object. {STRINGS}"),
-    Bad("tag-empty", tagged(""), '""', NOTHING_LEFT),
     Bad("tag-of-digits", tagged("x", "2019"), '"2019"', NOTHING_LEFT),
     Bad("tag-of-signs", tagged("_-:./ "), '"_-:./ "', NOTHING_LEFT),
     Bad("tag-of-a-picture", tagged("\U0001f428"), r'"\ud83d\udc28"', NOTHING_LEFT),
@@ -478,22 +421,18 @@ BAD = [
     Bad("tags-one-too-many", tagged(*ALL_TAGS, "x"), "101 tags", "more than 100"),
     # No metric at all
     Bad("timestamp-alone", '{"timestamp": 1575839011}', "beside the timestamp", "no metric"),
-    Bad("tags-alone", at_now('"tags": ["x"]'), "beside the timestamp", "no metric"),
     Bad("null-alone", value("null"), "beside the timestamp", "no metric"),
     Bad("nested-nothing-alone", value('{"b": {}}'), "beside the timestamp", "no metric"),
     Bad("nothing-in-line-2", A + '\n{"timestamp": 1575839011}', "line 2: ", "no metric"),
     # No object
     Bad("scalar-number", "1575839011", "a number", OBJECT),
-    Bad("scalar-string", '"a"', 'the string "a"', OBJECT),
     Bad("scalar-null", "null", "null", OBJECT),
     Bad("scalars-in-an-array", "[1, 2]", "object 1 of the array: a number", OBJECT),
     Bad("scalar-last-in-an-array", f"[{A}, {B}, null]", "object 3 of the array: null", OBJECT),
     Bad("array-in-an-array", f"[[{A}]]", "object 1 of the array: a list", OBJECT),
     Bad("scalar-in-line-2", f"{A}\n5\n{B}", "line 2: a number", OBJECT),
-    Bad("string-in-line-4", f'{A}\n\n\n"x"', 'line 4: the string "x"', OBJECT),
     Bad("empty-array-in-line-2", f"{A}\n[]", "line 2: a list", OBJECT),
     # One bad element of several
-    Bad("bad-value-in-line-3", f"\n{A}\n{value('true')}", 'line 3: "a"', "a boolean"),
     Bad(
         "bad-value-in-object-2", f"[{A}, {value('true')}]", 'object 2 of the array: "a"', NO_NUMBER
     ),

@@ -24,21 +24,21 @@ VALIDATOR = Draft202012Validator(SCHEMA)
 # The bad rows that the schema lets pass, and why. What it comes to refuse has to leave this list.
 BEYOND_THE_SCHEMA = {
     "what is no JSON is no document": """
-        text text-in-line-2 text-in-line-3 quotes-of-python name-without-quotes
-        comma-after-the-last-member comma-after-the-last-element comment
-        number-with-leading-zero number-with-plus number-of-another-script
-        control-character-in-a-string object-cut string-cut array-cut brace-too-many
+        text  text-in-line-3  name-without-quotes
+        comma-after-the-last-member  comment
+        number-with-leading-zero number-of-another-script
+        control-character-in-a-string object-cut string-cut
         bracket-too-many two-objects-in-a-line two-objects-in-line-2 lines-ended-by-commas
         lines-ended-by-cr lines-ended-by-separators objects-over-several-lines
         object-over-lines-2-to-5 line-with-bad-json byte-order-mark-in-line-2
-        white-space-not-of-json no-break-space zeros-at-the-end no-bytes white-space-alone
-        byte-order-mark-alone timestamp-nan value-nan value-infinity value-minus-infinity
+        white-space-not-of-json  zeros-at-the-end no-bytes white-space-alone
+        byte-order-mark-alone timestamp-nan value-nan  value-minus-infinity
         nested-too-deep-to-decode
     """,
     "it is given text, and knows neither UTF-8 nor gzip": """
         utf-16 utf-16-without-mark latin-1 not-utf-8-after-a-mark surrogate-in-utf-8 character-cut
         gzip-of-latin-1 gzip-in-gzip gzip-magic-alone gzip-cut-in-the-checksum gzip-cut-in-member-2
-        gzip-checksum gzip-length gzip-block gzip-method gzip-member-2 gzip-then-text
+        gzip-checksum gzip-length  gzip-method gzip-member-2 gzip-then-text
         gzip-then-line-feed gzip-then-half-a-magic gzip-then-zeros-and-text gzip-of-nothing
     """,
     "it doesn't know whether a document is a line": "array-then-an-object",
@@ -51,19 +51,19 @@ BEYOND_THE_SCHEMA = {
         name-twice-nested name-twice-by-objects timestamp-twice tags-twice
     """,
     "it looks at one name at a time, never at joined ones": """
-        name-twice-nested-first name-twice-nested-last name-twice-nested-both
-        name-of-201-characters-once-joined
+        name-twice-nested-first  name-twice-nested-both
+        name-of-201-once-joined
     """,
     "it compares no objects with each other": """
         two-values-in-an-array two-values-in-lines two-values-among-others two-values-once-nested
-        two-values-once-truncated two-values-by-order two-values-normalised
+        two-values-once-truncated two-values-by-order
     """,
     "it doesn't count how deep it is": """
-        nested-too-deep nested-too-deep-around-nothing nested-in-line-2
+        nested-too-deep nested-around-nothing nested-in-line-2
     """,
     "its patterns are read in too many ways for surrogates and letters of any script": """
         surrogate-in-a-name-of-null surrogate-in-a-name-of-objects surrogate-in-a-nested-name
-        surrogate-in-a-tag surrogates-in-wrong-order surrogate-in-object-2 tag-of-a-picture
+        surrogate-in-a-tag surrogates-in-wrong-order  tag-of-a-picture
     """,
     "before a last line feed, too, Python's patterns find the end ($); others don't": """
         name-with-line-feed
