@@ -8,29 +8,27 @@ saluki  github.com/DataDog/saluki, test/antithesis/intake/src: Datadog's stand-i
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import json
 import re
 import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
 SERIES, VALIDATE = "/api/v1/series", "/api/v1/validate"
-METHODS = {SERIES: "POST", VALIDATE: "GET"}  # api, and authentication beside it
+ROUTES = {("POST", SERIES), ("GET", VALIDATE)}  # api, and authentication beside it
 MAX_WIRE_BYTES = 3_200_000  # api: "maximum payload size is 3.2 megabytes (3200000 bytes)"
 MAX_PLAIN_BYTES = 62_914_560  # api: decompressed "less than 62 megabytes (62914560 bytes)"
 MAX_AGE = 3600  # seconds; api: "cannot be ... more than one hour in the past"
 MAX_AHEAD = 600  # seconds; api: "cannot be more than ten minutes in the future"
 MAX_CHARACTERS = 200  # naming; by agent 350 for metrics, longer ones dropped, and bytes for tags
 MAX_TAGS = 100  # saluki, capture.rs: a series with more is dropped, the rest of its payload kept
-CONTENT_TYPES = ("application/json", "text/json")  # sent by datadog and by datadog-api-client
+CONTENT_TYPES = ("application/json", "text/json")  # of Datadog's two Python clients
 
 
 @dataclass(frozen=True)
@@ -158,8 +156,6 @@ class DatadogServer:
     api_key: str
     _: KW_ONLY
     clock: Callable[[], float] = time.time  # Unix seconds; decides what is too old
-    latency: float = 0.0  # seconds before each answer
-    port: int = 0  # 0: any that is free; `url` has the one
     respond: Callable[[Request], Answer | None] | None = None  # None from either: honestly
     respond_validate: Callable[[Request], Answer | None] | None = None  # to GET /api/v1/validate
     requests: list[Request] = field(default_factory=list)  # all but those to validate a key
@@ -169,7 +165,7 @@ class DatadogServer:
 
     def __post_init__(self) -> None:
         self.stopping = threading.Event()
-        self._http = _HTTPServer(("127.0.0.1", self.port), _Handler)
+        self._http = _HTTPServer(("127.0.0.1", 0), _Handler)
         self._http.datadog = self
         self.url = f"http://127.0.0.1:{self._http.server_port}"
 
@@ -202,10 +198,8 @@ class DatadogServer:
 
     def _check(self, request: Request, body: bytes) -> Answer:
         """Return the honest answer; the checks come in saluki's order (http/datadog/metrics.rs)."""
-        if request.path not in METHODS:
+        if (request.method, request.path) not in ROUTES:
             raise Refusal(404, "Not found")
-        if request.method != METHODS[request.path]:
-            raise Refusal(405, "Method not allowed")
         key = request.headers.get("dd-api-key")
         if request.path == VALIDATE:
             if self.api_key not in (key, *parse_qs(request.query).get("api_key", [])):
@@ -267,7 +261,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(self.command, path, query, headers, len(body), datadog.clock())
         answer = datadog.take(request, body)
-        datadog.stopping.wait(datadog.latency + answer.delay)
+        datadog.stopping.wait(answer.delay)
         if answer.reset:
             raise ConnectionResetError
         request.status = answer.status
@@ -279,31 +273,10 @@ class _Handler(BaseHTTPRequestHandler):
         if answer.body_delay:
             self.wfile.flush()
             datadog.stopping.wait(answer.body_delay)
-        if self.command != "HEAD" and answer.status not in (204, 304):
+        if answer.status not in (204, 304):  # a body there would be taken for the next answer
             self.wfile.write(answer.body)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = exchange
+    do_GET = do_POST = exchange
 
     def log_message(self, *_: object) -> None:
         """Keep quiet: DatadogServer.requests holds all there is to say."""
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a strict local Datadog on 127.0.0.1: a line for each accepted request, until Ctrl-C."""
-    parser = argparse.ArgumentParser("python -m local.datadog_server", description=main.__doc__)
-    parser.add_argument("--port", type=int, default=8126, help="default: 8126; 0: any free one")
-    parser.add_argument("--api-key", required=True, help="the one key that is accepted")
-    options = parser.parse_args(arguments)
-
-    def report(request: Request) -> None:
-        if request.series is not None:
-            print(f"{len(request.series)} series, {request.wire_bytes} bytes", flush=True)
-
-    datadog = DatadogServer(options.api_key, port=options.port, respond=report)
-    with contextlib.suppress(KeyboardInterrupt), datadog:
-        print(f"DATADOG_HOST={datadog.url}", flush=True)
-        threading.Event().wait()
-
-
-if __name__ == "__main__":
-    main()
