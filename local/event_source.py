@@ -5,15 +5,13 @@ deleted and what stays. A failed message comes back when the queue's visibility 
 the queue itself moves it to its dead-letter queue in the end.
 """
 
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from local.lambda_runtime import REGION, FunctionError
 
-RECEIVE_LIMIT = 10  # messages; SQS gives, and deletes, no more in one call
-IDLE_SECONDS = 0.1  # between two looks at an empty queue; Lambda's own pollers wait up to 20
+SQS_LIMIT = 10  # messages; SQS gives, and deletes, no more in one call
 
 
 class Batch(NamedTuple):
@@ -24,91 +22,46 @@ class Batch(NamedTuple):
     error: FunctionError | None = None  # why all of them are left
 
 
+@dataclass
 class EventSource:
-    """Feeds a queue's messages to a function; as a context manager in a thread of its own."""
+    """Feeds a queue's messages to a function."""
 
-    def __init__(
-        self,
-        sqs: Any,
-        queue_url: str,
-        function: Callable[[object], object],
-        *,
-        batch_size: int = RECEIVE_LIMIT,
-        on_batch: Callable[[Batch], None] = lambda batch: None,
-    ) -> None:
-        """Take a boto3 client for the queue and what invokes the function (LambdaFunction.invoke).
-
-        on_batch is told of every batch, in the thread that polls.
-        """
-        self._sqs = sqs
-        self._queue_url = queue_url
-        attributes = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])
-        self._queue_arn = attributes["Attributes"]["QueueArn"]
-        self._function = function
-        self._batch_size = batch_size
-        self._on_batch = on_batch
-        self._stop = threading.Event()
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="event-source")
-        self._polling: Future[None] | None = None
-
-    def __enter__(self) -> Self:
-        self._polling = self._executor.submit(self._poll_until_stopped)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Stop after the batch in hand; raise what ended the polling early, if anything did."""
-        self._stop.set()
-        self._executor.shutdown()
-        if self._polling is not None:
-            self._polling.result()
-
-    def _poll_until_stopped(self) -> None:
-        while not self._stop.is_set():
-            if self.poll() is None:
-                self._stop.wait(IDLE_SECONDS)
+    sqs: Any  # boto3's client
+    queue_url: str
+    function: Callable[[object], object]  # LambdaFunction.invoke
+    batch_size: int = SQS_LIMIT
 
     def poll(self) -> Batch | None:
         """Take one batch through the function; None if the queue has nothing to give."""
-        messages = self._receive()
+        messages = {message["MessageId"]: message for message in self._receive()}
         if not messages:
             return None
-        event = {"Records": [sqs_record(message, self._queue_arn) for message in messages]}
+        arn = ":".join(["arn:aws:sqs", REGION, *self.queue_url.split("/")[-2:]])
         try:
-            answer = self._function(event)
+            answer = self.function({"Records": [sqs_record(m, arn) for m in messages.values()]})
         except FunctionError as error:
-            batch = Batch(len(messages), len(messages), error)
-        else:
-            failed = failed_ids(answer, [message["MessageId"] for message in messages])
-            self._delete(message for message in messages if message["MessageId"] not in failed)
-            batch = Batch(len(messages), len(failed))
-        self._on_batch(batch)
-        return batch
+            return Batch(len(messages), len(messages), error)
+        failed = failed_ids(answer, messages)
+        done = [messages[message_id]["ReceiptHandle"] for message_id in messages.keys() - failed]
+        for start in range(0, len(done), SQS_LIMIT):
+            entries = [
+                {"Id": str(number), "ReceiptHandle": handle}
+                for number, handle in enumerate(done[start : start + SQS_LIMIT])
+            ]
+            self.sqs.delete_message_batch(QueueUrl=self.queue_url, Entries=entries)
+        return Batch(len(messages), len(failed))
 
     def _receive(self) -> list[dict[str, Any]]:
         """Return up to a batch of messages: what is there, without waiting for more."""
         messages: list[dict[str, Any]] = []
-        while len(messages) < self._batch_size:
-            limit = min(RECEIVE_LIMIT, self._batch_size - len(messages))
-            response = self._sqs.receive_message(
-                QueueUrl=self._queue_url,
-                MaxNumberOfMessages=limit,
-                AttributeNames=["All"],
-                MessageAttributeNames=["All"],
-            )
-            received = response.get("Messages", [])
+        while limit := min(SQS_LIMIT, self.batch_size - len(messages)):
+            received = self.sqs.receive_message(
+                QueueUrl=self.queue_url, MaxNumberOfMessages=limit, AttributeNames=["All"]
+            ).get("Messages", [])
             messages += received
             if len(received) < limit:
                 break
         return messages
-
-    def _delete(self, messages: Iterable[Mapping[str, Any]]) -> None:
-        handles = [message["ReceiptHandle"] for message in messages]
-        for start in range(0, len(handles), RECEIVE_LIMIT):
-            entries = [
-                {"Id": str(index), "ReceiptHandle": handle}
-                for index, handle in enumerate(handles[start : start + RECEIVE_LIMIT])
-            ]
-            self._sqs.delete_message_batch(QueueUrl=self._queue_url, Entries=entries)
 
 
 def sqs_record(message: Mapping[str, Any], queue_arn: str) -> dict[str, Any]:
@@ -118,15 +71,7 @@ def sqs_record(message: Mapping[str, Any], queue_arn: str) -> dict[str, Any]:
         "receiptHandle": message["ReceiptHandle"],
         "body": message["Body"],
         "attributes": message["Attributes"],
-        "messageAttributes": {
-            name: {
-                "stringValue": value["StringValue"],
-                "stringListValues": [],
-                "binaryListValues": [],
-                "dataType": value["DataType"],
-            }
-            for name, value in message.get("MessageAttributes", {}).items()
-        },
+        "messageAttributes": {},  # the function reads none
         "md5OfBody": message["MD5OfBody"],
         "eventSource": "aws:sqs",
         "eventSourceARN": queue_arn,
@@ -134,21 +79,15 @@ def sqs_record(message: Mapping[str, Any], queue_arn: str) -> dict[str, Any]:
     }
 
 
-def failed_ids(answer: object, message_ids: Sequence[str]) -> set[str]:
+def failed_ids(answer: Any, message_ids: Iterable[str]) -> set[str]:
     """Return the ids of the messages that a function's answer leaves in the queue.
 
     No answer, or one without failures, leaves none; one that Lambda can't make sense of, all.
     """
     everything = set(message_ids)
-    if not answer:
-        return set()
-    if not isinstance(answer, dict):
-        return everything
-    failures = answer.get("batchItemFailures")
-    if not failures:
-        return set()
     try:
-        failed = {failure["itemIdentifier"] for failure in failures}
-    except (KeyError, TypeError):
+        failures = answer.get("batchItemFailures") if answer else None
+        failed = {failure["itemIdentifier"] for failure in failures or ()}
+    except (AttributeError, KeyError, TypeError):
         return everything
-    return failed if everything.issuperset(failed) else everything
+    return failed if failed <= everything else everything
