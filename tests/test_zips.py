@@ -1,7 +1,5 @@
 """zipper.sh: what the zips hold, that they are the same everywhere, and that they work."""
 
-import ast
-import hashlib
 import json
 import os
 import re
@@ -9,9 +7,9 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import boto3
 import pytest
@@ -19,6 +17,7 @@ import pytest
 from local.datadog_server import DatadogServer
 from local.lambda_runtime import LambdaFunction
 from local.make_zip import find_python
+from tests.events import sqs_event, sqs_record
 
 ROOT = Path(__file__).resolve().parent.parent
 SUBMIT, SOURCE = "ddg_metric_submit", "ddg_mock_datasource"
@@ -27,22 +26,10 @@ INPUTS = ("zipper.sh", "requirements.txt", "ddg_*.py", "local/*.sh", "local/make
 WHEELS = Path(sys.prefix, "wheels")  # of requirements.txt, fetched when .venv was made
 LAMBDA_PACKAGES = Path(sys.prefix, "lambda-runtime")  # what Lambda brings, likewise
 KEY = "a-key-of-who-builds"
+[RUNTIME] = re.findall(r"^runtime=(\S+)", (ROOT / "zipper.sh").read_text(), re.MULTILINE)
+RUNTIMES_PYTHON = find_python(RUNTIME)
 
 pytestmark = pytest.mark.xdist_group("zips")
-
-
-class Build(NamedTuple):
-    """A copy of the project in which zipper.sh ran, and what that printed."""
-
-    tree: Path
-    printed: str
-
-    def unpack(self, name: str) -> Path:
-        """Return a folder with the zip's content."""
-        folder = self.tree.parent / f"{name} unpacked"
-        with zipfile.ZipFile(self.tree / f"{name}.zip") as archive:
-            archive.extractall(folder)
-        return folder
 
 
 def copy_project(tree: Path, source: Path = ROOT) -> None:
@@ -70,9 +57,9 @@ def run_zipper(
     )
 
 
-def digests(tree: Path) -> list[str]:
-    """Return each zip's SHA-256."""
-    return [hashlib.sha256((tree / name).read_bytes()).hexdigest() for name in ZIPS]
+def zips_of(tree: Path) -> list[bytes]:
+    """Return the content of both zips."""
+    return [(tree / name).read_bytes() for name in ZIPS]
 
 
 def contents(tree: Path) -> set[str]:
@@ -81,47 +68,35 @@ def contents(tree: Path) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """Both zips, made as in a fresh clone."""
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with both zips, made as in a fresh clone; their sizes are said."""
     tree = tmp_path_factory.mktemp("clone")
     copy_project(tree)
     before = contents(tree)
     run = run_zipper(tree)
     assert run.returncode == 0, run.stdout
     assert contents(tree) == before | {*ZIPS}
-    return Build(tree, run.stdout)
+    how = "byte-compiled for Python" if RUNTIMES_PYTHON else "not byte-compiled"
+    for name, content in zip(ZIPS, zips_of(tree), strict=True):
+        assert re.search(rf"^{name}: {len(content):,} bytes, \d+ files, {how}", run.stdout, re.M)
+    return tree
 
 
 @pytest.fixture(scope="module")
-def submit_folder(build: Build) -> Path:
+def submit_folder(build: Path) -> Path:
     """The submitter as it lies unpacked on Lambda."""
-    return build.unpack(SUBMIT)
-
-
-@pytest.fixture(params=ZIPS)
-def archive(request: pytest.FixtureRequest, build: Build) -> Iterator[zipfile.ZipFile]:
-    """One zip after the other."""
-    with zipfile.ZipFile(build.tree / request.param) as archive:
-        yield archive
-
-
-def has_runtime() -> bool:
-    """Tell whether this machine can make the runtime's bytecode."""
-    return find_python(runtime_version()) is not None
-
-
-def runtime_version() -> str:
-    """Return the version of the functions' Python, as zipper.sh has it."""
-    [version] = re.findall(r"^runtime=(\S+)", (ROOT / "zipper.sh").read_text(), re.MULTILINE)
-    return str(version)
+    folder = build.parent / "unpacked"
+    with zipfile.ZipFile(build / ZIPS[0]) as archive:
+        archive.extractall(folder)
+    return folder
 
 
 def test_zips_are_the_same_wherever_whenever_and_by_whoever_they_are_made(
-    build: Build, tmp_path: Path
+    build: Path, tmp_path: Path
 ) -> None:
     """Another folder, time, time zone, locale, umask, home, hash seed and modes: the same bytes."""
     tree = tmp_path / "another place"
-    copy_project(tree, build.tree)
+    copy_project(tree, build)
     for file in tree.glob("ddg_*.py"):
         file.chmod(0o600)
         os.utime(file, (1_000_000_000, 1_000_000_000))
@@ -137,51 +112,23 @@ def test_zips_are_the_same_wherever_whenever_and_by_whoever_they_are_made(
     }
     run = run_zipper(tree, environment, umask=0o077)
     assert run.returncode == 0, run.stdout
-    assert digests(tree) == digests(build.tree)
-    assert all(KEY.encode() not in (tree / name).read_bytes() for name in ZIPS)
+    assert zips_of(tree) == zips_of(build)
+    assert all(KEY.encode() not in content for content in zips_of(tree))
+    for name in ZIPS:  # whoever Lambda runs it as may read it
+        entries = zipfile.ZipFile(tree / name).infolist()
+        assert {entry.external_attr >> 16 for entry in entries} == {0o100644}
 
 
-def test_nothing_in_the_zip_tells_when_and_by_whom_it_was_made(archive: zipfile.ZipFile) -> None:
-    """Times, modes, order, compression, comments: the same for every entry."""
-    entries = archive.infolist()
-    fixed = {
-        (
-            entry.date_time,
-            entry.external_attr >> 16,
-            entry.create_system,
-            entry.compress_type,
-            entry.extra,
-            entry.comment,
-        )
-        for entry in entries
-    }
-    assert fixed == {((1980, 1, 1, 0, 0, 0), 0o100644, 3, zipfile.ZIP_DEFLATED, b"", b"")}
-    assert archive.namelist() == sorted({entry.filename for entry in entries})
-    assert archive.comment == b""
-
-
-def test_sizes_and_bytecode_are_said(build: Build) -> None:
-    """A line for each zip: its size, and whether it is byte-compiled."""
-    how = "byte-compiled for Python" if has_runtime() else "not byte-compiled"
-    for name in ZIPS:
-        size = (build.tree / name).stat().st_size
-        assert re.search(rf"^{name}: {size:,} bytes, \d+ files, {how}", build.printed, re.MULTILINE)
-
-
-def test_generator_brings_nothing_but_itself(build: Build) -> None:
-    """boto3 comes with the runtime."""
-    names = zipfile.ZipFile(build.tree / f"{SOURCE}.zip").namelist()
+def test_zips_hold_what_is_needed_and_no_ballast(build: Path, submit_folder: Path) -> None:
+    """Our modules; for the submitter the packages of requirements.txt, their licences. No boto3."""
+    names = zipfile.ZipFile(build / ZIPS[1]).namelist()
     assert [name for name in names if not name.endswith(".pyc")] == [f"{SOURCE}.py"]
-
-
-def test_submitter_has_its_packages_and_no_ballast(submit_folder: Path) -> None:
-    """At its top: our modules, the packages of requirements.txt, their licences. No boto3."""
     pinned = re.findall(r"^([\w-]+)==", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     packages = {name.replace("-", "_") for name in pinned}
     top = {path.name for path in submit_folder.iterdir()} - {"__pycache__"}
-    ours = top - packages - {"licenses"}
     assert top >= packages | {"licenses", f"{SUBMIT}.py", "ddg_stats_file.py"}
-    assert ours <= {file.name for file in ROOT.glob("ddg_*.py")} - {f"{SOURCE}.py"}
+    assert top - packages - {"licenses"} <= {file.name for file in ROOT.glob("ddg_*.py")}
+    assert f"{SOURCE}.py" not in top
     assert {"datadog", "requests"} <= packages
     assert not {"boto3", "botocore"} & packages
     for name in contents(submit_folder):
@@ -189,94 +136,67 @@ def test_submitter_has_its_packages_and_no_ballast(submit_folder: Path) -> None:
     assert {path.name for path in (submit_folder / "licenses").iterdir()} == packages
 
 
-def imported_names(source: str, package: str) -> set[str]:
-    """Return the absolute name of all that a module's import statements may mean."""
-    names = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: len(package.split(".")) - node.level + 1]
-            base = ".".join([*(parents if node.level else []), *filter(None, [node.module])])
-            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    return names
+def test_each_module_can_be_imported(submit_folder: Path) -> None:
+    """In a clean interpreter with what Lambda brings; of other files, the certificates are there.
 
-
-def test_each_file_is_imported_or_needed_by_an_import_or_a_licence(submit_folder: Path) -> None:
-    """In a clean interpreter with what Lambda brings: every module imports, and something asks it.
-
-    Most are there as soon as the handler is imported. The rest stand in an import statement that
-    runs later.
+    Most are imported with the handler, the rest late, at the first POST or in an error's handling.
     """
-    modules, named, others = {}, set(), set()
-    for path in (path for path in submit_folder.rglob("*") if path.is_file()):
-        file = path.relative_to(submit_folder)
-        if file.suffix == ".py":
-            parts = file.with_suffix("").parts
-            package = parts[:-1]
-            name = ".".join(package if parts[-1] == "__init__" else parts)
-            modules[name] = str(file)
-            named |= imported_names(path.read_text(), ".".join(package))
-        elif "__pycache__" in file.parts:
-            source = file.parent.parent / f"{file.name.partition('.')[0]}.py"
-            assert (submit_folder / source).exists(), file
-        elif file.parts[0] != "licenses":
-            others.add(str(file))
+    files = {path.relative_to(submit_folder) for path in submit_folder.rglob("*") if path.is_file()}
+    modules = {
+        ".".join(file.with_suffix("").parts).removesuffix(".__init__"): file
+        for file in files
+        if file.suffix == ".py"
+    }
+    others = {file for file in files - {*modules.values()} if file.parts[0] != "licenses"}
     script = f"""
 import importlib, json, sys
 sys.path[:0] = [{str(submit_folder)!r}]
 sys.path.append({str(LAMBDA_PACKAGES)!r})
-import {SUBMIT}, certifi
-loaded = list(sys.modules)
-for name in json.loads(sys.argv[1]):
-    file = importlib.import_module(name).__file__
-    assert file.startswith({str(submit_folder)!r}), file
-print(json.dumps([certifi.where(), loaded]))
+import {SUBMIT}
+loaded = len(sys.modules)
+files = {{name: importlib.import_module(name).__file__ for name in json.loads(sys.argv[1])}}
+print(json.dumps([loaded, files]))
 """
     command = [sys.executable, "-I", "-S", "-B", "-c", script, json.dumps(sorted(modules))]
     run = subprocess.run(command, capture_output=True, text=True, env={})
     assert run.returncode == 0, run.stderr
-    certificates, loaded = json.loads(run.stdout)
-    assert {str(submit_folder / name) for name in others} == {certificates}
-    assert len(modules.keys() & set(loaded)) > 100
-    assert modules.keys() - set(loaded) - named == set()
+    loaded, imported = json.loads(run.stdout)
+    assert imported == {name: str(submit_folder / file) for name, file in modules.items()}
+    assert loaded > 100
+    assert {str(file) for file in others if "__pycache__" not in file.parts} == {
+        "certifi/cacert.pem"
+    }
 
 
-@pytest.mark.skipif(not has_runtime(), reason="no Python of the runtime's version here")
-def test_bytecode_serves_the_runtime_and_tells_nothing_of_the_build(
-    archive: zipfile.ZipFile, build: Build
-) -> None:
+@pytest.mark.skipif(not RUNTIMES_PYTHON, reason="no Python of the runtime's version here")
+@pytest.mark.parametrize("name", ZIPS)
+def test_bytecode_serves_the_runtime_and_tells_nothing_of_the_build(build: Path, name: str) -> None:
     """A .pyc for each .py, for that Python, unchecked (PEP 552: flags 1), paths relative."""
-    python = find_python(runtime_version())
-    assert python
     show = "import importlib.util; print(importlib.util.MAGIC_NUMBER.hex())"
-    magic = subprocess.run([python, "-c", show], capture_output=True, text=True, check=True).stdout
-    sources = [name for name in archive.namelist() if name.endswith(".py")]
+    command = [str(RUNTIMES_PYTHON), "-c", show]
+    magic = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    tag = f"cpython-{RUNTIME.replace('.', '')}"
+    archive = zipfile.ZipFile(build / name)
+    sources = [entry for entry in archive.namelist() if entry.endswith(".py")]
     for source in sources:
-        folder, _, name = source.rpartition("/")
-        tag = f"cpython-{runtime_version().replace('.', '')}"
-        cached = f"{folder}/__pycache__/{name[:-3]}.{tag}.pyc".removeprefix("/")
+        folder, _, module = source.rpartition("/")
+        cached = f"{folder}/__pycache__/{module[:-3]}.{tag}.pyc".removeprefix("/")
         bytecode = archive.read(cached)
         assert bytecode[:8] == bytes.fromhex(magic) + b"\x01\0\0\0", cached
         assert source.encode() in bytecode, cached
-        assert str(build.tree).encode() not in bytecode, cached
-    assert len([name for name in archive.namelist() if name.endswith(".pyc")]) == len(sources)
+        assert str(build).encode() not in bytecode, cached
+    assert len([entry for entry in archive.namelist() if entry.endswith(".pyc")]) == len(sources)
 
 
 def test_without_the_runtime_s_python_there_is_no_bytecode(tmp_path: Path) -> None:
     """A python3.13 that doesn't run, as pyenv's may not, is none; that it is missing is said."""
-    version = "3.99"
-    shim = tmp_path / f"python{version}"
+    shim = tmp_path / "python3.99"
     shim.write_text("#!/bin/sh\nexit 127\n")
     shim.chmod(0o755)
     zipped = tmp_path / "source.zip"
-    make_zip, handler = ROOT / "local/make_zip.py", ROOT / f"{SOURCE}.py"
-    run = subprocess.run(
-        [sys.executable, "-I", make_zip, version, handler, zipped],
-        env={"PATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
+    make_zip, handler = str(ROOT / "local/make_zip.py"), str(ROOT / f"{SOURCE}.py")
+    command = [sys.executable, "-I", make_zip, "3.99", handler, str(zipped)]
+    run = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert zipfile.ZipFile(zipped).namelist() == [f"{SOURCE}.py"]
     assert "1 files, not byte-compiled (no python3.99 here)" in run.stdout
@@ -297,11 +217,11 @@ def test_without_the_runtime_s_python_there_is_no_bytecode(tmp_path: Path) -> No
     ],
 )
 def test_failure_leaves_the_old_zips_and_nothing_else(
-    build: Build, tmp_path: Path, file: str, damage: Callable[[str], str], said: str
+    build: Path, tmp_path: Path, file: str, damage: Callable[[str], str], said: str
 ) -> None:
     """Both are replaced, or none; the exit code and the message tell."""
     tree = tmp_path / "tree"
-    shutil.copytree(build.tree, tree)
+    shutil.copytree(build, tree)
     (tree / ".venv").symlink_to(sys.prefix)
     (tree / file).write_text(damage((tree / file).read_text()))
     with (tree / f"{SUBMIT}.py").open("a") as handler:
@@ -310,45 +230,37 @@ def test_failure_leaves_the_old_zips_and_nothing_else(
     run = run_zipper(tree)
     assert run.returncode != 0
     assert said in run.stdout
-    assert digests(tree) == digests(build.tree)
+    assert zips_of(tree) == zips_of(build)
     assert contents(tree) == before
 
 
 def test_runtime_is_terraform_s() -> None:
     """The Python that the zips are made for is the one that the functions run on."""
-    assert set(re.findall(r'runtime *= *"python([\d.]+)"', (ROOT / "main.tf").read_text())) == {
-        runtime_version()
-    }
+    runtimes = re.findall(r'runtime *= *"python([\d.]+)"', (ROOT / "main.tf").read_text())
+    assert set(runtimes) == {RUNTIME}
 
 
-def test_zips_work_on_lambda(build: Build, moto: str, datadog: DatadogServer) -> None:
+def test_zips_work_on_lambda(build: Path, moto: str, datadog: DatadogServer) -> None:
     """A file that the generator's zip writes is submitted by the submitter's, with its numbers."""
     s3 = boto3.client("s3", endpoint_url=moto)
     s3.create_bucket(Bucket="zips")
-    generator = LambdaFunction(
-        build.tree / ZIPS[1],
-        f"{SOURCE}.lambda_handler",
-        {"AWS_ENDPOINT_URL": moto, "STATS_BUCKET": "zips"},
-        packages=LAMBDA_PACKAGES,
-    )
-    submitter = LambdaFunction(
-        build.tree / ZIPS[0],
-        f"{SUBMIT}.lambda_handler",
-        {
-            "AWS_ENDPOINT_URL": moto,
-            "DATADOG_API_KEY": "test-key",
-            "DATADOG_HOST": datadog.url,
-            "REJECTED_QUEUE_URL": f"{moto}/123456789012/rejected",
-        },
-        packages=LAMBDA_PACKAGES,
+    environment = {
+        "AWS_ENDPOINT_URL": moto,
+        "DATADOG_API_KEY": "test-key",
+        "DATADOG_HOST": datadog.url,
+        "REJECTED_QUEUE_URL": f"{moto}/123456789012/rejected",
+        "STATS_BUCKET": "zips",
+    }
+    generator, submitter = (
+        LambdaFunction(
+            build / f"{name}.zip", f"{name}.lambda_handler", environment, packages=LAMBDA_PACKAGES
+        )
+        for name in (SOURCE, SUBMIT)
     )
     with generator, submitter:
-        written = generator.invoke({})
-        assert isinstance(written, dict)
-        [key] = written["keys"]
-        named = {"bucket": {"name": "zips"}, "object": {"key": key}}
-        message = {"messageId": "1", "body": json.dumps({"Records": [{"s3": named}]})}
-        answer = submitter.invoke({"Records": [message]})
+        written: Any = generator.invoke({})
+        answer = submitter.invoke(sqs_event([sqs_record(written["keys"], bucket="zips")]))
+    [key] = written["keys"]
     stats = json.loads(s3.get_object(Bucket="zips", Key=key)["Body"].read())
     assert answer == {"batchItemFailures": []}, submitter.log
     assert datadog.points == {
