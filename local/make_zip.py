@@ -41,15 +41,6 @@ for name in sys.argv[2:]:
             raise
 """
 
-# Relative paths: the bytecode doesn't hold the build's folder. Unchecked: a zip's source can't
-# change, and its time, by which Python would otherwise tell, is set by who unpacks it.
-COMPILE = """
-import py_compile, sys
-unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
-for name in sys.argv[1:]:
-    py_compile.compile(name, dfile=name, doraise=True, optimize=0, invalidation_mode=unchecked)
-"""
-
 
 def find_modules(handler: Path, packages: Path | None) -> dict[str, bytes]:
     """Return path in the zip -> source of all that the handler and the packages can import."""
@@ -132,8 +123,11 @@ def compile_modules(python: str, modules: Mapping[str, bytes]) -> dict[str, byte
             file = Path(folder, name)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(source)
-        command = [python, *ISOLATED, "-c", COMPILE, *sorted(modules)]
-        subprocess.run(command, check=True, cwd=folder, env={})
+        # -s: the bytecode doesn't hold the build's folder. Unchecked: a zip's source can't change,
+        # and its time, by which Python would otherwise tell, is set by who unpacks it.
+        options = ["-q", "-s", folder, "--invalidation-mode", "unchecked-hash"]
+        command = [python, *ISOLATED, "-m", "compileall", *options, folder]
+        subprocess.run(command, check=True, env={})
         bytecode = Path(folder).rglob("*.pyc")
         return {str(file.relative_to(folder)): file.read_bytes() for file in bytecode}
 
