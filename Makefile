@@ -6,6 +6,7 @@ FILES ?= 500
 made_by = .venv/made-by-$(subst /,-,$(or $(PYTHON),default))
 venv = $(if $(PYTHON),$(made_by),$(firstword $(wildcard .venv/made-by-*) $(made_by)))
 python = .venv/bin/python
+pin = $(python) -m uv pip compile --quiet --no-annotate --custom-compile-command 'make lock'
 python_with = $(python) -m uv run --quiet --no-project --python $(python) --with
 
 .PHONY: help demo test venv zips bench simulate soak mutants fuzz advisories smoke-aws coverage format lock clean
@@ -55,8 +56,14 @@ format: $(venv) ## Format the code
 	$(python) -m ruff format
 	if command -v terraform >/dev/null; then terraform fmt -recursive; fi
 
-lock: $(venv) ## Pin the newest packages
-	$(python) local/lock.py
+lock: $(venv) ## Pin the newest packages; datadog itself stays as requirements.in has it
+	rm -rf .venv/pure
+	$(python) -m pip download -qq --dest .venv/pure --requirement requirements.in --only-binary=:all: \
+	  --platform any --implementation py --abi none --python-version 3.13
+	$(pin) --no-index --find-links .venv/pure --generate-hashes --python-version 3.13 \
+	  --output-file requirements.txt requirements.in
+	$(pin) --only-binary :all: --universal --upgrade --python-version 3.11 \
+	  --output-file local/requirements.txt local/requirements.in
 
 clean: ## Remove all that was made here
 	rm -rf .venv .zipper.* *.zip demo.png .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
