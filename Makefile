@@ -29,7 +29,7 @@ zips: ## Make the functions' zips, as Terraform needs them
 bench: $(venv) ## Measure the submitter beside other ways (BENCH=--quick, or other sizes and latencies)
 	$(python) -m local.bench $(BENCH)
 
-simulate: $(venv) ## Simulate bursts and outages, and hold the model against the handler
+simulate: $(venv) ## Compute what loads cost and what outages do, and write docs/scaling.md
 	$(python) -m local.simulate
 
 soak: $(venv) ## Let faults strike 20 x 10,000 files, close the books, write docs/reliability.md
