@@ -18,8 +18,8 @@ import ddg_metric_submit
 import ddg_ops_backfill
 import ddg_ops_queues
 import ddg_ops_watch
+import ddg_s3_objects
 import ddg_stats_file
-from ddg_metric_submit import Delivery, Settings
 from ddg_ops_stack import (
     FINE,
     INTERRUPTED,
@@ -35,6 +35,8 @@ from ddg_ops_stack import (
     use_profile,
     utc,
 )
+from ddg_s3_objects import File
+from ddg_settings import Settings
 from ddg_stats_file import Sample, StatsFileError
 
 SHOWN_POINTS = 10  # ours: of a file that is good; --json has all
@@ -108,8 +110,7 @@ def read(name: str, job: str, settings: Settings) -> list[Sample]:
     most = ddg_stats_file.MAX_FILE_BYTES + 1
     if name.startswith("s3://"):
         bucket, _, key = name.removeprefix("s3://").partition("/")
-        delivery = Delivery(bucket, key)
-        content = ddg_metric_submit.get_object(client("s3"), delivery, most - 1) or b""
+        content = ddg_s3_objects.get_object(client("s3"), File(bucket, key), most - 1) or b""
     else:
         key = f"{settings.stats_prefix}{job}/file" if job else f"{settings.stats_prefix}file"
         if name == "-":
@@ -117,7 +118,7 @@ def read(name: str, job: str, settings: Settings) -> list[Sample]:
         else:
             with Path(name).open("rb") as file:
                 content = file.read(most)
-    return ddg_metric_submit.read_file(key, content, settings)
+    return ddg_metric_submit.parse(key, content, settings)
 
 
 Point = tuple[str, int, float, tuple[str, ...]]

@@ -15,8 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 import ddg_metric_submit
-import ddg_series_api
-from ddg_metric_submit import Delivery, Settings
+from ddg_metric_submit import Outcome, Refused, Retry, Skipped, Submitted
 from ddg_ops_queues import SHOWN_GROUPS, group_of
 from ddg_ops_stack import (
     FINE,
@@ -33,6 +32,9 @@ from ddg_ops_stack import (
     submitter_settings,
     utc,
 )
+from ddg_s3_objects import File
+from ddg_series_api import count_points
+from ddg_settings import Settings
 
 MAX_CHUNK_FILES = 500  # ours: one POST's worth, and what is done again after an interruption
 PAUSES = (5.0, 20.0, 60.0)  # ours, seconds: before trying again where nothing got on
@@ -112,9 +114,9 @@ def backfill(stack: Stack, options: Namespace, screen: Screen) -> int:
     with screen.progress("files") as advance:
         while chunk := list(islice(keys, chunk_files)):
             started = time.monotonic()
-            deliveries = submit(stack.bucket, chunk, settings, dry_run=not options.yes)
-            reasons.update(group_of(each.refused) for each in deliveries if each.refused)
-            state.counts.update(count(deliveries))
+            outcomes = submit(stack.bucket, chunk, settings, dry_run=not options.yes)
+            reasons.update(group_of(o.reason) for o in outcomes if isinstance(o, Refused))
+            state.counts.update(count(outcomes))
             state.after = chunk[-1]
             if options.yes:
                 state.save(file)
@@ -163,50 +165,52 @@ def find_keys(bucket: str, prefix: str, state: Checkpoint) -> Iterator[str]:
                 yield each["Key"]
 
 
-def submit(
-    bucket: str, keys: Sequence[str], settings: Settings, *, dry_run: bool
-) -> list[Delivery]:
-    """Submit files, or only read them; return a delivery for each, submitted or refused.
+def submit(bucket: str, keys: Sequence[str], settings: Settings, *, dry_run: bool) -> list[Outcome]:
+    """Submit files, or only read them; return an outcome for each, none of them a retry.
 
     Raises Stop where S3 or Datadog take none of them any more, after all PAUSES.
     """
-    done: list[Delivery] = []
-    left = [Delivery(bucket, key) for key in keys]
+    done: list[Outcome] = []
+    left = [File(bucket, key) for key in keys]
     pauses = iter(PAUSES)
     while left:
         batch = local_batch(settings)
-        samples = ddg_metric_submit.read_files(left, batch)
-        stopped = ""
         if dry_run:
-            for _ in samples:
-                pass
-            for each in left:
-                each.accepted = each.points or 0
+            outcomes = {
+                file: Submitted(count_points(read)) if isinstance(read, list) else read
+                for file, read in ddg_metric_submit.read_files(left, batch)
+            }
         else:
-            stopped = ddg_metric_submit.post_payloads(ddg_series_api.pack(samples), batch)
-        finished = [each for each in left if each.outcome != "Retried"]
-        left = [each for each in left if each.outcome == "Retried"]
+            outcomes = ddg_metric_submit.submit_files(left, batch)
+        finished = [o for o in outcomes.values() if not isinstance(o, Retry)]
         done += finished
-        if left and not finished:
+        retried = {file: o for file, o in outcomes.items() if isinstance(o, Retry)}
+        if retried and not finished:
             pause = next(pauses, None)
             if pause is None:
-                reason = left[0].retried or stopped or ddg_metric_submit.NO_TIME
+                file, outcome = next(iter(retried.items()))
                 raise Stop(
-                    f"stopped at {ddg_metric_submit.address(left[0])}: {reason} What is done is "
-                    "kept; the same command goes on from here."
+                    f"stopped at {ddg_metric_submit.address(file)}: {outcome.reason} What is done "
+                    "is kept; the same command goes on from here."
                 )
             time.sleep(pause)
-        left = [Delivery(bucket, each.key) for each in left]
+        # A file that Datadog answered 400 is sent once more, and refused then.
+        left = [File(bucket, file.key, receive_count=2) for file in retried]
     return done
 
 
-def count(deliveries: Iterable[Delivery]) -> Counter[str]:
+def count(outcomes: Iterable[Outcome]) -> Counter[str]:
     """Count files by their outcome, and the points submitted."""
     counts: Counter[str] = Counter()
-    for each in deliveries:
-        if each.points != 0:  # a "folder" made in S3's console is no file
-            counts[each.outcome.lower()] += 1
-            counts["points"] += each.accepted
+    for outcome in outcomes:
+        match outcome:
+            case Submitted(points):
+                counts["submitted"] += 1
+                counts["points"] += points
+            case Refused():
+                counts["refused"] += 1
+            case Retry() | Skipped():
+                pass  # a marker is no file
     return counts
 
 

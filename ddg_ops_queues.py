@@ -22,8 +22,9 @@ from typing import Any, NamedTuple, Self
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 import ddg_metric_submit
+import ddg_s3_objects
 import ddg_stats_file
-from ddg_metric_submit import Settings
+from ddg_metric_submit import Refused, Retry
 from ddg_ops_stack import (
     FINE,
     UNABLE,
@@ -40,6 +41,7 @@ from ddg_ops_stack import (
     time_at_aws,
     utc,
 )
+from ddg_settings import Settings
 
 VISIBILITY_SECONDS = 300  # ours: 10,000 messages are looked through in a tenth of it
 WAIT_SECONDS = 1  # long polling: SQS then asks all its servers, and says empty only when it is
@@ -176,8 +178,8 @@ def read_message(received: Mapping[str, Any], prefix: str) -> Message:
         name: value.get("StringValue", "")
         for name, value in received.get("MessageAttributes", {}).items()
     }
-    deliveries = ddg_metric_submit.find_references(received["Body"])
-    objects = tuple((each.bucket, each.key) for each in deliveries if each.bucket)
+    files = ddg_s3_objects.find_files(received["Body"])
+    objects = tuple((each.bucket, each.key) for each in files if each.bucket)
     system = received.get("Attributes", {})
     return Message(
         received["MessageId"],
@@ -426,14 +428,14 @@ GOOD = "would be submitted"
 
 def foresee(message: Message, settings: Settings) -> str:
     """Say what the submitter would make of a message's files now."""
-    deliveries = ddg_metric_submit.find_references(message.body)
-    for _ in ddg_metric_submit.read_files(deliveries, local_batch(settings)):
-        pass  # what came of it the deliveries say
-    for delivery in deliveries:
-        if delivery.refused:
-            return f"would be refused again: {delivery.refused}"
-        if delivery.points is None:
-            return f"can't be read now: {delivery.retried or ddg_metric_submit.NO_TIME}"
+    files = ddg_s3_objects.find_files(message.body)
+    outcomes = [o for _, o in ddg_metric_submit.read_files(files, local_batch(settings))]
+    for outcome in outcomes:
+        match outcome:
+            case Refused(reason):
+                return f"would be refused again: {reason}"
+            case Retry(reason):
+                return f"can't be read now: {reason}"
     return GOOD
 
 

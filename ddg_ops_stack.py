@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,7 +13,6 @@ from datetime import time as time_of_day
 from email.utils import parsedate_to_datetime
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import IO, Any, NamedTuple
 
 import boto3
@@ -25,8 +23,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-import ddg_metric_submit
-from ddg_metric_submit import Batch, Settings
+from ddg_metric_submit import Batch, Statistics
+from ddg_settings import Clients, Settings, make_clients, read_settings
 
 FINE, WRONG, USAGE, UNABLE, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes; ddg_ops.py describes them
 
@@ -195,19 +193,23 @@ def submitter_settings(environment: Mapping[str, str]) -> Settings:
     """Return settings for the submitter's functions; a key and a queue aren't needed to read."""
     unused = {"DATADOG_API_KEY": "unused", "REJECTED_QUEUE_URL": "https://unused"}
     try:
-        return ddg_metric_submit.read_settings({**unused, **environment})
+        return read_settings({**unused, **environment})
     except ValueError as error:
         raise Stop(f"{error}.", USAGE) from None
 
 
 def local_batch(settings: Settings) -> Batch:
     """Return what the submitter's functions need to run here, with time for a batch of theirs."""
-    end = time.monotonic() + BATCH_SECONDS
-    context = SimpleNamespace(
-        function_name="ddg_ops",
-        get_remaining_time_in_millis=lambda: 1000 * (end - time.monotonic()),
+    return Batch(
+        settings, submitter_clients(settings), time.monotonic() + BATCH_SECONDS, Statistics()
     )
-    return Batch(settings, context, Counter())
+
+
+@cache
+def submitter_clients(settings: Settings) -> Clients:
+    """Make the submitter's clients with the command's own session, and keep them."""
+    session: Any = boto3.DEFAULT_SESSION
+    return make_clients(settings, session._session)
 
 
 def key_problem(host: str, api_key: str) -> str:
@@ -240,7 +242,7 @@ def key_problem(host: str, api_key: str) -> str:
 def use_profile(profile: str | None, region: str | None) -> None:
     """Have all clients, the submitter's own too, use a profile and a region (None: the usual)."""
     client.cache_clear()
-    ddg_metric_submit.aws_client.cache_clear()
+    submitter_clients.cache_clear()
     boto3.setup_default_session(profile_name=profile, region_name=region)
 
 

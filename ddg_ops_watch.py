@@ -11,8 +11,6 @@ from typing import Any, Literal, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-import ddg_metric_submit
-from ddg_metric_submit import Settings
 from ddg_ops_stack import (
     FINE,
     UNABLE,
@@ -26,10 +24,13 @@ from ddg_ops_stack import (
     function_environment,
     key_problem,
     queue_name,
+    submitter_clients,
     time_at_aws,
 )
+from ddg_settings import Settings, read_settings
 
 HANDBOOK = "docs/operations.md"
+SECRET_SECONDS = 10.0  # ours: for the secret with the key
 POLL_SECONDS = 1.0  # ours: between two looks into the log; CloudWatch has lines after some seconds
 LATE_SECONDS = 60  # ours: a line of another stream may come that much after later ones
 WAITING_SECONDS = 600  # ours: what waits longer than two visibility timeouts isn't on its way
@@ -46,6 +47,17 @@ class Finding(NamedTuple):
     text: str
     fix: str = ""  # what to do, where it isn't ok
 
+
+SUMMARY = (
+    "Submitted",
+    "Refused",
+    "Retried",
+    "Points",
+    "Requests",
+    "WireBytes",
+    "FetchMilliseconds",
+    "PostMilliseconds",
+)
 
 STYLES = {"ok": "green", "FAILED": "bold red", "unknown": "yellow", "note": "yellow"}
 
@@ -143,7 +155,7 @@ def check_function(stack: Stack, settings: list[Settings]) -> Iterator[Finding]:
     environment = function_environment(stack.function)
     again = "Run `terraform apply`; somebody may have changed it by hand."
     try:
-        settings.append(ddg_metric_submit.read_settings(environment))
+        settings.append(read_settings(environment))
     except ValueError as error:
         yield Finding("function", "FAILED", f"{stack.function}: {error}", again)
         return
@@ -166,7 +178,7 @@ def check_key(settings: list[Settings]) -> Iterator[Finding]:
     found = settings[0]
     rotate = f'See "Rotate the key" in {HANDBOOK}.'
     try:
-        key = found.api_key or ddg_metric_submit.secret_api_key(found.api_key_secret_arn)
+        key = found.api_key or submitter_clients(found).key.read(SECRET_SECONDS)
     except ValueError as error:
         yield Finding("key", "FAILED", str(error), rotate)
         return
@@ -461,7 +473,7 @@ def print_entry(at: float, entry: dict[str, Any] | Line, screen: Screen) -> None
         screen.say(f"{when}  {entry.text}", kind)
         screen.result({"at": at, "level": entry.level, "text": entry.text})
         return
-    numbers = {name: entry.get(name, 0) for name in ddg_metric_submit.SUMMARY_UNITS}
+    numbers = {name: entry.get(name, 0) for name in SUMMARY}
     screen.say(
         "{when}  {Submitted:>5} submitted {Refused:>4} refused {Retried:>4} retried "
         "{Points:>6} points {Requests:>3} requests {WireBytes:>7} B  fetch {FetchMilliseconds} ms"

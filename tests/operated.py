@@ -268,6 +268,7 @@ class StackOnMoto:
             with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
                 for name, value in self.environment.items():
                     patch.setenv(name, value)
+                ddg_metric_submit.lambda_clients.cache_clear()
                 ddg_metric_submit.lambda_handler({"Records": records}, context)
         finally:
             logger.removeHandler(logged)

@@ -23,7 +23,6 @@ from typing import Any
 import pytest
 from rich.progress import Progress
 
-import ddg_metric_submit
 import ddg_ops
 import ddg_ops_stack
 import ddg_ops_watch
@@ -647,7 +646,6 @@ def test_check_with_the_key_in_a_secret(stack: StackOnMoto, run: Run) -> None:
     stack.set_environment(DATADOG_API_KEY="", DATADOG_API_KEY_SECRET_ARN=arn)
     assert findings(run)["key"][0]["state"] == "ok"
     secrets.put_secret_value(SecretId=arn, SecretString="not a key")
-    ddg_metric_submit.secret_api_key.cache_clear()
     assert "the secret is no key" in findings(run)["key"][0]["text"]
 
 

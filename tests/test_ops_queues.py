@@ -21,7 +21,7 @@ from botocore.exceptions import ClientError
 
 import ddg_ops_backfill
 import ddg_ops_queues
-import ddg_series_api
+from ddg_series_api import SeriesApi
 from local.datadog_server import Answer, DatadogServer, Request
 from tests.operated import (
     KEY,
@@ -437,7 +437,8 @@ class Interruption:
         self.end, self.dead = step, dead
         clients: Any = BaseClient
         patch.setattr(clients, "_make_api_call", self.around(clients._make_api_call))
-        patch.setattr(ddg_series_api, "post", self.around(ddg_series_api.post))
+        api: Any = SeriesApi
+        patch.setattr(api, "post", self.around(api.post))
 
     def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def with_steps(*arguments: Any, **options: Any) -> Any:
