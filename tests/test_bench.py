@@ -1,0 +1,46 @@
+"""make bench: it measures everything, shows it, and says which bar isn't reached."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.bench import compare
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize(
+    ("bar", "row"),
+    [
+        pytest.param({}, ("3 x", "", ""), id="none"),
+        pytest.param({"least": 3}, ("3 x", "at least 3 x", "reached"), id="least"),
+        pytest.param({"least": 3.1}, ("3 x", "at least 3.1 x", "falls short"), id="less"),
+        pytest.param({"most": 0.4}, ("0.333 x", "at most 0.4 x", "reached"), id="most"),
+        pytest.param({"most": 0.3}, ("0.333 x", "at most 0.3 x", "falls short"), id="more"),
+    ],
+)
+def test_a_ratio_is_held_against_its_bar(bar: dict[str, Any], row: tuple[str, ...]) -> None:
+    """The ratio is the median of the turns' own: 2, 3 and 8 here."""
+    assert compare("floor", [2, 30, 8], [1, 10, 1], **bar) == ("floor", "8 ms", "1 ms", *row)
+
+
+def test_the_smallest_bench_runs_through_and_fails(tmp_path: Path) -> None:
+    """Without latency nobody is 150 times as slow; table and picture are made all the same."""
+    page = tmp_path / "performance.md"
+    page.write_text("before\n<!-- bench: begin -->\nold\n<!-- bench: end -->\nafter\n")
+    sizes = ["--quick", "60", "--files", "10", "--s3-latency", "0", "--datadog-latency", "0"]
+    command = [sys.executable, "-m", "local.bench", *sizes, "--output", str(tmp_path)]
+    bench = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (bench.returncode, bench.stderr[:19]) == (1, "Falls short: plain;")
+    before, result, after = re.split(
+        "<!-- bench: begin -->\n|\n<!-- bench: end -->", page.read_text()
+    )
+    assert (before, after) == ("before\n", "\nafter\n")
+    assert result in bench.stdout
+    assert re.search(r"floor, POSTs a batch +\| 1 +\| 1 +\| 1 x ", result)
+    assert len(re.findall("reached|falls short", result)) == 16
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
