@@ -78,7 +78,7 @@ def sqs_record(
 
     receive_count: None for a message that doesn't tell it.
     """
-    message = {
+    message: dict[str, Any] = {
         "MessageId": str(uuid.uuid4()),
         "ReceiptHandle": "AQEBexample",
         "Body": notification(keys, bucket) if body is None else body,

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 from urllib.parse import unquote
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
@@ -27,6 +27,7 @@ class Call(NamedTuple):
 # What to send, all at once or piece by piece; raising ConnectionResetError resets the
 # connection, ConnectionAbortedError closes it.
 Script = Callable[[Call], bytes | Iterable[bytes]]
+Objects = Mapping[str, bytes | Script]  # key -> content, or what answers in its place
 
 
 @dataclass(eq=False)
@@ -119,8 +120,8 @@ def s3_error(status: str, code: str) -> bytes:
     return response(status, body.encode(), Content_Type="application/xml")
 
 
-def bucket_of(objects: Mapping[str, bytes | Script]) -> Script:
-    """Return S3's script for a bucket of these keys, each with its content or a script."""
+def bucket_of(objects: Objects) -> Script:
+    """Return S3's script for a bucket, whatever its name."""
 
     def answer(call: Call) -> bytes | Iterable[bytes]:
         _, _, key = call.path.removeprefix("/").partition("/")

@@ -354,6 +354,7 @@ BAD = [
     Bad("value-1e999", value("-1e999"), '"a"', TOO_LARGE),
     Bad("value-1e999-of-a-known-name", f"{A}\n{value('1e999')}", 'line 2: "a"', TOO_LARGE),
     Bad("value-of-400-digits", value("-" + "1" * 400), '"a"', TOO_LARGE),
+    Bad("value-of-400-digits-later", lines(A, value("1" * 400)), 'line 2: "a"', TOO_LARGE),
     Bad("value-of-5000-digits", value("1" * 5000), '"a"', TOO_LARGE),
     Bad("value-of-5000-digits-in-line-2", f"{A}\n{value('-' + '1' * 5000)}", "line 2", TOO_LARGE),
     # The same name twice

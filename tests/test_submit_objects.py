@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from tests.events import BUCKET, Context, sqs_record, stats
-from tests.scripted_server import Call, Script, ScriptedServer, bucket_of, response, s3_error
+from tests.scripted_server import (
+    Call,
+    Objects,
+    Script,
+    ScriptedServer,
+    bucket_of,
+    response,
+    s3_error,
+)
 from tests.submitter import Submitter
 
 LIMIT = 10 * 1024 * 1024
@@ -76,12 +84,18 @@ def test_anything_else_is_a_file(
 
 def test_content_encoding_is_left_alone(submitter: Submitter) -> None:
     """An object's Content-Encoding says nothing about what was uploaded: its first bytes do."""
-    submitter.put("stats/a.json", gzip.compress(stats(m=1)), ContentEncoding="gzip")
-    submitter.put("stats/b.json", stats(n=1), ContentEncoding="gzip")
-    submitter.put("stats/c.json", gzip.compress(stats(o=1)) + bytes(512))
-    submitter.put("stats/d.json", gzip.compress(b" " * 11_000_000), ContentEncoding="gzip")
-    keys = [f"stats/{letter}.json" for letter in "abcd"]
-    outcome = submitter.submit(*map(submitter.message, keys))
+
+    def encoded(content: bytes) -> Script:
+        return lambda call: response(body=content, Content_Encoding="gzip")
+
+    outcome = submitter.submit_from(
+        {
+            "a": encoded(gzip.compress(stats(m=1))),
+            "b": encoded(stats(n=1)),
+            "c": gzip.compress(stats(o=1)) + bytes(512),
+            "d": encoded(gzip.compress(b" " * 11_000_000)),
+        }
+    )
     assert outcome.files == (3, 1, 0)
     assert "decompressed" in outcome.reasons[0]
     assert submitter.stored() == {(name, ()): [1.0] for name in "mno"}
@@ -178,7 +192,7 @@ def breaking_off(sent: bytes) -> Script:
     return script
 
 
-TROUBLE: dict[str, tuple[bytes | Script, str]] = {
+ANSWERS: dict[str, tuple[bytes | Script, str]] = {
     "403-empty": (response("403 Forbidden"), "S3 answered 403"),
     "500-empty": (response("500 Error"), "S3 answered 500"),
     "502-html": (response("502 Bad Gateway", b"<html>"), "S3 answered 502"),
@@ -192,25 +206,17 @@ TROUBLE: dict[str, tuple[bytes | Script, str]] = {
     "body-never": (breaking_off(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"), "S3 can't be"),
     "reset-at-once": (reset_at_once, "S3 can't be read"),
     "no-http": (b"220 smtp.example.com ready\r\n\r\n", "S3 can't be read"),
-} | {
-    code: (s3_error(f"{status} Error", code), f"S3 answered {code}")
-    for code, status in {
-        "AccessDenied": 403,
-        "InvalidAccessKeyId": 403,
-        "RequestTimeTooSkewed": 403,
-        "InvalidObjectState": 403,
-        "ExpiredToken": 400,
-        "NoSuchBucket": 404,
-        "PermanentRedirect": 301,
-        "OperationAborted": 409,
-        "SlowDown": 503,
-        "InternalError": 500,
-    }.items()
 }
+for status, code in [
+    *((403, code) for code in ("AccessDenied", "InvalidAccessKeyId", "InvalidObjectState")),
+    *((400, "ExpiredToken"), (404, "NoSuchBucket"), (301, "PermanentRedirect")),
+    *((409, "OperationAborted"), (503, "SlowDown"), (500, "InternalError")),
+]:
+    ANSWERS[code] = s3_error(f"{status} Error", code), f"S3 answered {code}"
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"), [pytest.param(*row, id=name) for name, row in TROUBLE.items()]
+    ("answer", "said"), [pytest.param(*row, id=name) for name, row in ANSWERS.items()]
 )
 def test_trouble_of_s3_is_retried(submitter: Submitter, answer: bytes | Script, said: str) -> None:
     """Not known to be the file's fault, so it stays in the queue; its neighbours go through."""
@@ -275,7 +281,7 @@ def silent(call: Call) -> bytes:
 def test_slow_s3_meets_the_deadline(submitter: Submitter, slow: Script) -> None:
     """What S3 didn't send in time is retried, and a refusal is kept; what it sent is submitted."""
     context = Context(4)
-    objects = {"stats/a": stats(m=1), "slow": slow, "stats/b": b"{}", "stats/c": stats(n=1)}
+    objects: Objects = {"a": stats(m=1), "slow": slow, "b": b"{}", "c": stats(n=1)}
     with submitter.reading_from(bucket_of(objects)):
         outcome = submitter.submit(*(sqs_record([key]) for key in objects), context=context)
         assert context.get_remaining_time_in_millis() > 250
@@ -287,7 +293,7 @@ def test_slow_s3_meets_the_deadline(submitter: Submitter, slow: Script) -> None:
 def test_s3_that_hangs_costs_the_next_batch_nothing(submitter: Submitter) -> None:
     """Threads that wait for it are left behind, however many they are."""
     keys = [f"stats/{n}" for n in range(100)]
-    objects: dict[str, bytes | Script] = dict.fromkeys(keys, silent) | {"stats/good": stats()}
+    objects: Objects = {**dict.fromkeys(keys, silent), "stats/good": stats()}
     with submitter.reading_from(bucket_of(objects)):
         outcome = submitter.submit(sqs_record(keys), context=Context(3))
         assert outcome.files == (0, 0, 100)
@@ -296,8 +302,8 @@ def test_s3_that_hangs_costs_the_next_batch_nothing(submitter: Submitter) -> Non
 
 def test_object_that_drips_costs_its_neighbours_little(submitter: Submitter) -> None:
     """It is waited for no longer than any object may take, though it comes first."""
-    objects = {"stats/00": drips} | {f"stats/{n:02}": stats(age=n) for n in range(1, 100)}
-    outcome = submitter.submit_from(objects)
+    files = {f"stats/{n:02}": stats(age=n) for n in range(1, 100)}
+    outcome = submitter.submit_from({"stats/00": drips, **files})
     assert outcome.files == (99, 0, 1)
     assert outcome.retried == [0]
     assert outcome.summary["FetchMilliseconds"] < 8000  # of sixty seconds

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -487,13 +489,11 @@ def test_slow_datadog_meets_the_deadline_and_is_forgotten(submitter: Submitter) 
 
     def submit() -> None:
         context = Context(3)
-        outcome = submitter.submit(*map(submitter.message, FILES), context=context)
+        outcome = submitter.submit_from(FILES, context=context)
         assert context.get_remaining_time_in_millis() > 250
         assert outcome.files == (0, 0, 2)
         assert 1 <= outcome.summary["Requests"] <= 2
 
-    for key, content in FILES.items():
-        submitter.put(key, content)
     for sent, end in (
         (b"", wait),
         (b"HTTP/1.1 202 Accepted\r\nx: ", drip),
@@ -505,7 +505,7 @@ def test_slow_datadog_meets_the_deadline_and_is_forgotten(submitter: Submitter) 
         submitter.set(DATADOG_HOST=url)
         submit()
     submitter.set(DATADOG_HOST=submitter.datadog.url)
-    assert submitter.submit(*map(submitter.message, FILES)).files == (2, 0, 0)
+    assert submitter.submit_from(FILES).files == (2, 0, 0)
 
 
 @pytest.mark.parametrize(("seconds", "files"), [(0.0, 0), (1.5, 0), (1.9, 0), (4.0, 2)])
@@ -544,6 +544,44 @@ def test_no_further_post_is_started_either(
     assert len(submitter.datadog.requests) == outcome.summary["Requests"] == 1
     [line] = outcome.log
     assert said in line
+
+
+def test_post_whose_time_ran_out_is_not_sent(submitter: Submitter) -> None:
+    """Deflating took it all. Its caller has gone on, and would send the same points again."""
+    compress = zlib.compress
+
+    def slowly(data: bytes) -> bytes:
+        submitter.clock.spend(70)
+        return compress(data)
+
+    submitter.environment.setattr("zlib.compress", slowly)
+    outcome = submitter.submit_from(FILES)
+    assert (outcome.files, outcome.summary["Requests"]) == ((0, 0, 2), 0)
+    assert submitter.datadog.requests == []
+
+
+def test_late_post_is_not_sent_in_place_of_the_next(submitter: Submitter) -> None:
+    """It was deflated too slowly, and given up. What it would be answered isn't the next one's."""
+    compress, slow, go_on = zlib.compress, list[threading.Thread](), threading.Event()
+
+    def compress_slowly(data: bytes) -> bytes:
+        if not slow:
+            slow.append(threading.current_thread())
+            go_on.wait()
+        return compress(data)
+
+    def while_the_next_is_asked(request: Request) -> Answer | None:
+        go_on.set()
+        slow[0].join()
+        return Answer(404)
+
+    submitter.environment.setattr("zlib.compress", compress_slowly)
+    submitter.datadog.respond = while_the_next_is_asked
+    with submitter.reading_from(lambda call: response(body=stats())):
+        message = sqs_record(["stats/a"])
+        assert "timed out" in submitter.submit(message, context=Context(3)).log[0]
+        assert "404" in submitter.submit(message).log[0]
+    assert len(submitter.datadog.requests) == 1
 
 
 @pytest.mark.parametrize("neighbours", [0, 1])

@@ -20,25 +20,16 @@ NOT_KEPT = "refused once its message is settled: not JSON: "
 def test_malformed_file_is_refused_whole(submitter: Submitter) -> None:
     """Nothing of it is sent; its message is kept with the reason, its neighbours go through."""
     bad = b'[{"timestamp": %d, "m": 1}, {"timestamp": 1}]' % time.time()
-    messages = [
-        submitter.message(f"stats/{name}.json", receive_count=count)
-        for name, count in (("a", 1), ("b", 1), ("c", 9))
-    ]
-    for key, content in (("a", stats(n=1)), ("b", bad), ("c", stats(o=1))):
-        submitter.put(f"stats/{key}.json", content)
-    outcome = submitter.submit(*messages)
+    files = {"stats/a": stats(n=1), "stats/b": bad, "stats/c": stats(o=1)}
+    outcome = submitter.submit_from(files)
     assert outcome.files == (2, 1, 0)
     assert submitter.stored() == {("n", ()): [1.0], ("o", ()): [1.0]}
     [rejected] = outcome.rejected
-    assert rejected.body == messages[1]["body"]
+    assert rejected.body == notification(["stats/b"])
     reason = rejected.attributes["reason"]
     assert "object 2" in reason
-    assert rejected.attributes == {
-        "reason": reason,
-        "bucket": submitter.bucket,
-        "key": "stats/b.json",
-    }
-    assert outcome.log == [f"refused s3://{submitter.bucket}/stats/b.json: {reason}"]
+    assert rejected.attributes == {"reason": reason, "bucket": BUCKET, "key": "stats/b"}
+    assert outcome.log == [f"refused s3://{BUCKET}/stats/b: {reason}"]
 
 
 def test_too_old_file_is_refused(submitter: Submitter) -> None:
@@ -127,18 +118,16 @@ def test_message_stays_under_256_kib(submitter: Submitter, spare: int, attribute
 
 def test_refusal_that_cannot_be_kept_is_retried(submitter: Submitter) -> None:
     """Until the rejected queue is there again, the message stays where it is."""
-    for key, content in FILES.items():
-        submitter.put(key, content)
     messages = [*map(submitter.message, FILES), submitter.message(*FILES)]
     submitter.set(REJECTED_QUEUE_URL=f"{submitter.moto}/123456789012/no-such-queue")
-    outcome = submitter.submit(*messages)
+    outcome = submitter.submit_from(FILES, *messages)
     assert outcome.files == (2, 0, 2)
     assert outcome.retried == [0, 2]
     [line] = outcome.log
     assert line.startswith(f"retried 2: {NOT_KEPT}")
     assert "; the rejected queue takes nothing: " in line
     submitter.set(REJECTED_QUEUE_URL=submitter.rejected_url)
-    outcome = submitter.submit(messages[0], messages[2])
+    outcome = submitter.submit_from(FILES, messages[0], messages[2])
     assert outcome.files == (1, 2, 0)
     assert len(outcome.rejected) == 2
 
@@ -169,12 +158,10 @@ def answer(body: bytes, status: str = "200 OK") -> Script:
     ],
 )
 def test_rejected_queue_in_trouble(submitter: Submitter, script: Script) -> None:
-    """In time: what was submitted is, and the refused is retried. A message that SQS has has an id."""
+    """In time: what was submitted is, and the refused is retried. What SQS has, it gives an id."""
     context = Context(4)
-    for key, content in FILES.items():
-        submitter.put(key, content)
     with submitter.rejecting_to(script):
-        outcome = submitter.submit(*map(submitter.message, FILES), context=context)
+        outcome = submitter.submit_from(FILES, context=context)
         assert context.get_remaining_time_in_millis() > 0
     assert outcome.files == (1, 0, 1)
     assert outcome.retried == [0]
@@ -188,21 +175,16 @@ def test_rejected_queue_out_of_reach(submitter: Submitter) -> None:
     with ScriptedServer() as sqs:
         pass
     submitter.set(AWS_ENDPOINT_URL_SQS=sqs.url, REJECTED_QUEUE_URL=f"{sqs.url}/1/rejected")
-    assert submitter.submit_files(FILES).files == (1, 0, 1)
+    assert submitter.submit_from(FILES).files == (1, 0, 1)
 
 
 def test_each_refusal_is_kept_by_itself(submitter: Submitter) -> None:
-    """One that the queue takes stays refused; one that it hangs over is retried, and so no other."""
-
-    def hangs_over_b(call: Call) -> bytes:
-        return silent(call) if b"stats/b" in call.body else answer(b'{"MessageId": "1"}')(call)
-
-    with submitter.rejecting_to(hangs_over_b):
-        files = {f"stats/{name}": MALFORMED for name in "abc"}
-        for key, content in files.items():
-            submitter.put(key, content)
-        messages = [*map(submitter.message, files)]
-        outcome = submitter.submit(*messages, context=Context(4))
+    """What the queue takes stays refused; what it hangs over is retried, and nothing else."""
+    kept = answer(b'{"MessageId": "1"}')
+    files = {f"stats/{name}": MALFORMED for name in "abc"}
+    with submitter.rejecting_to(lambda call: (silent if b"ts/b" in call.body else kept)(call)):
+        outcome = submitter.submit_from(files, context=Context(4))
         assert outcome.files == (0, 2, 1)
         assert outcome.retried == [1]
-        assert submitter.submit(messages[0], context=Context(4)).files == (0, 1, 0)
+        outcome = submitter.submit_from(files, submitter.message("stats/a"), context=Context(4))
+        assert outcome.files == (0, 1, 0)
