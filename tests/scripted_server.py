@@ -131,3 +131,12 @@ def bucket_of(objects: Objects) -> Script:
         return response(body=content) if isinstance(content, bytes) else content(call)
 
     return answer
+
+
+def silent(call: Call) -> bytes:
+    """Answer nothing until the script's time is over, and then what no client tries again.
+
+    A later try would come from a thread of this test, and to the script of the next one.
+    """
+    call.stopping.wait()
+    return s3_error("403 Forbidden", "AccessDenied")

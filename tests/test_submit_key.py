@@ -13,7 +13,7 @@ import pytest
 
 from local.datadog_server import Answer, Request
 from tests.events import Context, sqs_record, stats
-from tests.scripted_server import Call, Script, ScriptedServer, response
+from tests.scripted_server import Call, Script, ScriptedServer, response, silent
 from tests.submitter import Submitter
 
 FILES = {"stats/job/a.json": stats(m=1)}
@@ -301,11 +301,6 @@ def test_malformed_secret_is_named_and_not_shown(
 def denied(code: str, call: Call) -> bytes:
     body = json.dumps({"__type": code, "message": "no"}).encode()
     return response("400 Bad Request", body, Content_Type="application/x-amz-json-1.1")
-
-
-def silent(call: Call) -> bytes:
-    call.stopping.wait()
-    raise ConnectionAbortedError
 
 
 @pytest.mark.parametrize("before", [[], ["test-key"]], ids=["at-the-start", "again"])

@@ -18,6 +18,7 @@ from tests.scripted_server import (
     bucket_of,
     response,
     s3_error,
+    silent,
 )
 from tests.submitter import Submitter
 
@@ -270,11 +271,6 @@ def drips(call: Call) -> Iterator[bytes]:
     yield b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
     while not call.stopping.wait(0.02):
         yield b" "
-
-
-def silent(call: Call) -> bytes:
-    call.stopping.wait()
-    raise ConnectionAbortedError
 
 
 @pytest.mark.parametrize("slow", [drips, silent])

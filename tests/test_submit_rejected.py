@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.events import BUCKET, Context, notification, sqs_record, stats
-from tests.scripted_server import Call, Script, ScriptedServer, response
+from tests.scripted_server import Call, Script, ScriptedServer, response, silent
 from tests.submitter import Submitter
 
 MALFORMED = b'{"timestamp": '
@@ -134,11 +134,6 @@ def test_refusal_that_cannot_be_kept_is_retried(submitter: Submitter) -> None:
 
 def reset(call: Call) -> bytes:
     raise ConnectionResetError
-
-
-def silent(call: Call) -> bytes:
-    call.stopping.wait()
-    raise ConnectionAbortedError
 
 
 def answer(body: bytes, status: str = "200 OK") -> Script:
