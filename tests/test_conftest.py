@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -33,9 +33,8 @@ def test_the_users_environment_stays_outside() -> None:
 
 
 @pytest.mark.parametrize("call", [socket.socket.connect, socket.socket.connect_ex])
-def test_connecting_beyond_loopback_fails_the_test(call: object) -> None:
+def test_connecting_beyond_loopback_fails_the_test(call: Callable[..., object]) -> None:
     """With an error that no `except Exception` takes for the network's."""
-    assert callable(call)
     with socket.socket() as connection, pytest.raises(pytest.fail.Exception, match=r"192\.0\.2\.1"):
         call(connection, ("192.0.2.1", 80))
     assert not issubclass(pytest.fail.Exception, Exception)

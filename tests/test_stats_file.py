@@ -157,10 +157,8 @@ def test_limit(make: Callable[[int], bytes], limit: int, problem: str) -> None:
         pytest.param(NOW + 600, NOW - 0.5, MAX_AGE, "s ahead", id="ahead-by-half-a-second"),
         pytest.param(NOW + 601, NOW, 0, "601 s ahead", id="ahead-without-age-limit"),
         pytest.param(NOW - 3600, NOW + 0.5, MAX_AGE, "s old", id="old-by-half-a-second"),
-        pytest.param(NOW - 60, NOW, 60, None, id="oldest-of-another-limit"),
         pytest.param(NOW - 61, NOW, 60, "older than 60 s", id="older-than-another-limit"),
         pytest.param(0, NOW, 0, None, id="1970-without-age-limit"),
-        pytest.param(LATEST_TIMESTAMP - 1, LATEST_TIMESTAMP, MAX_AGE, None, id="year-5138"),
         pytest.param(
             LATEST_TIMESTAMP, LATEST_TIMESTAMP, MAX_AGE, "milliseconds?", id="beyond-year-5138"
         ),
@@ -230,10 +228,8 @@ def wide(objects: int, names: int, *, same: bool = False) -> bytes:
     ("content", "problem"),
     [
         pytest.param(bomb(300), "bytes decompressed", id="bomb"),
-        pytest.param(files.zipped(b" " * 2**20) * 300, "bytes decompressed", id="bomb-of-members"),
         pytest.param(SAMPLE_GZIP + bomb(300), "bytes decompressed", id="bomb-after-a-sample"),
         pytest.param(wide(1, 650_000), "different metric names", id="names-of-an-object"),
-        pytest.param(wide(20, 32_000), "different metric names", id="names-of-wide-objects"),
         pytest.param(wide(600, 1_000), "different metric names", id="names-of-many-objects"),
     ],
 )
@@ -275,7 +271,6 @@ def test_names_are_counted_once_each(content: bytes, monkeypatch: pytest.MonkeyP
     ("content", "most"),
     [
         pytest.param(b"{}", 2, id="plain"),
-        pytest.param(b"{" * 20_000_000, MAX_FILE_BYTES, id="plain-and-large"),
         pytest.param(files.zipped(b""), 1032 * len(files.zipped(b"")), id="gzip"),
         pytest.param(bomb(20), MAX_FILE_BYTES, id="gzip-and-large"),
     ],
@@ -343,16 +338,12 @@ def test_tag_once_normalised_stays(part: str, times: int) -> None:
     ("key", "prefix", "tag"),
     [
         pytest.param("stats/etl/a.json", "stats/", "job:etl", id="first-folder"),
-        pytest.param("stats/etl/", "stats/", "job:etl", id="folder-itself"),
         pytest.param("stats/a.json", "stats/", "", id="directly-below-the-prefix"),
         pytest.param("stats/My Job/a.json", "stats/", "job:my_job", id="normalised"),
-        pytest.param("stats/a:b/x.json", "stats/", "job:a:b", id="colon"),
         pytest.param(f"stats/{'x' * 300}/a.json", "stats/", f"job:{'x' * 196}", id="cut"),
         pytest.param("etl/a.json", "", "job:etl", id="no-prefix"),
-        pytest.param("a.json", "", "", id="no-prefix-no-folder"),
         pytest.param("stats/etl/a.json", "stats", "job:etl", id="prefix-without-slash"),
         pytest.param("stats//etl/a.json", "stats/", "job:etl", id="slash-too-many"),
-        pytest.param("stats//a.json", "stats/", "", id="slash-too-many-no-folder"),
         pytest.param("other/etl/a.json", "stats/", "", id="not-below-the-prefix"),
         pytest.param("stats/_!/a.json", "stats/", "", id="nothing-left"),
     ],

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import pytest
 
 from local.datadog_server import Answer, DatadogServer, Request
 from tests.events import Context, bulky, sqs_record, stats
-from tests.scripted_server import Call, Script, response
+from tests.scripted_server import Call, Script, bucket_of, response
 from tests.submitter import Submitter
 
 HTML = b"<html><body><h1>Sorry</h1></body></html>"
@@ -53,7 +51,6 @@ def test_202_counts_whatever_its_body(submitter: Submitter, body: bytes) -> None
 AT_ONCE = {0, 408, *range(500, 600)}  # 0: the connection is reset
 
 
-@pytest.mark.parametrize("receive_count", [1, 5])
 @pytest.mark.parametrize(
     "status",
     [
@@ -62,14 +59,14 @@ AT_ONCE = {0, 408, *range(500, 600)}  # 0: the connection is reset
         *(500, 501, 502, 503, 504, 520, 599, 600, 700),
     ],
 )
-def test_any_other_status_is_retried(submitter: Submitter, status: int, receive_count: int) -> None:
+def test_any_other_status_is_retried(submitter: Submitter, status: int) -> None:
     """All of the batch, whatever the body, and the log says why.
 
     No answer, a timeout or an error of Datadog's is asked again within the batch, after pauses.
     """
-    messages = [sqs_record([key], receive_count=receive_count) for key in FILES]
+    messages = [sqs_record([key], receive_count=5) for key in FILES]
     pauses = [0.2, 0.8] if status in AT_ONCE else []
-    for body in (b"", ERRORS, HTML, b'{"status": "ok"}'):
+    for body in (b"", ERRORS, HTML):
         submitter.datadog.requests.clear()
         submitter.clock.pauses.clear()
         answering(submitter.datadog, Answer(status or 500, body, reset=not status))
@@ -133,21 +130,13 @@ LONG = b'{"errors": ["' + b"x" * 60_000 + b'"]}'
     ("status", "body", "receive_count", "refused"),
     [
         pytest.param(400, ERRORS, 2, True, id="400"),
-        pytest.param(400, ERRORS, 1000, True, id="400-often"),
         pytest.param(400, ERRORS, 1, False, id="400-for-the-first-time"),
-        pytest.param(400, ERRORS, None, False, id="400-not-counted"),
         pytest.param(400, b' {"errors":[{"no": 1}]}\r\n', 2, True, id="400-errors-of-any-kind"),
         pytest.param(400, LONG, 2, True, id="400-long"),
         pytest.param(400, b"", 2, False, id="400-empty"),
         pytest.param(400, HTML, 2, False, id="400-html"),
-        pytest.param(400, b"Bad Request", 2, False, id="400-text"),
         pytest.param(400, b"{}", 2, False, id="400-object"),
-        pytest.param(400, b'["errors"]', 2, False, id="400-list"),
-        pytest.param(400, b"null", 2, False, id="400-null"),
-        pytest.param(400, b'{"error": ["x"]}', 2, False, id="400-other-name"),
-        pytest.param(400, b'[{"errors": ["x"]}]', 2, False, id="400-errors-in-a-list"),
         pytest.param(400, b'{"errors": []}', 2, False, id="400-no-errors"),
-        pytest.param(400, b'{"errors": null}', 2, False, id="400-null-errors"),
         pytest.param(400, b'{"errors": "x"}', 2, False, id="400-errors-string"),
         pytest.param(400, b'{"errors": {"x": 1}}', 2, False, id="400-errors-object"),
         pytest.param(400, ERRORS[:-1], 2, False, id="400-cut"),
@@ -156,7 +145,6 @@ LONG = b'{"errors": ["' + b"x" * 60_000 + b'"]}'
         pytest.param(400, LONG.replace(b"xx", b"xxx"), 2, False, id="400-over-64-kib"),
         pytest.param(400, ERRORS.ljust(70_000), 2, False, id="400-over-64-kib-blank"),
         pytest.param(413, b"", 2, True, id="413"),
-        pytest.param(413, HTML, 2, True, id="413-html"),
         pytest.param(413, ERRORS, 1, False, id="413-for-the-first-time"),
         pytest.param(413, ERRORS, None, False, id="413-not-counted"),
     ],
@@ -256,18 +244,6 @@ def test_413_is_split_until_it_fits(submitter: Submitter) -> None:
     assert outcome.summary["Points"] == sum(map(len, submitter.stored().values())) == 20
 
 
-def test_point_that_is_too_large_is_refused(submitter: Submitter) -> None:
-    """That file alone, with Datadog's answer as the reason."""
-    answer = Answer(413, b"Payload too large")
-    submitter.datadog.respond = lambda request: answer if poison(request) else None
-    files = {f"stats/{n}": stats(age=n, a=1, b=2, c=3, d=4) for n in range(9)}
-    files["stats/4"] = stats(age=4, a=1, b=2, poison=3, d=4)
-    outcome = submitter.submit_from(files, *(sqs_record([k], receive_count=2) for k in files))
-    assert outcome.files == (8, 1, 0)
-    assert outcome.rejected[0].attributes["key"] == "stats/4"
-    assert outcome.reasons == ["Datadog answered 413. Payload too large"]
-
-
 @pytest.mark.parametrize("status", [400, 413])
 def test_stubborn_batch_ends(submitter: Submitter, status: int) -> None:
     """Whatever Datadog answers: 64 requests beyond the one, and after some rounds none is left."""
@@ -311,10 +287,6 @@ def test_reset_after_accepting(submitter: Submitter) -> None:
     assert submitter.stored() == before
 
 
-def reset(call: Call) -> None:
-    raise ConnectionResetError
-
-
 def close(call: Call) -> None:
     raise ConnectionAbortedError
 
@@ -344,7 +316,6 @@ def then(sent: bytes, end: Any) -> Script:
 
 
 BROKEN_BODIES = {
-    "reset": (b"Content-Length: 16\r\n\r\n{", reset),
     "short": (b"Content-Length: 16\r\n\r\n", close),
     "gzip": (b"Content-Encoding: gzip\r\nContent-Length: 8\r\n\r\n\x1f\x8bbroken", close),
     "chunks": (b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", close),
@@ -397,7 +368,7 @@ def test_netrc_stays_at_home(submitter: Submitter, tmp_path: Path) -> None:
     assert [name for each in requests for name in each.headers if "authorization" in name] == []
 
 
-@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
 def test_proxy_of_the_environment_is_used(submitter: Submitter, variable: str) -> None:
     """Some networks have no other way out."""
     with submitter.posting_to(lambda call: response("202 Accepted")) as proxy:
@@ -423,40 +394,18 @@ def test_missing_certificates_are_told(submitter: Submitter, variable: str) -> N
 # --- The deadline ---
 
 
-@contextmanager
-def full_backlog() -> Iterator[str]:
-    """Yield the URL of a port where connecting takes for ever: its queue is full."""
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        waiting = [socket.socket() for _ in range(3)]
-        for connection in waiting:
-            connection.setblocking(False)
-            connection.connect_ex(listener.getsockname())
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        for connection in waiting:
-            connection.close()
-
-
 def test_slow_datadog_meets_the_deadline_and_is_forgotten(submitter: Submitter) -> None:
     """The function returns in time with everything retried; the next batch is sent at once.
 
     The package would be silent for 300 s after three timeouts of a warm process.
     """
-
-    def submit() -> None:
+    for sent, end in ((b"", wait), (b"", wait), (b"HTTP/1.1 202 Accepted\r\nx: ", drip)):
         context = Context(3)
-        outcome = submitter.submit_from(FILES, context=context)
+        with submitter.posting_to(then(sent, end)):
+            outcome = submitter.submit_from(FILES, context=context)
         assert context.get_remaining_time_in_millis() > 250
         assert outcome.files == (0, 0, 2)
         assert 1 <= outcome.summary["Requests"] <= 2
-
-    for sent, end in ((b"", wait), (b"", wait), (b"HTTP/1.1 202 Accepted\r\nx: ", drip)):
-        with submitter.posting_to(then(sent, end)):
-            submit()
-    with full_backlog() as url:
-        submitter.set(DATADOG_HOST=url)
-        submit()
     submitter.set(DATADOG_HOST=submitter.datadog.url)
     assert submitter.submit_from(FILES).files == (2, 0, 0)
 
@@ -537,8 +486,7 @@ def test_late_post_is_not_sent_in_place_of_the_next(submitter: Submitter) -> Non
     assert len(submitter.datadog.requests) == 1
 
 
-@pytest.mark.parametrize("neighbours", [0, 1])
-def test_file_that_ages_while_it_waits_is_refused(submitter: Submitter, neighbours: int) -> None:
+def test_file_that_ages_while_it_waits_is_refused(submitter: Submitter) -> None:
     """Good when read, too old when its turn to be posted came: it mustn't vanish behind a 202."""
     old = stats(3590, now=time.time()) + b"\n" + stats(later=1)  # of which one sample is fresh
 
@@ -549,13 +497,9 @@ def test_file_that_ages_while_it_waits_is_refused(submitter: Submitter, neighbou
         return Answer(503)
 
     submitter.datadog.respond = unavailable_at_first
-    files = {"stats/old": old, "stats/new": stats(n=1)}
-    outcome = submitter.submit_from(
-        files, *(sqs_record([key]) for key in [*files][: 1 + neighbours])
-    )
+    outcome = submitter.submit_from({"stats/old": old, "stats/new": stats(n=1)})
     assert submitter.datadog.dropped == []
-    assert outcome.files == (neighbours, 1, 0)
-    assert submitter.stored() == ({("n", ()): [1.0]} if neighbours else {})
+    assert (outcome.files, submitter.stored()) == ((1, 1, 0), {("n", ()): [1.0]})
 
 
 # --- Outages ---
