@@ -7,8 +7,6 @@ the submitter to look at again.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 import types
 from collections.abc import Callable
@@ -109,61 +107,17 @@ def test_three_timeouts_silence_a_warm_process_for_300_seconds(
     assert send() == {"status": "ok"}
 
 
-# --- Why the submitter doesn't leave the payload to the package ---
-
-
 @pytest.mark.parametrize(
-    ("host_name", "options", "host"),
-    [
-        pytest.param("sandbox", {}, "sandbox", id="by-default"),
-        pytest.param("", {}, "found-out", id="host_name-empty"),
-        pytest.param("sandbox", {"attach_host_name": False}, None, id="attach_host_name-false"),
-    ],
+    ("options", "tags"), [({}, ("host:box",)), ({"attach_host_name": False}, ())]
 )
 def test_every_sandbox_becomes_a_host(
-    datadog: DatadogServer,
-    initialize: Initialize,
-    monkeypatch: pytest.MonkeyPatch,
-    host_name: str,
-    options: dict[str, bool],
-    host: str | None,
+    datadog: DatadogServer, initialize: Initialize, options: dict[str, bool], tags: tuple[str, ...]
 ) -> None:
     """A host is part of a point's identity, so that a redelivery would no longer overwrite it."""
-    monkeypatch.setattr(package, "get_hostname", lambda _: "found-out")
-    initialize(host_name=host_name)
+    initialize(host_name="box")  # without one it runs `hostname`
     send(**options)
-    assert list(datadog.points) == [("m", (f"host:{host}",) if host else ())]
+    assert list(datadog.points) == [("m", tags)]
     assert "content-encoding" not in datadog.requests[0].headers  # unless it is asked for
-
-
-@pytest.mark.parametrize(("host_name", "runs"), [(None, 1), ("sandbox", 0)])
-def test_initialize_runs_hostname(
-    initialize: Initialize, monkeypatch: pytest.MonkeyPatch, host_name: str | None, runs: int
-) -> None:
-    """A process more in every cold start, unless there is a host_name."""
-    commands: list[list[str]] = []
-
-    def popen(command: list[str], **_: object) -> None:
-        commands.append(command)
-        raise FileNotFoundError(command[0])
-
-    monkeypatch.setattr(subprocess, "Popen", popen)
-    initialize(host_name=host_name)
-    assert commands == runs * [["/bin/hostname", "-f"]]
-
-
-def test_without_requests_it_posts_and_then_dies(datadog: DatadogServer) -> None:
-    """So a retry posts again: `requests` has to be in the zip."""
-    script = f"""
-import sys
-sys.modules["requests"] = None  # importing it raises ImportError
-import datadog
-datadog.initialize(api_key="test-key", api_host="{datadog.url}", host_name="sandbox")
-datadog.api.Metric.send(metric="m", points=({NOW}, 1), attach_host_name=False)
-"""
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert "'HTTPResponse' object has no attribute 'status_code'" in run.stderr
-    assert datadog.points == {("m", ()): {NOW: 1.0}}
 
 
 # --- The place for another HTTP client ---

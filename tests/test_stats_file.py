@@ -6,11 +6,9 @@ import gzip
 import json
 import re
 import signal
-import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from random import Random
 from typing import Any
 
 import pytest
@@ -154,24 +152,20 @@ def test_limit(make: Callable[[int], bytes], limit: int, problem: str) -> None:
 @pytest.mark.parametrize(
     ("timestamp", "now", "max_age", "problem"),
     [
-        pytest.param(NOW + 600, NOW - 0.5, MAX_AGE, "s ahead", id="ahead-by-half-a-second"),
-        pytest.param(NOW + 601, NOW, 0, "601 s ahead", id="ahead-without-age-limit"),
-        pytest.param(NOW - 3600, NOW + 0.5, MAX_AGE, "s old", id="old-by-half-a-second"),
-        pytest.param(NOW - 61, NOW, 60, "older than 60 s", id="older-than-another-limit"),
-        pytest.param(0, NOW, 0, None, id="1970-without-age-limit"),
-        pytest.param(
-            LATEST_TIMESTAMP, LATEST_TIMESTAMP, MAX_AGE, "milliseconds?", id="beyond-year-5138"
-        ),
+        (NOW + 600, NOW - 0.5, MAX_AGE, "600 s ahead"),
+        (NOW + 601, NOW, 0, "601 s ahead"),
+        (NOW - 3600, NOW + 0.5, MAX_AGE, "3600 s old"),
+        (NOW - 61, NOW, 60, "older than 60 s"),
+        (LATEST_TIMESTAMP, LATEST_TIMESTAMP, MAX_AGE, "milliseconds?"),
     ],
 )
-def test_window(timestamp: int, now: float, max_age: int, problem: str | None) -> None:
-    """What Datadog would drop behind a 202 is refused, to the second."""
+def test_window(timestamp: int, now: float, max_age: int, problem: str) -> None:
+    """What Datadog would drop behind a 202 is refused, to the fraction of a second; 0 is no age."""
     content = files.at(str(timestamp)).encode()
-    if problem is None:
-        assert read_stats_file(content, now=now, max_age=max_age) == [(timestamp, (), {"a": 1})]
-    else:
-        with pytest.raises(StatsFileError, match=re.escape(problem)):
-            read_stats_file(content, now=now, max_age=max_age)
+    with pytest.raises(StatsFileError, match=re.escape(problem)):
+        read_stats_file(content, now=now, max_age=max_age)
+    assert read_stats_file(content, now=timestamp, max_age=1) if timestamp < 10**11 else True
+    assert read_stats_file(files.at("0").encode(), now=now, max_age=0)
 
 
 # gzip
@@ -196,16 +190,6 @@ def test_damaged_gzip_gives_no_wrong_point() -> None:
         except StatsFileError:
             continue
         assert samples == read(SAMPLE), position
-
-
-def test_gzip_refers_as_far_back_as_it_may() -> None:
-    """32 KiB: a file of more that repeats itself."""
-    noise = Random(1).randbytes(15_000).hex()  # 30,000 characters
-    names = [f"{x}{noise[start : start + 150]}" for x in "ab" for start in range(0, 30_000, 150)]
-    [sample] = read(
-        gzip.compress(json.dumps({"timestamp": NOW} | dict.fromkeys(names, 1)).encode())
-    )
-    assert list(sample.values) == names
 
 
 def bomb(megabytes: int) -> bytes:
@@ -372,18 +356,6 @@ def test_shared_tags_count() -> None:
 
 
 # Time and memory
-
-
-def test_long_tags_are_not_kept() -> None:
-    """A function that stays warm for days doesn't fill up with the tags of bad files."""
-    tracemalloc.start()
-    try:
-        for n in range(10):
-            normalise_tag(f"{n}{'x' * 2**20}")
-        kept = tracemalloc.get_traced_memory()[0]
-    finally:
-        tracemalloc.stop()
-    assert kept < 2**20
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from local.datadog_server import DatadogServer, Request
-from tests.events import STARTED, bulky, sqs_record, stats
+from tests.events import STARTED, bulky, stats
 from tests.scripted_server import Call, Script, ScriptedServer, response, silent
 from tests.submitter import API_KEY, Submitter
 
@@ -102,28 +102,6 @@ def test_cutting_to_size_uses_up_no_extra_requests(
     assert outcome.summary["Requests"] > MAX_EXTRA_REQUESTS + 20
 
 
-# --- How a batch grows ---
-
-
-@pytest.mark.parametrize("files", [1, 10, 100, 1_000])
-def test_a_file_takes_one_get_and_a_batch_one_post(submitter: Submitter, files: int) -> None:
-    """And the larger the batch, the less of a file is names and tags."""
-    now = int(time.time())
-
-    def small(call: Call) -> bytes:
-        n = int(call.path.rpartition("/")[2])
-        return response(body=stats(n, now=now, rows_read=7 * n, rows_written=n))
-
-    with submitter.reading_from(small) as s3:
-        outcome = submitter.submit(*(sqs_record([f"stats/job/{n}"]) for n in range(files)))
-    assert outcome.files == (files, 0, 0)
-    assert outcome.summary["Points"] == points_of(submitter) == 2 * files
-    assert len(s3.calls) == files
-    [request] = submitter.datadog.requests
-    assert outcome.summary["WireBytes"] == request.wire_bytes < 150 + 25 * files
-    assert plain_bytes(request) < 250 + 2 * 25 * files
-
-
 # --- Large batches, in a process of their own ---
 
 INVOKE = """
@@ -191,6 +169,9 @@ def test_ten_thousand_files(datadog: DatadogServer) -> None:
     assert run.summary["Requests"] == len(datadog.requests) == 1
     assert sum(map(len, datadog.points.values())) == 20_000
     assert run.gets == 10_000
+    [request] = datadog.requests  # the points of a series stand side by side
+    assert request.wire_bytes < 10 * 20_000
+    assert plain_bytes(request) < 25 * 20_000
     assert run.threads <= 40
     assert run.megabytes < 160
     assert run.log == []

@@ -32,16 +32,6 @@ def test_malformed_file_is_refused_whole(submitter: Submitter) -> None:
     assert outcome.log == [f"refused s3://{BUCKET}/stats/b: {reason}"]
 
 
-def test_too_old_file_is_refused(submitter: Submitter) -> None:
-    """Datadog would drop it behind a 202."""
-    now = time.time()
-    outcome = submitter.submit_from({"old": stats(3700, now=now), "new": stats(-700, now=now)})
-    assert outcome.files == (0, 2, 0)
-    assert submitter.datadog.requests == []
-    old, new = sorted(outcome.reasons)  # by their timestamps
-    assert ("s old" in old, "s ahead" in new) == (True, True)
-
-
 # --- What is kept ---
 
 
