@@ -214,7 +214,7 @@ def test_rotated_key_needs_no_deploy(submitter: Submitter, told_by: str | int) -
 def test_secret_is_read_once_more_and_no_more(
     submitter: Submitter, values: list[str], told_by: str
 ) -> None:
-    """However often it changes: another key is tried once, and nothing goes with one that's wrong."""
+    """However often it changes: another key is tried once, and nothing goes with a wrong one."""
     keys = asked(submitter, INVALID if told_by == "validate" else VALID)
     with secret(submitter, *values) as manager:
         outcome = submitter.submit_from(FILES)

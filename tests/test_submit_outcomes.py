@@ -223,16 +223,6 @@ def test_poison_is_found(submitter: Submitter, places: set[int], receive_count: 
     ]
 
 
-def test_poison_in_a_large_file(submitter: Submitter) -> None:
-    """A file of several payloads is one file: it is refused, its neighbours are not."""
-    submitter.datadog.respond = poison
-    large = json.loads(bulky(1, series=1500)) | {"poison": 1}
-    files = {"a": stats(m=1), "b": json.dumps(large).encode(), "c": stats(age=1, m=1)}
-    outcome = submitter.submit_from(files, *(sqs_record([key], receive_count=2) for key in files))
-    assert outcome.files == (2, 1, 0)
-    assert outcome.rejected[0].attributes["key"] == "b"
-
-
 def test_413_is_split_until_it_fits(submitter: Submitter) -> None:
     """By files, then by points: all arrive, however small a payload must be."""
     submitter.datadog.respond = lambda request: (
@@ -275,16 +265,6 @@ def test_what_was_received_most_often_goes_first(submitter: Submitter) -> None:
 
 
 # --- No answer, or a broken one ---
-
-
-def test_reset_after_accepting(submitter: Submitter) -> None:
-    """The ambiguous one: retried, and the same points again are harmless."""
-    answering(submitter.datadog, Answer(reset=True, accept=True))
-    assert submitter.submit_from(FILES).files == (0, 0, 2)
-    before = submitter.stored()
-    answering(submitter.datadog, None)
-    assert submitter.submit_from(FILES).files == (2, 0, 0)
-    assert submitter.stored() == before
 
 
 def close(call: Call) -> None:
@@ -340,17 +320,6 @@ def test_status_counts_though_the_body_breaks(submitter: Submitter, broken: str)
         outcome = submitter.submit_from(FILES, context=Context(3))
     assert outcome.files == (0, 0, 2)
     assert ("404. late" if broken == "late" else "404. ") in outcome.log[0]
-
-
-@pytest.mark.parametrize(
-    "sent", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 202 Accepted\r\n" + b"x: y\r\n" * 1000]
-)
-def test_what_is_no_http_is_retried(submitter: Submitter, sent: bytes) -> None:
-    """Something else listens there."""
-    with submitter.posting_to(then(sent, close)):
-        outcome = submitter.submit_from(FILES)
-    assert outcome.files == (0, 0, 2)
-    assert outcome.summary["Requests"] == 3
 
 
 # --- The way there ---

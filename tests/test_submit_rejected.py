@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.events import BUCKET, Context, notification, sqs_record, stats
-from tests.scripted_server import Call, Script, ScriptedServer, response, silent
+from tests.scripted_server import Call, Script, response, silent
 from tests.submitter import Submitter
 
 MALFORMED = b'{"timestamp": '
@@ -153,14 +153,6 @@ def test_rejected_queue_in_trouble(submitter: Submitter, script: Script) -> None
     [line] = outcome.log
     assert line.startswith(f"retried 1: {NOT_KEPT}")
     assert "; the rejected queue takes nothing: " in line
-
-
-def test_rejected_queue_out_of_reach(submitter: Submitter) -> None:
-    """Nobody listens: retried, not an exception that fails the whole batch."""
-    with ScriptedServer() as sqs:
-        pass
-    submitter.set(AWS_ENDPOINT_URL_SQS=sqs.url, REJECTED_QUEUE_URL=f"{sqs.url}/1/rejected")
-    assert submitter.submit_from(FILES).files == (1, 0, 1)
 
 
 def test_each_refusal_is_kept_by_itself(submitter: Submitter) -> None:

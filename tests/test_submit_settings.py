@@ -125,27 +125,12 @@ def test_host_defaults_to_us1(submitter: Submitter, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(requests.Session, "request", send)  # the tests have no network
     submitter.environment.delenv("DATADOG_HOST")
+    submitter.set(DD_SITE="datadoghq.eu", DD_API_KEY="no", DD_HOSTNAME="h")  # change nothing
     assert submitter.submit_from(FILES).files == (0, 0, 1)
     assert sent == {
         "GET https://api.datadoghq.com/api/v1/validate": True,
         "POST https://api.datadoghq.com/api/v1/series": True,
     }
-
-
-def test_host_may_end_in_a_slash(submitter: Submitter) -> None:
-    """As people copy it."""
-    submitter.set(DATADOG_HOST=submitter.datadog.url + "/")
-    assert submitter.submit_from(FILES).files == (1, 0, 0)
-
-
-def test_site_is_no_setting_of_ours(submitter: Submitter) -> None:
-    """The package knows no DD_SITE, and its own other variables change nothing either."""
-    submitter.set(DD_SITE="datadoghq.eu", DD_API_KEY="no", DATADOG_APP_KEY="app", DD_HOSTNAME="h")
-    assert submitter.submit_from(FILES).files == (1, 0, 0)
-    [request] = submitter.datadog.requests
-    assert request.headers["dd-application-key"] == "app"
-    assert request.series is not None
-    assert [series.keys() for series in request.series] == [{"metric", "type", "points", "tags"}]
 
 
 # --- Tags and ages ---
