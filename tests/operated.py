@@ -1,30 +1,32 @@
-"""A deployed stack on moto for the tests of ddg_ops.py, and a way to run its commands."""
+"""A deployed stack on moto for the tests of ddg-ops, and a way to run its commands."""
 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import io
 import itertools
 import json
 import logging
+import re
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import boto3
 import pytest
 from botocore.loaders import create_loader
+from click.testing import CliRunner
 
 import ddg_metric_submit
-import ddg_ops
-import ddg_ops_backfill
-import ddg_ops_queues
-import ddg_ops_stack
-import ddg_ops_watch
+from ddg_ops import backfill, canary, log, walk
+from ddg_ops.cli import cli
 from local.datadog_server import DatadogServer
 from local.event_source import sqs_record
 
@@ -51,9 +53,9 @@ Run = Callable[..., Result]
 
 
 @cache
-def clients(moto: str) -> dict[str, Any]:
+def clients(moto: str, region: str) -> dict[str, Any]:
     """Return the tests' own clients; making them takes longer than all that they do."""
-    make: Any = boto3.Session("testing", "testing", region_name=REGION).client
+    make: Any = boto3.Session("testing", "testing", region_name=region).client
     services = ("s3", "sqs", "lambda", "iam", "logs", "cloudwatch", "sns", "secretsmanager")
     return {service: make(service, endpoint_url=moto) for service in services}
 
@@ -65,17 +67,27 @@ shared_loader = cache(create_loader)
 class StackOnMoto:
     """A stack as main.tf makes it, as far as the commands look."""
 
-    def __init__(self, moto: str, datadog_url: str) -> None:
+    def __init__(self, moto: str, datadog_url: str, region: str = REGION) -> None:
         self.name = f"ops-{next(numbers)}"
-        self.aws = clients(moto)
-        self.bucket = f"{self.name}-{ACCOUNT}-{REGION}"
+        self.moto, self.region = moto, region
+        self.aws = clients(moto, region)
+        self.bucket = f"{self.name}-{ACCOUNT}-{region}"
         self.function = f"{self.name}-metric-submit"
         self.log_group = f"/aws/lambda/{self.function}"
         self.main_url = self._queue("stats")
         self.rejected_url = self._queue("rejected")
         self.dead_letter_url = self._queue("dead-letter")
-        self.main_arn = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{self.name}-stats"
-        self.aws["s3"].create_bucket(Bucket=self.bucket)
+        target = f"arn:aws:sqs:{region}:{ACCOUNT}:{self.name}-dead-letter"
+        redrive = json.dumps({"deadLetterTargetArn": target, "maxReceiveCount": 20})
+        self.aws["sqs"].set_queue_attributes(
+            QueueUrl=self.main_url, Attributes={"RedrivePolicy": redrive}
+        )
+        self.main_arn = f"arn:aws:sqs:{region}:{ACCOUNT}:{self.name}-stats"
+        constraint = {} if region == REGION else {"LocationConstraint": region}
+        self.aws["s3"].create_bucket(
+            Bucket=self.bucket,
+            **({"CreateBucketConfiguration": constraint} if constraint else {}),
+        )
         self.notify()
         self.environment = {
             "DATADOG_API_KEY": KEY,
@@ -85,7 +97,8 @@ class StackOnMoto:
             "CONSTANT_TAGS": "env:test",
             "MAX_AGE_SECONDS": "3600",
         }
-        self._create_function()
+        self.create_function(self.function)
+        self.map_queue("ReportBatchItemFailures")
         self.aws["logs"].create_log_group(logGroupName=self.log_group)
         self.aws["logs"].create_log_stream(logGroupName=self.log_group, logStreamName="1")
         for alarm in ALARMS:
@@ -123,30 +136,38 @@ class StackOnMoto:
         url: str = self.aws["sqs"].create_queue(QueueName=f"{self.name}-{name}")["QueueUrl"]
         return url
 
-    def _create_function(self) -> None:
+    def create_function(self, name: str) -> None:
+        """Make a function with the submitter's environment."""
         content = io.BytesIO()
         with zipfile.ZipFile(content, "w") as archive:
             archive.writestr("x.py", "")
         role = self.aws["iam"].create_role(
-            RoleName=self.function, AssumeRolePolicyDocument='{"Version": "2012-10-17"}'
+            RoleName=name, AssumeRolePolicyDocument='{"Version": "2012-10-17"}'
         )
         self.aws["lambda"].create_function(
-            FunctionName=self.function,
+            FunctionName=name,
             Runtime="python3.13",
             Role=role["Role"]["Arn"],
             Handler="x.lambda_handler",
             Code={"ZipFile": content.getvalue()},
             Environment={"Variables": self.environment},
         )
+
+    def modified(self, function: str, at: str) -> None:
+        """Have a function be made or changed at a time."""
+        from moto.backends import get_backend
+
+        backend = get_backend("lambda")[ACCOUNT][self.region]
+        backend.get_function(function).last_modified = at
+
+    def map_queue(self, *responses: str) -> None:
+        """Feed the main queue to the submitter."""
         self.mapping: str = self.aws["lambda"].create_event_source_mapping(
             EventSourceArn=self.main_arn,
             FunctionName=self.function,
-            FunctionResponseTypes=["ReportBatchItemFailures"],
+            FunctionResponseTypes=responses,
         )["UUID"]
-        self.quiet()
-
-    def quiet(self) -> None:
-        """Keep moto from taking the main queue's messages itself, to run the function in Docker."""
+        # Else moto would take the queue's messages itself, to run the function in Docker.
         self.queue(self.main_url).lambda_event_source_mappings.clear()
 
     def notify(self, prefix: str = "stats/") -> None:
@@ -218,7 +239,7 @@ class StackOnMoto:
         """Return moto's own queue."""
         from moto.backends import get_backend  # a second to import
 
-        return get_backend("sqs")[ACCOUNT][REGION].queues[url.rsplit("/", 1)[-1]]
+        return get_backend("sqs")[ACCOUNT][self.region].queues[url.rsplit("/", 1)[-1]]
 
     def everything(self, url: str) -> set[str]:
         """Return the bodies of a queue's messages, invisible ones too."""
@@ -275,6 +296,59 @@ class StackOnMoto:
         self.log(*logged.lines, *printed.getvalue().splitlines())
 
 
+class AwsFront(ThreadingHTTPServer):
+    """AWS in front of moto: it looks at signatures, and may refuse what is asked."""
+
+    def __init__(self, moto: str) -> None:
+        super().__init__(("127.0.0.1", 0), _FrontHandler)
+        self.moto = moto.removeprefix("http://")
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.signers: set[tuple[str, str]] = set()  # access key, region
+        self.services: set[str] = set()
+        self.refused, self.refusal = "", ""  # a part of a path, the answer to it
+
+    def __enter__(self) -> AwsFront:
+        Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _FrontHandler(BaseHTTPRequestHandler):
+    server: AwsFront
+
+    def forward(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        scope = re.search("Credential=([^/]+)/[0-9]+/([^/]+)/([^/]+)/", str(self.headers))
+        if scope:
+            self.server.signers.add((scope[1], scope[2]))
+            self.server.services.add(scope[3])
+        if self.server.refusal and self.server.refused in self.path:
+            self.answer(403, {}, self.server.refusal.encode())
+            return
+        moto = http.client.HTTPConnection(self.server.moto)
+        moto.request(self.command, self.path, body, dict(self.headers))
+        response = moto.getresponse()
+        self.answer(response.status, dict(response.headers), response.read())
+        moto.close()
+
+    def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_PUT = do_DELETE = forward
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 class Logged(logging.Handler):
     """Lines as Lambda's JSON format has them."""
 
@@ -301,37 +375,28 @@ def stats(**metrics: object) -> dict[str, object]:
 def make_stack(
     moto: str, datadog: DatadogServer, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[StackOnMoto]:
-    """A fixture's function: a stack, and commands that neither wait nor keep clients."""
+    """A fixture's function: a stack, and commands that don't wait."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     monkeypatch.setattr("botocore.session.create_loader", shared_loader)
-    monkeypatch.setattr(ddg_ops_queues, "WAIT_SECONDS", 0)
-    monkeypatch.setattr(ddg_ops_watch, "POLL_SECONDS", 0)
-    monkeypatch.setattr(ddg_ops_backfill, "PAUSES", ())
-    ddg_ops_stack.use_profile(None, None)
+    monkeypatch.setattr(walk, "WAIT_SECONDS", 0)
+    monkeypatch.setattr(canary, "POLL_SECONDS", 0)
+    monkeypatch.setattr(log, "POLL_SECONDS", 0)
+    monkeypatch.setattr(backfill, "PAUSES", (0.0,))
     yield StackOnMoto(moto, datadog.url)
-    ddg_ops_stack.use_profile(None, None)
 
 
-def make_run(
-    stack: StackOnMoto,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> Run:
-    """A fixture's function: what runs a command line against the stack."""
-    # A test's commands share their clients: making them takes longer than all that they do.
-    monkeypatch.setattr(ddg_ops_stack, "use_profile", lambda profile, region: None)
+def run(*words: str, text: str | None = None) -> Result:
+    """Type a command line."""
+    result = CliRunner().invoke(cli, words, input=text)
+    return Result(result.exit_code, result.stdout, result.stderr)
+
+
+def make_run(stack: StackOnMoto, tmp_path: Path) -> Run:
+    """A fixture's function: what types a command line about the stack."""
     outputs = tmp_path / "outputs.json"
-    outputs.write_text(json.dumps(stack.outputs))
 
-    def run_it(*arguments: str) -> Result:
-        capsys.readouterr()
-        try:
-            code = ddg_ops.main([*arguments, "--stack", str(outputs)])
-        except SystemExit as exit_:
-            code = int(str(exit_.code))
-        out, err = capsys.readouterr()
-        return Result(code, out, err)
+    def run_it(*words: str) -> Result:
+        outputs.write_text(json.dumps(stack.outputs))
+        return run(*words, "--stack", str(outputs))
 
     return run_it

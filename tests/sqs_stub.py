@@ -1,4 +1,4 @@
-"""SQS over HTTP for deep queues: moto's takes time that grows with the depth."""
+"""SQS over HTTP for deep queues, where moto's takes time that grows with the depth."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
+
+ACCOUNT = "123456789012"
+ARN = f"arn:aws:sqs:us-east-1:{ACCOUNT}:"
+WHO = f"<R><GetCallerIdentityResult><Account>{ACCOUNT}</Account></GetCallerIdentityResult></R>"
 
 
 @dataclass
@@ -18,16 +22,26 @@ class Queue:
     waiting: deque[int] = field(default_factory=deque)
     in_flight: dict[str, int] = field(default_factory=dict)  # receipt handle -> message
     bodies: list[str] = field(default_factory=list)  # sent to it: their beginnings
+    receives: int = 0
 
 
 class SqsStub(ThreadingHTTPServer):
-    """What ddg_ops.py asks of SQS, for queues named in the URL's path."""
+    """What ddg-ops asks of SQS, for queues named in the URL's path; and who it is, of what stack.
 
-    def __init__(self, message: Callable[[int], dict[str, Any]]) -> None:
+    most_in_flight: where more are received the oldest of them is visible again, as it is with a
+    reader that is slower than the visibility timeout.
+    """
+
+    request_queue_size = 64
+
+    def __init__(
+        self, message: Callable[[int], dict[str, Any]], most_in_flight: int = 10**9
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.message = message
+        self.message, self.most_in_flight = message, most_in_flight
         self.queues: dict[str, Queue] = {}
         self.url = f"http://127.0.0.1:{self.server_port}"
+        self.lock = Lock()
 
     def __enter__(self) -> SqsStub:
         Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
@@ -39,46 +53,51 @@ class SqsStub(ThreadingHTTPServer):
 
     def answer(self, action: str, request: dict[str, Any]) -> dict[str, Any]:
         """Do what is asked."""
-        queue = self.queues.setdefault(request["QueueUrl"].rsplit("/", 1)[-1], Queue())
-        answer: dict[str, Any] = getattr(self, action)(queue, request)
+        name = request["QueueUrl"].rsplit("/", 1)[-1]
+        with self.lock:
+            answer: dict[str, Any] = getattr(self, action)(self.queues[name], request)
         return answer
 
-    def GetQueueAttributes(self, queue: Queue, _: dict[str, Any]) -> dict[str, Any]:
-        counts = (len(queue.waiting), len(queue.in_flight))
-        names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
-        return {"Attributes": dict(zip(names, map(str, counts), strict=True))}
+    def GetQueueAttributes(self, queue: Queue, request: dict[str, Any]) -> dict[str, Any]:
+        redrive = json.dumps({"deadLetterTargetArn": f"{ARN}dead_letter"})
+        attributes = {
+            "ApproximateNumberOfMessages": str(len(queue.waiting)),
+            "ApproximateNumberOfMessagesNotVisible": str(len(queue.in_flight)),
+            "QueueArn": ARN + request["QueueUrl"].rsplit("/", 1)[-1],
+            "RedrivePolicy": redrive,
+        }
+        return {"Attributes": attributes}
 
     def ReceiveMessage(self, queue: Queue, request: dict[str, Any]) -> dict[str, Any]:
         messages: list[dict[str, Any]] = []
+        queue.receives += 1
         while queue.waiting and len(messages) < request["MaxNumberOfMessages"]:
             number = queue.waiting.popleft()
-            handle = f"handle-{number}-" + 200 * "x"
+            handle = f"handle-{number}-{queue.receives}-" + 200 * "x"
             queue.in_flight[handle] = number
             messages.append(
                 {"MessageId": f"id-{number}", "ReceiptHandle": handle} | self.message(number)
             )
+        while len(queue.in_flight) > self.most_in_flight:
+            queue.waiting.appendleft(queue.in_flight.pop(next(iter(queue.in_flight))))
         return {"Messages": messages} if messages else {}
 
     def SendMessageBatch(self, queue: Queue, request: dict[str, Any]) -> dict[str, Any]:
         assert sum(len(entry["MessageBody"]) for entry in request["Entries"]) <= 262_144
         queue.bodies += [entry["MessageBody"][:200] for entry in request["Entries"]]
-        return successes(request)
+        return {"Successful": [{"Id": entry["Id"]} for entry in request["Entries"]]}
 
     def DeleteMessageBatch(self, queue: Queue, request: dict[str, Any]) -> dict[str, Any]:
         for entry in request["Entries"]:
             del queue.in_flight[entry["ReceiptHandle"]]
-        return successes(request)
+        return {"Successful": [{"Id": entry["Id"]} for entry in request["Entries"]]}
 
     def ChangeMessageVisibilityBatch(self, queue: Queue, request: dict[str, Any]) -> dict[str, Any]:
         for entry in request["Entries"]:
             assert entry["VisibilityTimeout"] == 0
-            queue.waiting.append(queue.in_flight.pop(entry["ReceiptHandle"]))
-        return successes(request)
-
-
-def successes(request: dict[str, Any]) -> dict[str, Any]:
-    """Return that all entries of a batch went well."""
-    return {"Successful": [{"Id": entry["Id"]} for entry in request["Entries"]], "Failed": []}
+            if entry["ReceiptHandle"] in queue.in_flight:
+                queue.waiting.append(queue.in_flight.pop(entry["ReceiptHandle"]))
+        return {}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -88,14 +107,26 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        action = self.headers["X-Amz-Target"].partition(".")[2]
-        body = json.dumps(self.server.answer(action, request)).encode()
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        target = self.headers["X-Amz-Target"]
+        if target:
+            self.send(json.dumps(self.server.answer(target.partition(".")[2], json.loads(body))))
+        else:
+            self.send(WHO)
+
+    def do_GET(self) -> None:
+        if "event-source-mappings" in self.path:
+            function = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:f"
+            self.send(json.dumps({"EventSourceMappings": [{"FunctionArn": function}]}))
+        else:
+            variables = {"REJECTED_QUEUE_URL": f"{self.server.url}/{ACCOUNT}/rejected"}
+            self.send(json.dumps({"Environment": {"Variables": variables}}))
+
+    def send(self, body: str) -> None:
         self.send_response(200)
-        self.send_header("Content-Type", "application/x-amz-json-1.0")
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(body.encode())))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(body.encode())
 
     def log_message(self, *_: object) -> None:
         pass

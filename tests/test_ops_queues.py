@@ -1,4 +1,4 @@
-"""ddg_ops.py rejected, dead and backfill: what they do, and that nothing is lost on the way."""
+"""ddg-ops rejected, dead and backfill: what they do, and that nothing is lost on the way."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import gzip
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,25 +20,18 @@ import pytest
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
-import ddg_ops_backfill
-import ddg_ops_queues
+import ddg_stats_file
+from ddg_ops import backfill, queues, walk
+from ddg_ops.reasons import Groups, is_too_old
+from ddg_ops.screen import utc
 from ddg_series_api import SeriesApi
 from local.datadog_server import Answer, DatadogServer, Request
-from tests.operated import (
-    KEY,
-    Result,
-    Run,
-    StackOnMoto,
-    make_run,
-    make_stack,
-    notification,
-    stats,
-)
-from tests.sqs_stub import Queue, SqsStub
+from tests.operated import KEY, Result, Run, StackOnMoto, make_run, make_stack, notification, stats
+from tests.sqs_stub import ACCOUNT, Queue, SqsStub
 
 ROOT = Path(__file__).resolve().parent.parent
 stack = pytest.fixture(make_stack)
-run = pytest.fixture(make_run)
+typed = pytest.fixture(make_run)
 Patch = pytest.MonkeyPatch
 
 
@@ -57,371 +51,406 @@ def reject(stack: StackOnMoto, *keys: str, reason: str = "not JSON") -> list[str
 # --- The story ---
 
 
-def test_story_of_a_broken_job(stack: StackOnMoto, run: Run, datadog: DatadogServer) -> None:
+def test_story_of_a_broken_job(stack: StackOnMoto, typed: Run, datadog: DatadogServer) -> None:
     """At 3 a.m.: a job's files are refused since noon. Find out why, mend it, get them in."""
     for number in range(3):
         stack.put(f"stats/nightly/{number}.json", stats(rows=str(number)))
     stack.put("stats/etl/1.json", stats(rows=1))
     stack.submit()
 
-    assert run("check").code == 1  # "See what and why: ddg_ops.py rejected list"
-    listed = run("rejected", "list", "--json").document
+    assert typed("check").code == 1  # "See what and why: ddg-ops rejected list"
+    listed = typed("rejected", "list", "--json").document
     assert [(each["count"], each["job"]) for each in listed["groups"]] == [(3, "job:nightly")]
     assert '"rows" is the string "' in listed["groups"][0]["reason"]
-    assert '| {"timestamp": ' in run("rejected", "show", "--job", "nightly", "--limit", "1").out
+    assert '| {"timestamp": ' in typed("rejected", "show", "--job", "nightly", "--limit", "1").out
 
-    dry = run("rejected", "replay", "--job", "nightly")
-    assert 'would be refused again: "rows" is the string "...".' in dry.out
+    dry = typed("rejected", "replay", "--job", "nightly")
+    assert re.search(r' 3  would be refused again\n +"rows" is the string "\d"', dry.out)
     for number in range(3):  # the job has been mended, and writes them again
         stack.put(f"stats/nightly/{number}.json", stats(rows=number))
     stack.take(stack.main_url)  # as if these had come under other keys
-    assert "     3  would be submitted\n" in run("rejected", "replay", "--job", "nightly").out
+    assert "     3  would be submitted\n" in typed("rejected", "replay", "--job", "nightly").out
     assert stack.bodies(stack.main_url) == []
-    replayed = run("rejected", "replay", "--job", "nightly", "--yes")
-    assert "3 sent to" in replayed.out
+    assert "3 sent to" in typed("rejected", "replay", "--job", "nightly", "--yes").out
     stack.submit()
 
     assert ("rows", ("env:test", "job:nightly")) in datadog.points
-    assert run("check").code == 0
+    assert typed("check").code == 0
 
 
 # --- list, show ---
 
 
-def test_list_groups_by_job_and_reason(stack: StackOnMoto, run: Run) -> None:
-    """The same trouble in many files is one line, whatever its numbers; all is given back."""
+def test_list_groups_by_job_and_reason(stack: StackOnMoto, typed: Run) -> None:
+    """The same trouble in many files is told once, with an example; all is given back."""
     for number in range(12):
-        stack.reject(
-            f"stats/etl/{number}.json", f"timestamp {number} is 9{number} s old, and so on"
+        old = (
+            f"timestamp 176400000{number % 10} is 40{number:02} s old, and points older than 3600 s"
         )
-    stack.reject("stats/nightly/a.json", "not JSON at line 3")
+        stack.reject(f"stats/etl/{number}.json", old)
+    stack.reject("stats/nightly/a.json", "S3 is odd, at line 3")
     before = stack.bodies(stack.rejected_url)
-    result = run("rejected", "list")
-    assert result.code == 0
+    result = typed("rejected", "list")
     lines = result.out.splitlines()
-    assert lines[0] == "    12  job:etl"
-    assert lines[1].endswith("s old, and so on")
-    assert f"s3://{stack.bucket}/stats/etl/" in lines[2]
-    assert lines[3] == "     1  job:nightly"
-    assert lines[-2].startswith(f"13 messages in {stack.name}-rejected; SQS deletes the oldest in")
-    assert "approximate: it says 13." in lines[-1]
-    assert "visibility timeout of 300 s and then given back" in lines[-1]
+    assert (result.code, lines[0], lines[4]) == (0, "    12  job:etl", "     1  job:nightly")
+    example = re.search(r"etl/(\d+)\.json", lines[3])
+    assert example
+    assert f"is 40{int(example[1]):02} s old, and points older than 3600 s" in lines[1]
+    assert re.fullmatch(r" {8}\S+Z \(\d+ s ago\)( to \S+Z \(\d+ s ago\))?", lines[2])
+    assert lines[5] == "        S3 is odd, at line 3"
+    assert lines[-3] == f"13 messages in {stack.name}-rejected."
+    assert lines[-2].startswith("SQS says about 13. What was received was hidden for 300 s or more")
+    assert lines[-1].startswith("SQS deletes the oldest of them in ")
     assert stack.bodies(stack.rejected_url) == before
+    document = typed("rejected", "list", "--json", "--job", "nightly").document
+    times = document["groups"][0].pop("oldest"), document["groups"][0].pop("newest")
+    assert times[0] == times[1]
+    assert document["groups"] == [
+        {
+            "count": 1,
+            "job": "job:nightly",
+            "reason": "S3 is odd, at line 3",
+            "example": f"s3://{stack.bucket}/stats/nightly/a.json",
+        }
+    ]
+    numbers = ("messages_read", "messages_chosen", "complete", "visible_by_sqs")
+    assert [document[name] for name in numbers] == [13, 1, True, 13]
 
 
 @pytest.mark.parametrize(
-    ("reason", "group"),
+    ("one", "other", "same"),
     [
-        pytest.param("timestamp 12 is 3600 s old", "timestamp N is N s old", id="numbers"),
-        pytest.param("over 10,485,760 bytes", "over N bytes", id="a number with commas"),
-        pytest.param('"a.b" is the string "x\\"y". A', '"a.b" is the string "...". A', id="value"),
+        ("timestamp 1 is 3601 s old, and x", "timestamp 2 is 9000 s old, and x", True),
+        ("line 3: not JSON: line 3 column 1", "line 4: not JSON: line 4 column 8", True),
+        ('"a.b" is the string "x\\"y". A', '"a.b" is the string "z". A', True),
+        ('"timestamp" 17640000000000 is not in', '"timestamp" 1764000000001 is not in', True),
+        ("points older than 3600 s are", "points older than 600 s are", False),
+        ('"m1" is a list', '"m2" is a list', False),
+        ("S3 answered 403", "S3 answered 404", False),
     ],
 )
-def test_groups_of_reasons(reason: str, group: str) -> None:
-    """What differs from file to file is left out; the metric's name stays."""
-    assert ddg_ops_queues.group_of(reason) == group
+def test_kinds_of_reasons(one: str, other: str, same: bool) -> None:
+    """What differs from file to file makes no group of its own; names and limits do."""
+    groups = Groups()
+    for reason in (one, other):
+        groups.add("a job", reason, "s3://b/k")
+    assert [(group.count, group.reason) for group in groups] == (
+        [(2, one)] if same else [(1, one), (1, other)]
+    )
 
 
-def test_list_for_machines(stack: StackOnMoto, run: Run) -> None:
-    """The same, as a document."""
-    reject(stack, "stats/a/1.json", "stats/b/1.json")
-    document = run("rejected", "list", "--json", "--job", "b").document
-    assert document["messages"] == 1
-    assert document["approximate"] is True
-    assert document["visibility_timeout_seconds"] == 300
-    assert document["groups"][0] | {"oldest": "", "newest": ""} == {
-        "count": 1,
-        "job": "job:b",
-        "reason": "not JSON",
-        "oldest": "",
-        "newest": "",
-        "example": f"s3://{stack.bucket}/stats/b/1.json",
-    }
+def test_groups_are_bounded() -> None:
+    """A hostile job may write a new reason into every file: memory and screen are spared."""
+    groups = Groups()
+    for number in range(2_000):
+        groups.add("a job", f"reason {number}", "s3://b/k")
+    assert len(list(groups)) == 1_001
+    assert (next(iter(groups)).title, next(iter(groups)).count) == ("of other kinds", 1_000)
 
 
-def test_list_of_an_empty_queue(stack: StackOnMoto, run: Run) -> None:
-    """Nothing is something to say."""
-    result = run("rejected", "list")
-    assert (result.code, result.out.splitlines()[0][:14]) == (0, "Nothing to see")
-
-
-def test_list_shows_the_largest_groups(stack: StackOnMoto, run: Run, monkeypatch: Patch) -> None:
-    """A hostile job can't flood the terminal: the rest is counted."""
-    monkeypatch.setattr(ddg_ops_queues, "SHOWN_GROUPS", 2)
-    for job in "abcde":
-        stack.reject(f"stats/{job}/1.json", "bad")
-    out = run("rejected", "list").out
-    assert out.count("job:") == 2
-    assert "and 3 more groups" in out
+@pytest.mark.parametrize("place", ["", "line 7: ", "object 2 of the array: "])
+def test_too_old_is_told_by_the_contracts_words(place: str) -> None:
+    """A reason for being too old, and no other one."""
+    for now, max_age, expected in ((7200, 3600, True), (-7200, 3600, False)):
+        with pytest.raises(ddg_stats_file.StatsFileError) as error:
+            ddg_stats_file.check_timestamp(0, now, max_age)
+        assert is_too_old(f"{place}{error.value}") is expected
 
 
 @pytest.mark.parametrize(
-    ("options", "keys"),
+    ("options", "keys", "said"),
     [
-        pytest.param(["--job", "My Job"], ["My Job/1"], id="a job, as it is written"),
-        pytest.param(["--job", "my_job"], ["My Job/1"], id="a job, as it is in Datadog"),
-        pytest.param(["--reason", "TOO OLD"], ["etl/1", "etl/2"], id="a reason, in any case"),
-        pytest.param(["--key", "etl/2"], ["etl/2"], id="a key"),
-        pytest.param(["--limit", "0"], [], id="none"),
-        pytest.param([], ["My Job/1", "etl/1", "etl/2"], id="all"),
+        pytest.param("--job My_Job", "My Job/1", "1 of 3 messages in {}, by --job", id="a job"),
+        pytest.param("--job job:my_job", "My Job/1", "1 of 3 messages", id="as list shows it"),
+        pytest.param("--reason 2H", "etl/1 etl/2", "2 of 3 messages", id="a reason, in any case"),
+        pytest.param("--key etl/2", "etl/2", "1 of 3 messages", id="a key"),
+        pytest.param("--since 1h", "My Job/1 etl/1 etl/2", "3 messages in {}.", id="since"),
+        pytest.param("", "My Job/1 etl/1 etl/2", "3 messages in {}.", id="all"),
+        pytest.param("--limit 0", "", "0 messages of {}, by --limit 0.", id="none"),
+        pytest.param(
+            "--job nope --reason old",
+            "",
+            "3 messages in {}, none of them by --job nope --reason old. "
+            "There are: job:etl (2), job:my_job (1).",
+            id="no such job",
+        ),
     ],
 )
-def test_selection(options: list[str], keys: list[str], stack: StackOnMoto, run: Run) -> None:
-    """What isn't chosen stays."""
+def test_selection(options: str, keys: str, said: str, stack: StackOnMoto, typed: Run) -> None:
+    """What isn't chosen stays, and what there was is said."""
     reject(stack, "stats/My Job/1")
-    reject(stack, "stats/etl/1", "stats/etl/2", reason="too old")
-    assert run("rejected", "discard", "--yes", *options).code == 0
-    expected = {"stats/My Job/1", "stats/etl/1", "stats/etl/2"} - {f"stats/{key}" for key in keys}
+    reject(stack, "stats/etl/1", "stats/etl/2", reason="older than 2h")
+    result = typed("rejected", "discard", "--yes", *options.split())
+    assert result.code == 0
+    assert said.format(f"{stack.name}-rejected") in result.out
+    chosen = {f"stats/{key}" for key in re.findall(r"My Job/1|etl/\d", keys)}
     left = {
         json.loads(each)["Records"][0]["s3"]["object"]["key"]
         for each in stack.bodies(stack.rejected_url)
     }
-    assert left == expected
+    assert left == {"stats/My Job/1", "stats/etl/1", "stats/etl/2"} - chosen
 
 
-def test_limit_ends_a_walk(stack: StackOnMoto, run: Run) -> None:
-    """So many and no more: the others are visible at once, or weren't even received."""
-    reject(stack, *(f"stats/a/{number}" for number in range(25)))
-    run("rejected", "discard", "--yes", "--limit", "12")
-    received = [
-        each.approximate_receive_count for each in stack.queue(stack.rejected_url)._messages
-    ]
-    assert sorted(received) == [0] * 5 + [1] * 8
-    assert len(stack.bodies(stack.rejected_url)) == 13
+def test_selection_by_time(stack: StackOnMoto, typed: Run) -> None:
+    """--since takes the times that list shows."""
+    reject(stack, "stats/a/1", "stats/a/2")
+    stack.queue(stack.rejected_url)._messages[0].sent_timestamp -= 10_000_000
+    for since, number in (("1h", 1), ("4h", 2), (utc(time.time() + 5), 0)):
+        document = typed("rejected", "list", "--since", since, "--json").document
+        assert document["messages_chosen"] == number
 
 
-def test_show_has_the_files(stack: StackOnMoto, run: Run) -> None:
-    """The files' beginnings: plain, gzip, gone, broken, and a message that names none."""
+def test_show_has_the_files(stack: StackOnMoto, typed: Run) -> None:
+    """The files' beginnings: plain, gzip, gone, broken, impossible; a message that names none."""
     stack.put("stats/a/plain", b'{"a":\t"\x1b[31m"}\nline two')
     stack.put("stats/a/zip", gzip.compress(b"zipped " + 5000 * b"x"))
     stack.put("stats/a/broken", b"\x1f\x8b" + b"\0" * 20)
     reject(stack, "stats/a/plain", "stats/a/zip", "stats/a/broken", "stats/a/gone")
     stack.reject("", "the message names no object", body="nonsense")
-    result = run("rejected", "show", "--limit", "9")
-    for line in (
-        '    | {"a":   "\ufffd[31m"}',
-        "    | line two",
-        "    | (the file is gone)",
-        "    | nonsense",
-    ):
-        assert f"\n{line}\n" in result.out
+    for bucket in ("../no bucket", "nobodys-bucket"):
+        stack.reject("k", "odd", body=notification(bucket, "k"))
+    result = typed("rejected", "show", "--limit", "9")
+    for line in ('{"a":   "\ufffd[31m"}', "line two", "nonsense"):
+        assert f"\n    | {line}\n" in result.out
+    assert result.out.count("    | (the file is gone)\n") == 3
     assert "    | zipped xxx" in result.out
     assert "xxx...\n" in result.out
     assert "    | (broken gzip data: " in result.out
     assert "\x1b" not in result.out
-    document = run("rejected", "show", "--key", "plain", "--json").document
+    document = typed("rejected", "show", "--key", "plain", "--json").document
     assert document["messages"][0]["files"][0]["beginning"].startswith('{"a":')
-    assert "No such message" in run("rejected", "show", "--key", "nothing").out
+
+
+def test_dead_messages(stack: StackOnMoto, typed: Run) -> None:
+    """The same commands; there is no reason on them, and the log is where to look, and when."""
+    bodies = sorted(notification(stack.bucket, f"stats/a/{number}") for number in range(3))
+    stack.send_all(stack.dead_letter_url, bodies)
+    for message in stack.queue(stack.dead_letter_url)._messages:
+        message.sent_timestamp -= 10_000_000
+    stack.log("retried 1: Datadog answered 403. ", at=time.time() - 9_990)
+    listed = typed("dead", "list")
+    assert "     3  job:a\n        received 1 time; the log says why: ddg-ops tail" in listed.out
+    hint = re.search(r"ddg-ops (tail --since \S+ --no-follow)", listed.out)
+    assert hint
+    assert "Datadog answered 403." in typed(*hint[1].split()).out
+    assert "(the file is gone)" in typed("dead", "show").out
+    assert "Nothing was sent" in typed("dead", "replay").out
+    assert stack.bodies(stack.dead_letter_url) == bodies
+    assert typed("dead", "replay", "--yes").code == 0
+    assert stack.bodies(stack.main_url) == bodies
+    assert stack.bodies(stack.dead_letter_url) == []
+    assert "No message in" in typed("dead", "list").out
 
 
 # --- replay ---
 
 
-def test_replay_is_dry_without_yes(stack: StackOnMoto, run: Run) -> None:
+def test_replay_is_dry_without_yes(stack: StackOnMoto, typed: Run, datadog: DatadogServer) -> None:
     """It says what would become of each file, and changes nothing."""
     stack.put("stats/a/good", stats(rows=1))
     stack.put("stats/a/bad", stats(rows="1"))
-    bodies = reject(stack, "stats/a/good", "stats/a/bad", "stats/a/gone")
+    bodies = reject(stack, "stats/a/good", "stats/a/bad", "stats/a/gone", "stats/a/_SUCCESS")
     stack.take(stack.main_url)
-    result = run("rejected", "replay")
-    assert "     1  would be submitted\n" in result.out
-    assert '     1  would be refused again: "rows" is the string "...".' in result.out
-    assert "     1  would be refused again: the object is gone." in result.out
-    assert "Nothing was sent. With --yes 3 go from" in result.out
+    result = typed("rejected", "replay")
+    for line in (
+        "     2  would be submitted\n",
+        '     1  would be refused again\n        "rows" is the string "1". A metric',
+        "     1  would be refused again\n        the object is gone.",
+        "Nothing was sent. With --yes 4 messages would go from",
+    ):
+        assert line in result.out
     assert stack.bodies(stack.rejected_url) == bodies
     assert stack.bodies(stack.main_url) == []
-    assert run("rejected", "replay", "--json").document["dry_run"] is True
+    document = typed("rejected", "replay", "--json").document
+    assert (document["dry_run"], document["forecast"][0]["count"]) == (True, 2)
+    assert (datadog.requests, datadog.validations) == ([], [])
 
 
-def test_replay_sends_the_body_as_it_came(stack: StackOnMoto, run: Run) -> None:
+def test_replay_sends_the_body_as_it_came(stack: StackOnMoto, typed: Run) -> None:
     """What S3 wrote, to the byte, whatever it is."""
     odd = '{"Records": [],\t"é": "\U0001f600"}'
     stack.reject("", "no object", body=odd)
     bodies = reject(stack, *(f"stats/a/{number}" for number in range(11)))
-    result = run("rejected", "replay", "--yes", "--json")
+    result = typed("rejected", "replay", "--yes", "--json")
     assert (result.code, result.document["sent"], result.document["kept"]) == (0, 12, 0)
     assert stack.bodies(stack.main_url) == sorted([*bodies, odd])
     assert stack.bodies(stack.rejected_url) == []
-    assert "No such message" in run("rejected", "replay").out
 
 
-def test_replay_of_the_good_alone(stack: StackOnMoto, run: Run) -> None:
+def test_replay_of_the_good_alone(stack: StackOnMoto, typed: Run) -> None:
     """What would be refused again stays where it is, with its reason."""
     stack.put("stats/a/good", stats(rows=1))
     stack.put("stats/a/bad", stats(rows="1"))
     stack.take(stack.main_url)
     good, bad = reject(stack, "stats/a/good"), reject(stack, "stats/a/bad")
-    assert run("rejected", "replay", "--only-good", "--yes").code == 0
+    assert typed("rejected", "replay", "--only-good", "--yes").code == 0
     assert stack.bodies(stack.main_url) == good
     assert stack.bodies(stack.rejected_url) == bad
 
 
-def test_replay_ends_though_all_come_back(stack: StackOnMoto, run: Run, monkeypatch: Patch) -> None:
+def test_replay_ends_though_all_come_back(
+    stack: StackOnMoto, typed: Run, monkeypatch: Patch
+) -> None:
     """What is refused again while the replay goes on isn't sent again by it."""
     reject(stack, *(f"stats/a/{number}" for number in range(11)))
-    send, rounds = ddg_ops_queues.send, itertools.count()
+    send, rounds = queues.send, itertools.count()
 
-    def send_and_refuse(url: str, messages: Any) -> Any:
+    def send_and_refuse(stack_: Any, messages: Any) -> Any:
         assert next(rounds) < 10, "it doesn't end"
-        sent = send(url, messages)
+        sent = send(stack_, messages)
         stack.submit()
         return sent
 
-    monkeypatch.setattr(ddg_ops_queues, "send", send_and_refuse)
-    monkeypatch.setattr(ddg_ops_queues, "time_at_aws", lambda _: time.time() - 1)
-    result = run("rejected", "replay", "--yes", "--json")
-    assert result.document["sent"] == 11
+    monkeypatch.setattr(queues, "send", send_and_refuse)
+    monkeypatch.setattr(walk, "time_at_aws", lambda _: time.time() - 1)
+    assert typed("rejected", "replay", "--yes", "--json").document["sent"] == 11
     assert len(stack.bodies(stack.rejected_url)) == 11  # the files are gone: refused again
 
 
+@pytest.mark.parametrize("taken", [4, 0], ids=["some", "none"])
 def test_replay_keeps_what_sqs_does_not_take(
-    stack: StackOnMoto, run: Run, monkeypatch: Patch
+    taken: int, stack: StackOnMoto, typed: Run, monkeypatch: Patch
 ) -> None:
-    """SQS takes some messages of a batch and not others: those stay, and it is told."""
+    """SQS may take some messages and not others, or none: those are visible again, and it's 3."""
     reject(stack, *(f"stats/a/{number}" for number in range(10)))
-    send = ddg_ops_queues.send
-    monkeypatch.setattr(ddg_ops_queues, "send", lambda url, messages: send(url, messages[:4]))
-    result = run("rejected", "replay", "--yes")
+    send = queues.send
+
+    def refuse(stack_: Any, messages: Any) -> Any:
+        if not taken:
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "Send")
+        return send(stack_, messages[:taken])
+
+    monkeypatch.setattr(queues, "send", refuse)
+    result = typed("rejected", "replay", "--yes", "--json")
     assert result.code == 3
-    assert "4 sent to" in result.out
-    assert "6 kept" in result.out
-    assert len(stack.bodies(stack.rejected_url)) == 6
+    sent = result.document["sent"] if taken else 0
+    assert taken or "your AWS profile may not Send (no)" in result.err
+    assert len(stack.bodies(stack.rejected_url)) == 10 - sent > 0
 
 
-def test_error_in_the_middle_gives_back(stack: StackOnMoto, run: Run, monkeypatch: Patch) -> None:
-    """The main queue may be out of reach: what is in hand is visible again at once."""
-    bodies = reject(stack, "stats/a/1", "stats/a/2")
+def test_ctrl_c_gives_back(stack: StackOnMoto, typed: Run, monkeypatch: Patch) -> None:
+    """Whoever looks next sees all that was in hand."""
+    bodies = reject(stack, *(f"stats/a/{number}" for number in range(25)))
 
-    def fail(url: str, messages: Any) -> Any:
-        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "SendMessageBatch")
+    def interrupt(stack_: Any, messages: Any) -> Any:
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(ddg_ops_queues, "send", fail)
-    result = run("rejected", "replay", "--yes")
-    assert result.code == 3
-    assert "your AWS profile may not SendMessageBatch" in result.err
+    monkeypatch.setattr(queues, "send", interrupt)
+    assert typed("rejected", "replay", "--yes").code == 130
     assert stack.bodies(stack.rejected_url) == bodies
 
 
-def test_parts_fit_into_a_call() -> None:
-    """SQS takes 256 KiB a call; four messages of 100 KiB take two."""
-    message = ddg_ops_queues.Message("", "", "é" * 51_200, 0, 1, "", (), "")
-    assert [len(part) for part in ddg_ops_queues.parts([message] * 4)] == [2, 2]
+def test_large_messages_are_sent_apart(stack: StackOnMoto, typed: Run) -> None:
+    """SQS takes 256 KiB a call."""
+    bodies = sorted(json.dumps({"Records": number, "x": 50_000 * "é"}) for number in range(6))
+    for body in bodies:
+        stack.reject("", "large", body=body)
+    assert typed("rejected", "replay", "--yes").code == 0
+    assert stack.bodies(stack.main_url) == bodies
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "rejected replay --yes",
+        "dead replay --yes",
+        "rejected discard --yes",
+        "rejected save kept --delete --yes",
+    ],
+)
+@pytest.mark.parametrize("foreign", ["stats", "dead_letter", "rejected", "function", "region"])
+def test_foreign_queue_is_left_alone(
+    line: str, foreign: str, datadog: DatadogServer, stack: StackOnMoto, typed: Run
+) -> None:
+    """A wrong file of outputs sends and deletes nothing: the function must name all three."""
+    other = StackOnMoto(stack.moto, datadog.url)
+    for one in (stack, other):
+        one.send_all(one.rejected_url, ["{}"])
+        one.send_all(one.dead_letter_url, ["{}"])
+    if foreign == "function":
+        stack.outputs["function_names"] = other.outputs["function_names"]
+    elif foreign == "region":
+        stack.outputs["alarm_topic_arn"] = {"value": f"arn:aws:sns:eu-west-1:{ACCOUNT}:x"}
+    else:
+        urls = dict(stack.outputs["queue_urls"]["value"])
+        urls[foreign] = other.outputs["queue_urls"]["value"][foreign]
+        stack.outputs["queue_urls"] = {"value": urls}
+    result = typed(*line.split())
+    assert (result.code, result.out) == (3, ""), result
+    assert foreign == "region" or "nothing was done" in result.err
+    for one in (stack, other):
+        assert one.bodies(one.main_url) == []
+        assert one.bodies(one.rejected_url) == one.bodies(one.dead_letter_url) == ["{}"]
 
 
 # --- save, discard ---
 
 
-def test_save(stack: StackOnMoto, run: Run, tmp_path: Path) -> None:
-    """The message with its reason, and the file as it is; the queue keeps both."""
+def test_save(stack: StackOnMoto, typed: Run) -> None:
+    """The message with its reason, and the file as it is; deleted only with --delete --yes."""
     stack.put("stats/a/x.json", b"\x00not JSON")
     bodies = reject(stack, "stats/a/x.json", "stats/a/gone.json")
-    result = run("rejected", "save", "kept/here", "--json")
+    result = typed("rejected", "save", "kept/here", "--json")
     assert (result.code, result.document["saved"], result.document["deleted"]) == (0, 2, 0)
     notes = [
-        json.loads(note.read_text())
-        for note in (tmp_path / "kept/here").glob("*.json")
-        if "-1-" not in note.name
+        json.loads(n.read_text()) for n in Path("kept/here").glob("*.json") if "-1-" not in n.name
     ]
     assert sorted(note["body"] for note in notes) == bodies
     assert {note["reason"] for note in notes} == {"not JSON"}
     files = {each["key"]: each["file"] for note in notes for each in note["files"]}
     assert files["stats/a/gone.json"] is None
-    assert (tmp_path / "kept/here" / files["stats/a/x.json"]).read_bytes() == b"\x00not JSON"
+    assert Path("kept/here", files["stats/a/x.json"]).read_bytes() == b"\x00not JSON"
+    assert "0 deleted from" in typed("rejected", "save", "kept", "--delete").out
     assert stack.bodies(stack.rejected_url) == bodies
-
-
-def test_save_and_delete(stack: StackOnMoto, run: Run) -> None:
-    """Only with --yes, and only what is safely written."""
-    bodies = reject(stack, "stats/a/1", "stats/a/2")
-    assert "Nothing was deleted" in run("rejected", "save", "kept", "--delete").out
-    assert stack.bodies(stack.rejected_url) == bodies
-    result = run("rejected", "save", "kept", "--delete", "--yes")
-    assert (result.code, "2 deleted from" in result.out) == (0, True)
+    assert "2 deleted from" in typed("rejected", "save", "kept", "--delete", "--yes").out
     assert stack.bodies(stack.rejected_url) == []
 
 
-def test_save_stays_in_its_folder(stack: StackOnMoto, run: Run, tmp_path: Path) -> None:
+def test_save_stays_in_its_folder(stack: StackOnMoto, typed: Run) -> None:
     """A key is no path: whatever it holds, the file is beside its message."""
-    for key in (
-        "stats/a/..",
-        "stats/../../../evil",
-        "stats/a/\x1b[31m~`$(x)`;x",
-        "stats/a/" + "n" * 300,
-    ):
+    keys = ("stats/a/..", "stats/../../evil", "stats/a/\x1b[31m~`$(x)`;x", "stats/a/" + "n" * 300)
+    for key in keys:
         stack.put(key, b"x")
         reject(stack, key)
-    assert run("rejected", "save", "kept").code == 0
-    names = [
-        path.name for path in tmp_path.rglob("*") if path.is_file() and "outputs" not in path.name
-    ]
-    assert len(names) == 8
-    assert all(path.parent == tmp_path / "kept" for path in tmp_path.rglob("*-1-*"))
+    assert typed("rejected", "save", "kept").code == 0
+    names = [path.name for path in Path().rglob("*") if path.is_file()]
+    assert len(names) == 8 + len(["outputs.json"])
+    assert len(list(Path("kept").glob("*-1-*"))) == 4
     assert all(name.isascii() and name.isprintable() and len(name) < 150 for name in names)
 
 
-def test_save_deletes_nothing_that_it_cannot_read(
-    stack: StackOnMoto, run: Run, monkeypatch: Patch
+def test_save_deletes_nothing_that_is_not_safe(
+    stack: StackOnMoto, typed: Run, monkeypatch: Patch
 ) -> None:
-    """A file that is there but can't be read now isn't saved: its message stays."""
+    """A file that can't be read or written now isn't saved: its message stays."""
     bodies = reject(stack, "stats/a/1")
+    Path("file").write_text("")
+    result = typed("rejected", "save", "file/folder", "--delete", "--yes")
+    assert (result.code, result.err) == (3, "ddg-ops: file/folder: Not a directory.\n")
 
-    def fail(bucket: str, key: str) -> Any:
+    def fail(aws: Any, file: Any) -> Any:
         raise ClientError({"Error": {"Code": "SlowDown", "Message": "no"}}, "GetObject")
 
-    monkeypatch.setattr(ddg_ops_queues, "open_object", fail)
-    result = run("rejected", "save", "kept", "--delete", "--yes")
+    monkeypatch.setattr(queues, "open_object", fail)
+    result = typed("rejected", "save", "kept", "--delete", "--yes")
     assert (result.code, "SlowDown" in result.err) == (3, True)
     assert stack.bodies(stack.rejected_url) == bodies
 
 
-def test_save_where_nothing_can_be_written(stack: StackOnMoto, run: Run, tmp_path: Path) -> None:
-    """One line, 3, and the queue as it was."""
-    (tmp_path / "file").write_text("")
-    result = run("rejected", "save", "file/folder")
-    assert (result.code, result.err.count("\n")) == (3, 1)
-    assert "file/folder: Not a directory" in result.err
-
-
-def test_object_that_cannot_be(stack: StackOnMoto, run: Run) -> None:
-    """A message may name what no bucket can be called: that file is gone, and the rest goes on."""
-    stack.reject("k", "odd", body=notification("../no bucket", "k"))
-    stack.reject("k", "odd", body=notification("nobodys-bucket", "k"))
-    assert run("rejected", "show").out.count("(the file is gone)") == 2
-
-
-def test_discard(stack: StackOnMoto, run: Run, tmp_path: Path) -> None:
+def test_discard(stack: StackOnMoto, typed: Run) -> None:
     """Dry without --yes; with it a line of each message is on the disk first."""
     bodies = reject(stack, "stats/a/1", "stats/a/2")
-    dry = run("rejected", "discard")
-    assert "     2  job:a: not JSON\n" in dry.out
-    assert "Nothing was deleted. With --yes 2 are deleted" in dry.out
+    dry = typed("rejected", "discard")
+    assert "     2  job:a\n        not JSON\n" in dry.out
+    assert "Nothing was deleted. With --yes 2 messages would be." in dry.out
     assert stack.bodies(stack.rejected_url) == bodies
-    assert run("rejected", "discard", "--yes", "--json").document["deleted"] == 2
-    lines = (tmp_path / "discarded.jsonl").read_text().splitlines()
+    assert typed("rejected", "discard", "--yes", "--json").document["deleted"] == 2
+    lines = Path("discarded.jsonl").read_text().splitlines()
     assert sorted(json.loads(line)["body"] for line in lines) == bodies
     assert stack.bodies(stack.rejected_url) == []
 
 
-# --- The dead-letter queue ---
-
-
-def test_dead_messages(stack: StackOnMoto, run: Run) -> None:
-    """The same commands; there is no reason on them, and the log is where to look."""
-    bodies = sorted(notification(stack.bucket, f"stats/a/{number}") for number in range(3))
-    for body in bodies:
-        stack.aws["sqs"].send_message(QueueUrl=stack.dead_letter_url, MessageBody=body)
-    listed = run("dead", "list")
-    assert "     3  job:a\n        received 1 times; the log has the reasons" in listed.out
-    assert "(the file is gone)" in run("dead", "show").out
-    assert "Nothing was sent" in run("dead", "replay").out
-    assert stack.bodies(stack.dead_letter_url) == bodies
-    assert run("dead", "replay", "--yes").code == 0
-    assert stack.bodies(stack.main_url) == bodies
-    assert stack.bodies(stack.dead_letter_url) == []
-
-
 # --- Interruptions ---
-
 
 CUT_OFF = "ignore::pytest.PytestUnraisableExceptionWarning"  # of sockets, see every_interruption
 
@@ -473,7 +502,7 @@ def every_interruption(
             assert result.code == 0, result
             gc.collect()  # the sockets of requests that were cut off, here and not in another test
             return step
-        assert result.err == "ddg_ops.py: interrupted; nothing is lost. The same command goes on.\n"
+        assert result.err == "ddg-ops: interrupted. Nothing is lost: the same command goes on.\n"
     raise AssertionError
 
 
@@ -488,43 +517,31 @@ def every_interruption(
     ],
 )
 def test_nothing_is_lost_at_any_step(
-    command: str, dead: bool, stack: StackOnMoto, run: Run, tmp_path: Path
+    command: str, dead: bool, stack: StackOnMoto, typed: Run, monkeypatch: Patch
 ) -> None:
     """A message is in the queue, or where it went, or in both; never in neither."""
     keys = [f"stats/a/{number}" for number in range(11)]  # one more than SQS gives in a call
     bodies = {notification(stack.bucket, key) for key in keys}
+    monkeypatch.setattr(walk, "EMPTY_POLLS", 1)  # each is a step that tells nothing more
 
     def prepare() -> None:
         for url in (stack.rejected_url, stack.main_url):
             stack.purge(url)
-        for note in [*tmp_path.glob("kept/*"), *tmp_path.glob("discarded.jsonl")]:
+        for note in [*Path().glob("kept/*"), *Path().glob("discarded.jsonl")]:
             note.unlink()
         stack.send_all(stack.rejected_url, bodies)
 
     def check() -> None:
         safe = stack.everything(stack.rejected_url) | stack.everything(stack.main_url)
-        for note in tmp_path.glob("kept/*.json"):
+        for note in Path().glob("kept/*.json"):
             safe.add(json.loads(note.read_text())["body"])
-        if (tmp_path / "discarded.jsonl").exists():
-            lines = (tmp_path / "discarded.jsonl").read_text().splitlines()
-            safe |= {json.loads(line)["body"] for line in lines}
+        for notes in Path().glob("discarded.jsonl"):
+            safe |= {json.loads(line)["body"] for line in notes.read_text().splitlines()}
         assert safe == bodies
 
-    steps = every_interruption(lambda: run(*command.split()), prepare, check, dead=dead)
-    assert steps >= 2 * 6  # attributes, three receives, two deletes
+    steps = every_interruption(lambda: typed(*command.split()), prepare, check, dead=dead)
+    assert steps >= 2 * 12  # identity, queues, function, mapping, receives, deletes
     assert stack.everything(stack.rejected_url) == set()
-
-
-def test_ctrl_c_gives_back(stack: StackOnMoto, run: Run, monkeypatch: Patch) -> None:
-    """Whoever looks next sees all that was in hand."""
-    bodies = reject(stack, "stats/a/1", "stats/a/2")
-
-    def interrupt(url: str, messages: Any) -> Any:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(ddg_ops_queues, "send", interrupt)
-    assert run("rejected", "replay", "--yes").code == 130
-    assert stack.bodies(stack.rejected_url) == bodies
 
 
 # --- Backfill ---
@@ -550,233 +567,295 @@ def arrived(datadog: DatadogServer) -> set[int]:
     return set(datadog.points.get(("rows", ("env:test", "job:etl")), {}))
 
 
-def test_backfill_is_dry_without_yes(stack: StackOnMoto, run: Run, datadog: DatadogServer) -> None:
+def test_backfill_is_dry_without_yes(
+    stack: StackOnMoto, typed: Run, datadog: DatadogServer
+) -> None:
     """It reads the files and says what would become of them; no key is needed."""
     put_files(stack, 3)
     stack.put("stats/etl/bad", b"{")
-    result = run("backfill", "--since", "1h")
+    stack.put("stats/etl/_SUCCESS", b"")
+    result = typed("backfill", "--since", "1h")
     assert result.code == 1
-    summary = result.out.splitlines()[-1]
-    assert f"backfill of s3://{stack.bucket}/stats/, files that came " in summary
-    assert "4 found, 3 would be submitted (3 points), 1 would be refused." in summary
-    assert "     1  refused: not JSON" in result.out
+    assert f"backfill of s3://{stack.bucket}/stats/, files that came " in result.out
+    assert (
+        "4 found, 3 would be submitted (3 points), 0 would be skipped as too old, "
+        "1 would be refused. Nothing was sent: that takes --yes." in result.out
+    )
+    assert "     1  refused\n        not JSON" in result.out
     assert datadog.requests == []
 
 
 @pytest.mark.usefixtures("operator")
-def test_backfill_twice(stack: StackOnMoto, run: Run, datadog: DatadogServer) -> None:
+def test_backfill_twice(stack: StackOnMoto, typed: Run, datadog: DatadogServer) -> None:
     """The points arrive with the submitter's own tags; once more changes nothing."""
     timestamps = put_files(stack, 5)
     for _ in range(2):
-        result = run("backfill", "--since", "1h", "--yes")
+        result = typed("backfill", "--since", "1h", "--yes")
         assert result.code == 0
-        assert "5 found, 5 submitted (5 points), 0 refused." in result.out
+        assert "5 found, 5 submitted (5 points), 0 skipped as too old, 0 refused." in result.out
         assert arrived(datadog) == timestamps
     assert not Path("ddg_backfill.checkpoint").exists()
 
 
-@pytest.mark.usefixtures("operator")
-def test_backfill_of_a_span_and_a_prefix(
-    stack: StackOnMoto, run: Run, datadog: DatadogServer
-) -> None:
+def test_backfill_of_a_span_and_a_prefix(stack: StackOnMoto, typed: Run) -> None:
     """Only files that came within it, and only below the prefix."""
     put_files(stack, 2)
     stack.put("stats/other/1.json", stats(rows=1))
     stack.put("elsewhere/1.json", stats(rows=1))
-    document = run("backfill", "--since", "1h", "--prefix", "stats/other/", "--json").document
-    assert document["found"] == 1
-    assert run("backfill", "--since", "3h", "--until", "1h", "--json").document["found"] == 0
-    wrong = run("backfill", "--since", "1h", "--prefix", "etl/")
-    assert wrong.code == 2
-    assert "Did you mean stats/etl/?" in wrong.err
+    for options, found in (("--prefix stats/other/", 1), ("", 3), ("--until 59m", 0)):
+        document = typed("backfill", "--since", "1h", "--json", *options.split()).document
+        assert document["found"] == found
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ("--since 1h --prefix etl/", "Did you mean stats/etl/?"),
+        ("--since 1h --until 2h", "--until 2h is before --since 1h."),
+        ("--since 2999-01-01", "--since 2999-01-01 is in the future"),
+        ("--since 1h --until 2999-01-01", "--until 2999-01-01 is in the future"),
+        ("--since 1h --yes", "no key. Set DATADOG_API_KEY"),
+    ],
+)
+def test_backfill_that_cannot_be(
+    options: str, problem: str, stack: StackOnMoto, typed: Run
+) -> None:
+    """Usage errors, before anything is read; the function's own key isn't taken."""
+    result = typed("backfill", *options.split())
+    assert (result.code, problem in result.err, result.out) == (2, True, "")
 
 
 @pytest.mark.usefixtures("operator")
-def test_backfill_of_old_files(stack: StackOnMoto, run: Run, datadog: DatadogServer) -> None:
-    """What Datadog would drop isn't sent, unless it is asked for: historical ingestion."""
+@pytest.mark.parametrize("max_age", ["3600", "0", "86400"])
+def test_backfill_of_old_files(
+    max_age: str, stack: StackOnMoto, typed: Run, datadog: DatadogServer, monkeypatch: Patch
+) -> None:
+    """What Datadog drops without a word isn't sent, unless historical ingestion is asked for."""
+    stack.set_environment(MAX_AGE_SECONDS=max_age)
     old = int(time.time()) - 7200
     stack.put("stats/etl/old.json", {"timestamp": old, "rows": 1})
-    result = run("backfill", "--since", "1h", "--yes")
+    stack.put("stats/etl/new.json", stats(rows=1))
+    result = typed("backfill", "--since", "1h", "--yes")
     assert result.code == 1
-    assert "refused: timestamp N is N s old" in result.out
-    assert run("backfill", "--since", "1h", "--max-age", "0", "--yes").code == 0
+    assert "2 found, 1 submitted (1 point), 1 skipped as too old, 0 refused." in result.out
+    assert f"timestamp {old} is 720" in result.out
+    assert typed("backfill", "--since", "1h", "--historical", "--yes").code == 0
     assert [point.timestamp for point in datadog.dropped] == [old]  # the local one has no history
+    monkeypatch.setattr(backfill, "WINDOW_SECONDS", -5)
+    dry = typed("backfill", "--since", "1h", "--historical")
+    assert "2 files came over an hour ago, by Last-Modified. You chose --historical" in dry.out
 
 
-def test_backfill_needs_a_key_of_ones_own(
-    stack: StackOnMoto, run: Run, monkeypatch: Patch, datadog: DatadogServer
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (None, "doesn't take the API key (403)"),
+        (Answer(503), "answered 503, not whether the key is valid"),
+    ],
+)
+def test_backfill_asks_about_the_key_first(
+    answer: Answer | None,
+    problem: str,
+    stack: StackOnMoto,
+    typed: Run,
+    monkeypatch: Patch,
+    datadog: DatadogServer,
 ) -> None:
-    """The function's isn't taken; a wrong one is told before anything is read."""
+    """A wrong one is told before anything is read."""
     put_files(stack, 1)
-    missing = run("backfill", "--since", "1h", "--yes")
-    assert (missing.code, "Set DATADOG_API_KEY" in missing.err) == (2, True)
-    monkeypatch.setenv("DATADOG_API_KEY", "wrong")
-    wrong = run("backfill", "--since", "1h", "--yes")
-    assert (wrong.code, "doesn't take the API key" in wrong.err) == (3, True)
+    monkeypatch.setenv("DATADOG_API_KEY", "wrong-key")
+    datadog.respond_validate = lambda request: answer
+    result = typed("backfill", "--since", "1h", "--yes")
+    assert (result.code, problem in result.err, result.out) == (3, True, "")
     assert (len(datadog.validations), datadog.requests) == (1, [])
-    assert "wrong" not in wrong.out
+    assert "wrong-key" not in result.err
+
+
+@pytest.mark.usefixtures("operator")
+@pytest.mark.parametrize("times", [1, 2])
+def test_backfill_sends_a_file_that_gets_a_400_once_more(
+    times: int, stack: StackOnMoto, typed: Run, datadog: DatadogServer
+) -> None:
+    """A 400 passes by now and then; the second one refuses the file, and its neighbours are in."""
+    put_files(stack, 3)
+    bad = f'{{"errors": ["{KEY} no"]}}'.encode()
+    seen = itertools.count()
+
+    def respond(request: Request) -> Answer | None:
+        points = [point[1] for series in request.series or [] for point in series["points"]]
+        if 1.0 not in points or (len(points) == 1 and next(seen) >= times):
+            return None
+        return Answer(400, bad)
+
+    datadog.respond = respond
+    result = typed("backfill", "--since", "1h", "--yes")
+    refused = times - 1
+    assert result.code == refused
+    assert f"3 found, {3 - refused} submitted" in result.out
+    assert ("Datadog answered 400." in result.out) is bool(refused)
+    assert KEY not in result.out
 
 
 @pytest.mark.usefixtures("operator")
 def test_backfill_stops_at_an_outage_and_goes_on(
-    stack: StackOnMoto, run: Run, datadog: DatadogServer, monkeypatch: Patch
+    stack: StackOnMoto, typed: Run, datadog: DatadogServer, monkeypatch: Patch
 ) -> None:
-    """What is done is kept; the same command goes on, and says so."""
+    """A short one ends nothing; at a long one what is done is kept, and it goes on there."""
     timestamps = put_files(stack, 6)
-    monkeypatch.setattr(ddg_ops_backfill, "MAX_CHUNK_FILES", 2)
+    monkeypatch.setattr(backfill, "MAX_CHUNK_FILES", 2)
     seen = itertools.count()
-
-    def fail_after_two(request: Request) -> Answer | None:
-        return Answer(429) if "series" in request.path and next(seen) >= 2 else None
-
-    datadog.respond = fail_after_two
-    stopped = run("backfill", "--since", "1h", "--yes")
+    datadog.respond = lambda request: Answer(429) if next(seen) in (0, 3, 4) else None
+    stopped = typed("backfill", "--since", "1h", "--yes")
     assert stopped.code == 3
     assert "stopped at s3://" in stopped.err
     assert "Datadog answered 429." in stopped.err
     assert len(arrived(datadog)) == 4
-    datadog.respond = None
-    again = run("backfill", "--since", "1h", "--yes")
+    again = typed("backfill", "--since", "1h", "--yes")
     assert "Goes on after stats/etl/3.json" in again.err
-    assert "6 found, 6 submitted (6 points), 0 refused." in again.out
+    assert "6 found, 6 submitted (6 points)" in again.out
     assert arrived(datadog) == timestamps
 
 
 @pytest.mark.usefixtures("operator")
-def test_backfill_tries_again(
-    stack: StackOnMoto, run: Run, datadog: DatadogServer, monkeypatch: Patch
-) -> None:
-    """A short outage ends nothing: only what failed is sent again."""
-    timestamps = put_files(stack, 3)
-    monkeypatch.setattr(ddg_ops_backfill, "PAUSES", (0.0,))
-    answers = iter([Answer(429)])
-    datadog.respond = lambda request: next(answers, None) if "series" in request.path else None
-    assert run("backfill", "--since", "1h", "--yes").code == 0
-    assert arrived(datadog) == timestamps
-
-
-@pytest.mark.usefixtures("operator")
-def test_backfill_keeps_anothers_checkpoint(stack: StackOnMoto, run: Run) -> None:
-    """The place of another backfill isn't written over, and a file that is none isn't either."""
-    put_files(stack, 1)
-    for text, problem in (
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
         ('{"asked": {"since": "9h"}, "since": 1, "until": 2}', "another backfill (--since 9h)"),
         ("not a checkpoint", "is no checkpoint"),
         ("{}", "is no checkpoint"),
-    ):
-        Path("mine").write_text(text)
-        result = run("backfill", "--since", "1h", "--yes", "--checkpoint", "mine")
-        assert (result.code, problem in result.err) == (2, True)
-        assert Path("mine").read_text() == text
+        ("[]", "is no checkpoint"),
+    ],
+)
+def test_backfill_keeps_anothers_checkpoint(
+    text: str, problem: str, stack: StackOnMoto, typed: Run
+) -> None:
+    """The place of another backfill isn't written over, and a file that is none isn't either."""
+    Path("mine").write_text(text)
+    result = typed("backfill", "--since", "1h", "--yes", "--checkpoint", "mine")
+    assert (result.code, problem in result.err) == (2, True)
+    assert Path("mine").read_text() == text
 
 
 @pytest.mark.filterwarnings(CUT_OFF)
 @pytest.mark.usefixtures("operator")
 @pytest.mark.parametrize("dead", [False, True], ids=["Ctrl-C", "killed"])
 def test_backfill_is_whole_after_any_interruption(
-    dead: bool, stack: StackOnMoto, run: Run, datadog: DatadogServer, monkeypatch: Patch
+    dead: bool, stack: StackOnMoto, typed: Run, datadog: DatadogServer, monkeypatch: Patch
 ) -> None:
     """Interrupted anywhere and run again, every point is there, and what was done isn't redone."""
-    monkeypatch.setattr(ddg_ops_backfill, "MAX_CHUNK_FILES", 2)
+    monkeypatch.setattr(backfill, "MAX_CHUNK_FILES", 2)
     timestamps = put_files(stack, 4)
     command = ("backfill", "--since", "1h", "--yes")
 
     def finish() -> None:
-        done = (
-            json.loads(Path("ddg_backfill.checkpoint").read_text())["counts"]
-            if Path("ddg_backfill.checkpoint").exists()
-            else {}
-        )
+        checkpoint = Path("ddg_backfill.checkpoint")
+        done = json.loads(checkpoint.read_text())["counts"] if checkpoint.exists() else {}
         datadog.requests.clear()
-        result = run(*command, "--json")
+        result = typed(*command, "--json")
         assert result.code == 0
         assert arrived(datadog) == timestamps
         assert result.document["submitted"] == 4
-        posts = [request for request in datadog.requests if "series" in request.path]
-        assert len(posts) == (4 - done.get("submitted", 0)) / 2
+        assert len(datadog.requests) == (4 - done.get("submitted", 0)) / 2
         datadog.points.clear()
 
-    steps = every_interruption(lambda: run(*command), lambda: None, finish, dead=dead)
+    steps = every_interruption(lambda: typed(*command), lambda: None, finish, dead=dead)
     assert steps >= 2 * 8  # settings, list, four gets, two POSTs
 
 
 @pytest.mark.usefixtures("operator")
-def test_backfill_keeps_its_rate(stack: StackOnMoto, run: Run, monkeypatch: Patch) -> None:
+def test_backfill_keeps_its_rate(stack: StackOnMoto, typed: Run, monkeypatch: Patch) -> None:
     """So many files a second: the pauses between its parts add up to it."""
     put_files(stack, 6)
     slept: list[float] = []
-    clock = SimpleNamespace(sleep=slept.append, monotonic=time.monotonic)
-    monkeypatch.setattr(ddg_ops_backfill, "time", clock)
-    run("backfill", "--since", "1h", "--yes", "--rate", "2")
+    monkeypatch.setattr(backfill, "time", SimpleNamespace(**vars(time) | {"sleep": slept.append}))
+    typed("backfill", "--since", "1h", "--yes", "--rate", "2")
     assert len(slept) == 3
     assert 2 < sum(slept) <= 3
 
 
-# --- Ten thousand messages ---
+# --- Deep queues ---
 
 
 def message(number: int) -> dict[str, Any]:
-    """Return a rejected message of 5 KB."""
-    body = json.dumps(
-        {
-            "Records": [
-                {
-                    "s3": {
-                        "bucket": {"name": "b"},
-                        "object": {"key": f"stats/job-{number % 7}/{number}"},
-                    }
-                }
-            ],
-            "padding": "x" * 5_000,
-        }
-    )
-    reason = {"DataType": "String", "StringValue": f"timestamp {number} is too old"}
+    """Return a rejected message."""
+    key = f"stats/job-{number % 7}/{number}"
+    reason = f"timestamp {number} is {4000 + number} s old, and so on"
     return {
-        "Body": body,
+        "Body": notification("b", key)[:-1] + f', "padding": "{1000 * "x"}"}}',
         "Attributes": {"SentTimestamp": "1764000000000", "ApproximateReceiveCount": "1"},
-        "MessageAttributes": {"reason": reason},
+        "MessageAttributes": {"reason": {"DataType": "String", "StringValue": reason}},
     }
 
 
-def peak_memory(sqs: SqsStub, folder: Path, *command: str) -> tuple[int, Any]:
-    """Run a command in a process of its own; return its peak memory in KiB and its document."""
-    urls = {name: f"{sqs.url}/1/{name}" for name in ("stats", "dead_letter", "rejected")}
+@pytest.fixture
+def deep() -> Iterator[SqsStub]:
+    """A stack's queues of any depth."""
+    with SqsStub(message) as stub:
+        yield stub
+
+
+def fill(stub: SqsStub, number: int) -> None:
+    """Put messages into the rejected queue, and none into others."""
+    stub.queues = {name: Queue() for name in ("stats", "dead_letter", "rejected")}
+    stub.queues["rejected"].waiting.extend(range(number))
+    urls = {name: f"{stub.url}/{ACCOUNT}/{name}" for name in stub.queues}
     outputs = {"bucket": "b", "queue_urls": urls, "function_names": {"metric_submit": "f"}}
-    (folder / "outputs.json").write_text(json.dumps(outputs))
-    script = [sys.executable, str(ROOT / "ddg_ops.py"), *command, "--json"]
-    environment = os.environ | {"AWS_ENDPOINT_URL": sqs.url, "DDG_STACK": "outputs.json"}
-    with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
-        process = subprocess.Popen(script, stdout=out, stderr=err, cwd=folder, env=environment)
+    Path("outputs.json").write_text(json.dumps(outputs))
+
+
+def measure(stub: SqsStub, *command: str) -> tuple[int, float, Any]:
+    """Run a command in a process of its own; return its peak KiB, CPU seconds and document."""
+    environment = os.environ | {
+        "AWS_ENDPOINT_URL": stub.url,
+        "DDG_STACK": "outputs.json",
+        "PYTHONPATH": str(ROOT),
+    }
+    script = [sys.executable, "-m", "ddg_ops", *command, "--json"]
+    with Path("out").open("w") as out, Path("err").open("w") as err:
+        process = subprocess.Popen(script, stdout=out, stderr=err, env=environment)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, (folder / "err").read_text()
-    return usage.ru_maxrss, json.loads((folder / "out").read_text())
+    assert process.returncode == 0, Path("err").read_text()
+    return usage.ru_maxrss, usage.ru_utime, json.loads(Path("out").read_text())
 
 
 @pytest.mark.parametrize(
-    "command",
-    [
-        pytest.param(("rejected", "list"), id="list"),
-        pytest.param(("rejected", "replay", "--yes"), id="replay"),
-    ],
+    ("line", "most"), [("rejected list", 30_000), ("rejected replay --yes", 10_000)]
 )
-def test_ten_thousand_messages(command: tuple[str, ...], tmp_path: Path) -> None:
-    """50 MB of messages pass through in the memory that a hundred need, give or take 20 MB."""
-    peaks = []
-    with SqsStub(message) as sqs:
-        for number in (100, 10_000):
-            sqs.queues = {"rejected": Queue(), "stats": Queue()}
-            sqs.queues["rejected"].waiting.extend(range(number))
-            peak, document = peak_memory(sqs, tmp_path, *command)
-            peaks.append(peak)
-            rejected = sqs.queues["rejected"]
-            assert rejected.in_flight == {}
-            if "replay" in command:
-                assert document["sent"] == document["deleted"] == number
-                assert len(set(sqs.queues["stats"].bodies)) == number
-                assert not rejected.waiting
-            else:
-                assert document["messages"] == number
-                assert [each["job"] for each in document["groups"]].count("job:job-0") == 1
-                assert len(rejected.waiting) == number
-    assert peaks[1] - peaks[0] < 20 * 1024
+def test_deep_queue(line: str, most: int, deep: SqsStub) -> None:
+    """Ten times as many take ten times as long, and 30 MB pass through a bounded memory."""
+    peaks, seconds = [], []
+    for number in (most // 10, most):
+        fill(deep, number)
+        peak, spent, document = measure(deep, *line.split())
+        peaks.append(peak)
+        seconds.append(spent)
+        rejected, main = deep.queues["rejected"], deep.queues["stats"]
+        assert (document["messages_read"], document["complete"]) == (number, True)
+        assert rejected.in_flight == {}
+        sent = number if "replay" in line else 0
+        assert len(set(main.bodies)) == len(main.bodies) == sent
+        assert len(rejected.waiting) == number - sent
+        assert "replay" in line or len(document["groups"]) == 7
+    assert peaks[1] - peaks[0] < 40 * 1024
+    assert seconds[1] < 12 * seconds[0]
+
+
+def test_queue_that_is_never_empty(
+    deep: SqsStub, typed: Run, stack: StackOnMoto, monkeypatch: Patch
+) -> None:
+    """Messages come again before the end: each counts once, and the share that was read is said."""
+    deep.most_in_flight = 100
+    fill(deep, 400)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", deep.url)
+    stack.outputs = json.loads(Path("outputs.json").read_text())
+    result = typed("rejected", "list", "--json")
+    read = result.document["messages_read"]
+    assert (result.code, result.document["complete"]) == (3, False)
+    assert 90 <= read < 400
+    assert sum(group["count"] for group in result.document["groups"]) == read
+    share = re.search(
+        r"The end wasn't reached: about (\d+)% was read", typed("rejected", "list").out
+    )
+    assert share
+    assert 20 <= int(share[1]) < 100

@@ -1,0 +1,5 @@
+"""python -m ddg_ops."""
+
+from ddg_ops import main
+
+main()

@@ -1,0 +1,265 @@
+"""backfill: submit the files of a time span that are in the bucket, by the submitter's functions.
+
+It touches no queue and changes no file. A point that Datadog has already is written over by itself,
+so doing it twice, or while the submitter does it too, is harmless.
+"""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import click
+
+from ddg_metric_submit import Outcome, Refused, Retry, Submitted, address, submit_files
+from ddg_ops.command import Command
+from ddg_ops.judging import judge_datadog
+from ddg_ops.queues import flush, yes_option
+from ddg_ops.reasons import Groups, is_too_old
+from ddg_ops.screen import FINE, USAGE, WRONG, Moment, Screen, Stop, count, moment, utc
+from ddg_ops.stack import Stack, foresee, make_batch, reading_settings, stack_options
+from ddg_s3_objects import File
+from ddg_settings import Settings
+
+WINDOW_SECONDS = 3600  # Datadog drops older points without Historical Metrics Ingestion
+MAX_CHUNK_FILES = 500  # one POST's worth, and what is done again after an interruption
+# Seconds, before trying again where nothing got on. At once first: a file that Datadog answers 400
+# is sent once more, and refused then.
+PAUSES = (0.0, 5.0, 20.0, 60.0)
+DATADOG_SECONDS = 10.0
+EXAMPLES = [
+    "--since 50m",
+    "--since 50m --yes",
+    "--since 2025-11-22 --until 2025-11-24 --prefix stats/nightly/ --historical --yes",
+]
+HISTORICAL = "Points of over an hour ago too: only metrics with Historical Metrics Ingestion."
+
+
+@dataclass
+class Checkpoint:
+    """How far a backfill is, in a file: an interrupted one goes on where it was."""
+
+    asked: dict[str, str]  # what makes it the same backfill, as it was typed
+    since: float  # epoch seconds, what relative times meant when it began
+    until: float
+    after: str = ""  # this key and all before it are done
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def load(self, file: Path) -> "Checkpoint":
+        """Return the file's checkpoint if there is one, else this new one.
+
+        Raises Stop for one of another backfill, whose place would otherwise be lost.
+        """
+        try:
+            known = Checkpoint(**json.loads(file.read_text("utf-8")))
+            known.counts = Counter(known.counts)
+            was = " ".join(f"--{name} {value}" for name, value in known.asked.items() if value)
+        except FileNotFoundError:
+            return self
+        except (ValueError, TypeError, AttributeError):
+            raise Stop(f"{file} is no checkpoint. Name another: --checkpoint.", USAGE) from None
+        if known.asked != self.asked:
+            raise Stop(
+                f"{file} is the checkpoint of another backfill ({was}). Finish that one, remove "
+                "the file, or name another: --checkpoint FILE.",
+                USAGE,
+            )
+        return known
+
+    def save(self, file: Path) -> None:
+        """Put it on the disk in one step."""
+        new = file.with_name(f"{file.name}.new")
+        with new.open("w", encoding="utf-8") as opened:
+            json.dump(vars(self), opened)
+            flush(opened)
+        new.replace(file)
+
+
+@click.command(cls=Command, examples=EXAMPLES)
+@click.option("--since", type=moment, required=True, metavar="TIME", help="Came at or after.")
+@click.option("--until", type=moment, default="now", metavar="TIME", show_default=True)
+@click.option("--prefix", help="Only keys that begin so; default: the stack's prefix.")
+@click.option("--historical", is_flag=True, help=HISTORICAL)
+@click.option("--rate", type=click.FloatRange(0, min_open=True), default=100.0, show_default=True)
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    default="ddg_backfill.checkpoint",
+    show_default=True,
+    help="Where an interrupted one goes on.",
+)
+@yes_option
+@stack_options
+@click.pass_obj
+def backfill(
+    screen: Screen,
+    stack: Stack,
+    *,
+    since: Moment,
+    until: Moment,
+    prefix: str | None,
+    historical: bool,
+    rate: float,
+    checkpoint: Path,
+    yes: bool,
+) -> int:
+    """Submit the files of a time span that are in the bucket, so many a second.
+
+    From here, with your own key in DATADOG_API_KEY. Without --yes it only reads them. Times are
+    30m, 6h, 2d (ago), 12:00, 2025-11-24T12:00, in UTC.
+    """
+    check_span(since, until)
+    prefix = stack.prefix if prefix is None else prefix
+    if not prefix.startswith(stack.prefix):
+        raise Stop(
+            f"--prefix {prefix} isn't below {stack.prefix}, where the submitter takes files from. "
+            f"Did you mean {stack.prefix}{prefix}?",
+            USAGE,
+        )
+    settings = operator_settings(stack, historical=historical, sending=yes)
+    asked = {"bucket": stack.bucket, "prefix": prefix, "since": since.text, "until": until.text}
+    asked["historical"] = "yes" if historical else ""
+    state = Checkpoint(asked, since.seconds, until.seconds)
+    if yes:
+        state = state.load(checkpoint)
+    if state.after:
+        screen.note(f"Goes on after {state.after}, as {checkpoint} says; remove it to begin anew.")
+    groups, keys = Groups(), find_keys(stack, state)
+    with screen.progress("files") as advance:
+        while chunk := list(islice(keys, max(1, min(MAX_CHUNK_FILES, int(rate))))):
+            started = time.monotonic()
+            outcomes = submit(stack, list(chunk), settings, dry_run=not yes)
+            note_outcomes(outcomes, state.counts, groups)
+            state.after = chunk[-1]
+            if yes:
+                state.save(checkpoint)
+            advance(len(chunk))
+            time.sleep(max(0.0, len(chunk) / rate - (time.monotonic() - started)))
+    if yes:
+        checkpoint.unlink(missing_ok=True)
+    report(stack, state, groups, screen, dry_run=not yes)
+    return WRONG if state.counts["refused"] or state.counts["skipped"] else FINE
+
+
+def check_span(since: Moment, until: Moment) -> None:
+    """Raise Stop for a span in which no file can have come."""
+    for name, each in (("since", since), ("until", until)):
+        if each.seconds > time.time():
+            raise Stop(f"--{name} {each.text} is in the future; times are UTC.", USAGE)
+    if until.seconds < since.seconds:
+        raise Stop(f"--until {until.text} is before --since {since.text}.", USAGE)
+
+
+def operator_settings(stack: Stack, *, historical: bool, sending: bool) -> Settings:
+    """Return the deployed submitter's settings, but with the operator's own key."""
+    environment = stack.environment()
+    for name in ("DATADOG_API_KEY", "DATADOG_APP_KEY", "DATADOG_API_KEY_SECRET_ARN"):
+        environment.pop(name, None)
+    for name in ("DATADOG_API_KEY", "DATADOG_HOST"):
+        if os.environ.get(name):
+            environment[name] = os.environ[name]
+    settings = reading_settings(environment)
+    window = min(settings.max_age or WINDOW_SECONDS, WINDOW_SECONDS)
+    settings = settings._replace(max_age=0 if historical else window)
+    if sending:
+        if "DATADOG_API_KEY" not in environment:
+            raise Stop(
+                f"no key. Set DATADOG_API_KEY to one that {settings.api_host} takes; it "
+                "is read from the environment alone, so that no list of processes shows it.",
+                USAGE,
+            )
+        datadog = stack.aws.submitter(settings).datadog
+        answer = datadog.validate(settings.api_key, DATADOG_SECONDS).wait(DATADOG_SECONDS)
+        finding = judge_datadog(settings.api_host, answer)
+        if finding.fix:
+            raise Stop(f"nothing was sent: {finding.text}. {finding.fix}")
+    return settings
+
+
+def find_keys(stack: Stack, state: Checkpoint) -> Iterator[str]:
+    """Yield the keys of the span that aren't done, in S3's order, which a checkpoint relies on."""
+    start = {"StartAfter": state.after} if state.after else {}
+    pages = stack.aws.client("s3").get_paginator("list_objects_v2")
+    old = time.time() - WINDOW_SECONDS
+    for page in pages.paginate(Bucket=stack.bucket, Prefix=state.asked["prefix"], **start):
+        for each in page.get("Contents", []):
+            came = each["LastModified"].timestamp()
+            if state.since <= came <= state.until:
+                state.counts["old"] += came < old
+                yield each["Key"]
+
+
+def submit(
+    stack: Stack, keys: Sequence[str], settings: Settings, *, dry_run: bool
+) -> dict[File, Outcome]:
+    """Submit files, or only read them; return the outcome of each, none of them a retry.
+
+    Raises Stop where S3 or Datadog take none of them any more, after all PAUSES.
+    """
+    done: dict[File, Outcome] = {}
+    left = [File(stack.bucket, key) for key in keys]
+    pauses = iter(PAUSES)
+    while left:
+        batch = make_batch(stack.aws, settings)
+        outcomes = foresee(left, batch) if dry_run else submit_files(left, batch)
+        retried = {file: o.reason for file, o in outcomes.items() if isinstance(o, Retry)}
+        done |= {file: outcome for file, outcome in outcomes.items() if file not in retried}
+        if len(retried) == len(left):
+            file, reason = next(iter(retried.items()))
+            pause = next(pauses, None)
+            if pause is None:
+                raise Stop(
+                    f"stopped at {address(file)}: {reason} What is done is kept; the same command "
+                    "goes on from here."
+                )
+            time.sleep(pause)
+        left = [File(stack.bucket, file.key, receive_count=2) for file in retried]
+    return done
+
+
+def note_outcomes(outcomes: Mapping[File, Outcome], counts: Counter[str], groups: Groups) -> None:
+    """Count files by their outcome, and the points submitted; a marker is no file."""
+    for file, outcome in outcomes.items():
+        match outcome:
+            case Submitted(points):
+                counts["submitted"] += 1
+                counts["points"] += points
+            case Refused(reason):
+                kind = "skipped" if is_too_old(reason) else "refused"
+                counts[kind] += 1
+                groups.add(kind, reason, address(file))
+
+
+def report(
+    stack: Stack, state: Checkpoint, groups: Groups, screen: Screen, *, dry_run: bool
+) -> None:
+    """Say what was refused and why, and the whole in a line."""
+    groups.say(screen)
+    counts, prefix, historical = state.counts, state.asked["prefix"], state.asked["historical"]
+    found = counts["submitted"] + counts["refused"] + counts["skipped"]
+    would = "would be " if dry_run else ""
+    screen.say(
+        f"backfill of s3://{stack.bucket}/{prefix}, files that came {utc(state.since)} to "
+        f"{utc(state.until)}: {found:,} found, {counts['submitted']:,} {would}submitted "
+        f"({count(counts['points'], 'point')}), {counts['skipped']:,} {would}skipped as too old, "
+        f"{counts['refused']:,} {would}refused."
+        f"{' Nothing was sent: that takes --yes.' if dry_run else ''}"
+    )
+    if counts["old"]:
+        way = "You chose --historical" if historical else "--historical sends them"
+        screen.say(
+            f"{count(counts['old'], 'file')} came over an hour ago, by Last-Modified. {way}; "
+            "Datadog keeps their points only for metrics with Historical Metrics Ingestion, and "
+            "silently drops others.",
+            "yellow",
+        )
+    document = {"bucket": stack.bucket, "prefix": prefix, "historical": bool(historical)}
+    document |= {"since": utc(state.since), "until": utc(state.until), "dry_run": dry_run}
+    numbers = {name: counts[name] for name in ("submitted", "points", "skipped", "refused")}
+    numbers |= {"found": found, "over_an_hour_by_last_modified": counts["old"]}
+    reasons = [group.document("outcome") for group in groups]
+    screen.result(document | numbers | {"reasons": reasons})

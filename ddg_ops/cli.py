@@ -1,0 +1,106 @@
+"""The command line: its commands, and how each of them ends."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+import click
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ddg_ops import queues
+from ddg_ops.aws import explain
+from ddg_ops.backfill import backfill
+from ddg_ops.check import check
+from ddg_ops.command import Group
+from ddg_ops.log import tail
+from ddg_ops.screen import FINE, INTERRUPTED, UNABLE, USAGE, Screen, Stop
+from ddg_ops.validate import validate
+
+
+class CommandLine(Group):
+    """The top: whatever goes wrong below is one line on stderr, and an exit code."""
+
+    def main(self, args: Sequence[str] | None = None, **_: Any) -> NoReturn:  # type: ignore[override]  # click's own may return
+        """Run a command line and exit."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        screen = Screen("--json" in arguments)
+        problem, code = "", FINE
+        try:
+            with self.make_context("ddg-ops", arguments, obj=screen) as context:
+                code = self.invoke(context)
+            sys.stdout.flush()
+        except click.exceptions.Exit as end:  # of --help
+            code = end.exit_code
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.message, err=True)
+            code = USAGE
+        except click.UsageError as error:
+            problem, code = explain_usage(error), USAGE
+        except Stop as stop:
+            problem, code = str(stop), stop.exit_code
+        except (ClientError, BotoCoreError) as error:
+            problem, code = explain(error), UNABLE
+        except BrokenPipeError:  # `| head` has had enough
+            screen.close()
+        except OSError as error:
+            screen.close()
+            problem, code = f"{error.filename or 'output'}: {error.strerror or error}.", UNABLE
+        except KeyboardInterrupt:
+            problem, code = "interrupted. Nothing is lost: the same command goes on.", INTERRUPTED
+        if problem:
+            screen.fail(problem, code)
+        sys.exit(code)
+
+
+def explain_usage(error: click.UsageError) -> str:
+    """Return what is wrong with a command line, and what to type."""
+    path = error.ctx.command_path if error.ctx else "ddg-ops"
+    if isinstance(error, click.NoSuchOption) and error.ctx:
+        option, group = error.option_name, error.ctx.command
+        if isinstance(group, click.Group) and option in options_below(group):
+            return f"{option} goes after the command: {path} COMMAND {option} ..."
+    return f"{error.format_message()} See {path} --help."
+
+
+def options_below(group: click.Group) -> Iterator[str]:
+    """Yield the options of all commands below a group."""
+    for command in group.commands.values():
+        for parameter in command.params:
+            yield from parameter.opts
+        if isinstance(command, click.Group):
+            yield from options_below(command)
+
+
+@click.group(
+    cls=CommandLine,
+    name="ddg-ops",
+    examples=["validate nightly.json", "check --canary", "rejected list", "tail"],
+)
+def cli() -> None:
+    """Operate the pipeline: check it, see what was refused, send it again, backfill.
+
+    \b
+    Exit codes:
+      0    all is well
+      1    something is wrong with the pipeline or with files
+      2    the command line is wrong
+      3    it couldn't be told or done (no stack, credentials, permission, network)
+      130  Ctrl-C
+    """
+
+
+@cli.group(cls=Group, examples=["list", "show --job nightly", "replay --yes"])
+def rejected() -> None:
+    """See what was refused for good, send it again, save it, drop it."""
+
+
+@cli.group(cls=Group, examples=["list", "show --job nightly", "replay --yes"])
+def dead() -> None:
+    """The same for the dead-letter queue: what couldn't be submitted in time."""
+
+
+for command in (validate, check, backfill, tail):
+    cli.add_command(command)
+for command in queues.COMMANDS:
+    rejected.add_command(command)
+    dead.add_command(command)

@@ -1,0 +1,84 @@
+"""Reasons and outcomes in groups: the same trouble in many files is told once."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ddg_ops.screen import Screen, ago, utc
+
+SHOWN_GROUPS = 30
+MAX_GROUPS = 1_000  # kept apart: a hostile job may write a new reason into every file
+
+# What differs from file to file where the trouble is the same; limits and names are not of it
+OF_THE_FILE = re.compile(
+    r"""
+      (?<=timestamp\ )\d+(?=\ is\ ) | \d+(?=\ s\ (?:old|ahead),)
+    | (?<="timestamp"\ )\S+(?=\ is\ not\ )
+    | (?<=the\ string\ )"(?:[^"\\]|\\.)*"
+    | (?<=line\ )\d+ | (?<=column\ )\d+ | (?<=byte\ )\d+ | (?<=object\ )\d+(?=\ of\ the\ array)
+    | ^\d+(?=\ tags,)
+    | (?<=received\ )\d+\ times?(?=;) | (?<=--since\ )\S+   # the hint in place of a reason
+    """,
+    re.VERBOSE,
+)
+TOO_OLD = re.compile(r"(?:line \d+: |object \d+ of the array: )?timestamp \d+ is \d+ s old, .*")
+
+
+def is_too_old(reason: str) -> bool:
+    """Tell whether a file is refused for its age alone."""
+    return bool(TOO_OLD.fullmatch(reason))
+
+
+@dataclass
+class Group:
+    """Things of one kind; reason and place are those of an example, whole and true."""
+
+    title: str
+    reason: str
+    where: str
+    oldest: float = float("inf")  # epoch seconds
+    newest: float = float("-inf")
+    count: int = 0
+
+    def document(self, title: str) -> dict[str, Any]:
+        """Return the group for a machine; its title is called so."""
+        known = self.oldest <= self.newest
+        times = {"oldest": utc(self.oldest), "newest": utc(self.newest)} if known else {}
+        shown = {"count": self.count, title: self.title, "reason": self.reason}
+        return shown | {"example": self.where} | times
+
+
+class Groups:
+    """Groups by a title and the kind of a reason, the largest first."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[str, str], Group] = {}
+
+    def add(self, title: str, reason: str, where: str, at: float | None = None) -> None:
+        """Count one more."""
+        key = (title, OF_THE_FILE.sub("_", reason))
+        if key not in self._groups and len(self._groups) >= MAX_GROUPS:
+            key, title, reason = ("", ""), "of other kinds", ""
+        group = self._groups.setdefault(key, Group(title, reason, where))
+        group.count += 1
+        if at is not None:
+            group.oldest, group.newest = min(group.oldest, at), max(group.newest, at)
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(sorted(self._groups.values(), key=lambda group: -group.count))
+
+    def say(self, screen: Screen, now: float = 0) -> None:
+        """Print the largest groups; of what came at a known time that too."""
+        groups = list(self)
+        for group in groups[:SHOWN_GROUPS]:
+            screen.say(f"{group.count:>6,}  {group.title}", "bold")
+            if group.reason:
+                screen.say(f"        {group.reason}")
+            if group.oldest <= group.newest:
+                times = dict.fromkeys((ago(group.oldest, now), ago(group.newest, now)))
+                screen.say(f"        {' to '.join(times)}", "dim")
+            if group.reason:
+                screen.say(f"        such as {group.where}", "dim")
+        if len(groups) > SHOWN_GROUPS:
+            screen.say(f"and {len(groups) - SHOWN_GROUPS:,} more groups; --json has all.")

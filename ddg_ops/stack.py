@@ -1,0 +1,289 @@
+"""The stack: where its parts are, how it is found, and the submitter's functions run here."""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+from botocore.exceptions import ClientError
+
+from ddg_metric_submit import Batch, Outcome, Statistics, Submitted, read_files
+from ddg_ops.aws import HOW_TO_NAME, RIGHT_PLACE, Aws, explain, is_missing
+from ddg_ops.screen import USAGE, Stop
+from ddg_s3_objects import File
+from ddg_series_api import count_points
+from ddg_settings import Settings, read_settings
+
+TERRAFORM_SECONDS = 120  # a remote state takes some seconds
+BATCH_SECONDS = 120.0  # for the files of one batch, on a slow line
+APPLY = "Run `terraform apply`."
+
+
+class Stack(NamedTuple):
+    """Where the parts of one deployed stack are, and the session that reaches them."""
+
+    aws: Aws
+    source: str  # what names it
+    account: str  # "" where only the profile knows
+    bucket: str
+    prefix: str
+    main_url: str
+    dead_letter_url: str
+    rejected_url: str
+    function: str  # the submitter
+    generator: str  # its function; "" where there is none
+    log_group: str
+    alarm_names: tuple[str, ...]
+    topic_arn: str
+
+    def environment(self) -> dict[str, str]:
+        """Return the submitter's environment. It may hold a key: never show it whole."""
+        functions = self.aws.client("lambda")
+        configuration = functions.get_function_configuration(FunctionName=self.function)
+        environment = configuration.get("Environment", {})
+        if "Error" in environment:  # encrypted under a key that the profile may not use
+            problem = environment["Error"].get("Message")
+            raise Stop(f"{self.function}'s environment can't be read: {problem}")
+        variables: dict[str, str] = environment.get("Variables", {})
+        return variables
+
+    def queue(self, url: str) -> dict[str, str]:
+        """Return all attributes of a queue."""
+        sqs = self.aws.client("sqs")
+        attributes: dict[str, str]
+        attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+        return attributes
+
+    def mappings(self, queue_arn: str) -> list[dict[str, Any]]:
+        """Return the mappings that feed a queue to the submitter."""
+        pages = self.aws.client("lambda").get_paginator("list_event_source_mappings")
+        return [
+            mapping
+            for page in pages.paginate(EventSourceArn=queue_arn)
+            for mapping in page["EventSourceMappings"]
+            if mapping["FunctionArn"].partition(":function:")[2].partition(":")[0] == self.function
+        ]
+
+    def prove(self) -> None:
+        """Raise Stop unless the three queues are the function's own, in this account and region.
+
+        Before anything is sent or deleted: a wrong file of outputs may name another's queues.
+        """
+        account = self.aws.client("sts").get_caller_identity()["Account"]
+        here = f":sqs:{self.aws.region}:{account}:"
+        try:
+            main, dead_letter = self.queue(self.main_url), self.queue(self.dead_letter_url)
+            rejects_to = self.environment().get("REJECTED_QUEUE_URL", "nowhere")
+            facts = {
+                f"{main['QueueArn']} isn't in {here[5:-1]}": here in main["QueueArn"],
+                f"{main['QueueArn']} isn't fed to {self.function}": self.mappings(main["QueueArn"]),
+                f"{main['QueueArn']} doesn't give up to {dead_letter['QueueArn']}": (
+                    f'"{dead_letter["QueueArn"]}"' in main.get("RedrivePolicy", "")
+                ),
+                f"{self.function} rejects to {rejects_to}, not to {self.rejected_url}": (
+                    queue_path(rejects_to) == queue_path(self.rejected_url)
+                    and here in self.queue(self.rejected_url)["QueueArn"]
+                ),
+            }
+        except ClientError as error:
+            if not is_missing(error):
+                raise
+            facts = {explain(error).partition(". ")[0]: False}
+        for problem, is_right in facts.items():
+            if not is_right:
+                raise Stop(
+                    f"nothing was done, as {self.source} isn't of a working stack: {problem}. "
+                    f"{RIGHT_PLACE} If it is: {APPLY}"
+                )
+
+
+def queue_name(url: str) -> str:
+    """Return the name in a queue's URL."""
+    return url.rsplit("/", 1)[-1]
+
+
+def queue_path(url: str) -> str:
+    """Return the account and name in a queue's URL; its host may be written in several ways."""
+    return "/".join(url.rsplit("/", 2)[-2:])
+
+
+# --- The submitter's functions, run here ---
+
+
+def reading_settings(environment: Mapping[str, str]) -> Settings:
+    """Return settings for the submitter's functions; a key and a queue aren't needed to read."""
+    unused = {"DATADOG_API_KEY": "unused", "REJECTED_QUEUE_URL": "https://unused"}
+    try:
+        return read_settings({**unused, **environment})
+    except ValueError as error:
+        raise Stop(f"{error}.", USAGE) from None
+
+
+def make_batch(aws: Aws, settings: Settings) -> Batch:
+    """Return what the submitter's functions need for some files, with the command's session."""
+    deadline = time.monotonic() + BATCH_SECONDS
+    return Batch(settings, aws.submitter(settings), deadline, Statistics())
+
+
+def foresee(files: Sequence[File], batch: Batch) -> dict[File, Outcome]:
+    """Return what the submitter would make of files, if Datadog took all their points."""
+    return {
+        file: Submitted(count_points(read)) if isinstance(read, list) else read
+        for file, read in read_files(files, batch)
+    }
+
+
+# --- How it is found ---
+
+JSON_HELP = "One JSON document (tail: one a line) in place of text."
+STACK_HELP = "A stack's name, or a file that `terraform output -json` wrote."
+
+
+def aws_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Declare the options of whatever speaks to AWS; --json is read where the screen is made."""
+    command = click.option("--json", is_flag=True, expose_value=False, help=JSON_HELP)(command)
+    command = click.option("--region", help="AWS region; default: the stack's.")(command)
+    return click.option("--profile", help="AWS profile; default: your usual one.")(command)
+
+
+def stack_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Declare the options that name a stack, and hand it to the command."""
+    default = "Default: DDG_STACK, then `terraform output` in this folder."
+
+    @click.option("--stack", envvar="DDG_STACK", help=f"{STACK_HELP} {default}")
+    @aws_options
+    @wraps(command)
+    def with_stack(
+        *arguments: Any, stack: str | None, profile: str | None, region: str | None, **options: Any
+    ) -> int:
+        return command(*arguments, stack=find_stack(stack, profile, region), **options)
+
+    return with_stack
+
+
+def find_stack(named: str | None, profile: str | None, region: str | None) -> Stack:
+    """Return the stack of this folder's Terraform state, or the one that is named.
+
+    Args:
+        named: a stack's `name`, or a file that holds Terraform's outputs; None: ask Terraform.
+        profile, region: of AWS; the region of the outputs counts where none is given.
+    """
+    if named and re.fullmatch("[a-z0-9-]+", named) and not Path(named).is_file():
+        aws = Aws(profile, region)
+        return read_stack(outputs_by_name(named, aws), f"--stack {named}", aws)
+    source = f"the file {named}" if named else "`terraform output`"
+    try:
+        text = Path(named).read_text("utf-8") if named else ask_terraform()
+        outputs = json.loads(text)
+    except OSError as error:
+        raise Stop(f"can't read {named} ({error.strerror}). {HOW_TO_NAME}", USAGE) from None
+    except (ValueError, RecursionError):
+        raise Stop(f"{source} isn't JSON. {HOW_TO_NAME}", USAGE) from None
+    if not outputs or not isinstance(outputs, dict):
+        raise Stop(
+            f"{source} names no stack. Run this where you ran `terraform apply`. {HOW_TO_NAME}"
+        )
+    values = {
+        name: output["value"] if isinstance(output, dict) and "value" in output else output
+        for name, output in outputs.items()
+    }
+    its_own = f"{values.get('alarm_topic_arn')}:::".split(":")[3] or region
+    if region not in (None, its_own):
+        raise Stop(f"the stack is in {its_own}, and --region says {region}: drop it.", USAGE)
+    return read_stack(values, source, Aws(profile, its_own))
+
+
+def ask_terraform() -> str:
+    """Return this folder's outputs as Terraform prints them."""
+    command = ["terraform", "output", "-json", "-no-color"]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=TERRAFORM_SECONDS)
+    except (FileNotFoundError, PermissionError):
+        raise Stop(f"no stack named, and no terraform here to ask. {HOW_TO_NAME}") from None
+    except subprocess.TimeoutExpired:
+        raise Stop(f"`terraform output` takes over {TERRAFORM_SECONDS} s. {HOW_TO_NAME}") from None
+    lines = [line.strip("╷│╵ ") for line in run.stderr.splitlines()]
+    problem = next((line for line in lines if "rror" in line), "without a word")
+    if run.returncode:
+        raise Stop(f"`terraform output` failed: {problem}. {HOW_TO_NAME}")
+    return run.stdout
+
+
+def read_stack(values: Mapping[str, Any], source: str, aws: Aws) -> Stack:
+    """Return the stack that the values of Terraform's outputs describe."""
+
+    def text(*path: str, default: str | None = None) -> str:
+        value: Any = values
+        for name in path:
+            value = value[name] if default is None else (value or {}).get(name)
+        if default is not None and value is None:
+            return default
+        if not isinstance(value, str):
+            raise TypeError
+        return value
+
+    try:
+        function = text("function_names", "metric_submit")
+        topic_arn = text("alarm_topic_arn", default="")
+        return Stack(
+            aws=aws,
+            source=source,
+            account=f"{topic_arn}::::".split(":")[4],
+            bucket=text("bucket"),
+            prefix=text("prefix", default="stats/"),
+            main_url=text("queue_urls", "stats"),
+            dead_letter_url=text("queue_urls", "dead_letter"),
+            rejected_url=text("queue_urls", "rejected"),
+            function=function,
+            generator=text("function_names", "mock_datasource", default=""),
+            log_group=text("log_groups", "metric_submit", default=f"/aws/lambda/{function}"),
+            alarm_names=tuple(map(str, values.get("alarm_names") or ())),
+            topic_arn=topic_arn,
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        problem = f"lacks {error}" if isinstance(error, KeyError) else "has another shape"
+        raise Stop(f"{source} {problem}: is it of this project? {HOW_TO_NAME}", USAGE) from None
+
+
+def outputs_by_name(name: str, aws: Aws) -> dict[str, Any]:
+    """Return the outputs of the stack of that name here, by Terraform's rules for names."""
+    sqs, region = aws.client("sqs"), aws.region
+    account = aws.client("sts").get_caller_identity()["Account"]
+    base = ""
+    for queue in ("stats", "dead-letter", "rejected"):  # one may be gone: check says so
+        try:
+            base = sqs.get_queue_url(QueueName=f"{name}-{queue}")["QueueUrl"].rpartition("/")[0]
+        except sqs.exceptions.QueueDoesNotExist:
+            continue
+    if not base:
+        raise Stop(
+            f"no stack {name} in {region} of account {account}. Compare the name with the `name` "
+            "that it was applied with, and the region and account with --region and --profile."
+        )
+    pages = aws.client("cloudwatch").get_paginator("describe_alarms")
+    found = pages.paginate(AlarmNamePrefix=f"{name}-")
+    alarm_names = [alarm["AlarmName"] for page in found for alarm in page["MetricAlarms"]]
+    functions = {"metric_submit": f"{name}-metric-submit"}
+    if f"{name}-mock-datasource-errors" in alarm_names:
+        functions["mock_datasource"] = f"{name}-mock-datasource"
+    outputs = {
+        "bucket": f"{name}-{account}-{region}",
+        "queue_urls": {
+            "stats": f"{base}/{name}-stats",
+            "dead_letter": f"{base}/{name}-dead-letter",
+            "rejected": f"{base}/{name}-rejected",
+        },
+        "function_names": functions,
+        "alarm_names": alarm_names,
+        "alarm_topic_arn": f"arn:{sqs.meta.partition}:sns:{region}:{account}:{name}-alarms",
+    }
+    try:
+        environment = read_stack(outputs, name, aws).environment()
+    except aws.client("lambda").exceptions.ResourceNotFoundException:
+        return outputs  # gone too
+    return outputs | {"prefix": environment.get("STATS_PREFIX", "stats/")}
