@@ -21,7 +21,7 @@ demo: $(venv) ## Run the whole pipeline on this machine and draw demo.png (FILES
 test: $(venv) ## Run all tests, type checks and linters
 	$(python) -m pytest --numprocesses auto
 
-venv: $(venv) ## Make .venv, with all that the other targets and ddg_ops.py need
+venv: $(venv) ## Make .venv, with the operator's ddg-ops in it, and all that the other targets need
 
 zips: ## Make the functions' zips, as Terraform needs them
 	./zipper.sh

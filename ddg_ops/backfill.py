@@ -15,13 +15,14 @@ from pathlib import Path
 
 import click
 
-from ddg_metric_submit import Outcome, Refused, Retry, Submitted, address, submit_files
+from ddg_metric_submit import submit_files
 from ddg_ops.command import Command
 from ddg_ops.judging import judge_datadog
 from ddg_ops.queues import flush, yes_option
 from ddg_ops.reasons import Groups, is_too_old
 from ddg_ops.screen import FINE, USAGE, WRONG, Moment, Screen, Stop, count, moment, utc
 from ddg_ops.stack import Stack, foresee, make_batch, reading_settings, stack_options
+from ddg_outcomes import Outcome, Refused, Retry, Submitted, address
 from ddg_s3_objects import File
 from ddg_settings import Settings
 

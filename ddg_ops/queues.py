@@ -19,13 +19,13 @@ from typing import IO, Any
 import click
 from botocore.exceptions import ClientError, ParamValidationError
 
-from ddg_metric_submit import Outcome, Refused, Retry
 from ddg_ops.aws import Aws, is_missing
 from ddg_ops.command import Command
 from ddg_ops.reasons import Groups
 from ddg_ops.screen import FINE, UNABLE, Screen, age, ago, count
 from ddg_ops.stack import Stack, foresee, make_batch, queue_name, reading_settings
 from ddg_ops.walk import Message, Walk, on_queue
+from ddg_outcomes import Outcome, Refused, Retry
 from ddg_s3_objects import File
 
 MAX_SEND_BYTES = 262_144  # SQS, the bodies of one call together

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import click
 from botocore.exceptions import ClientError
 
-from ddg_metric_submit import Batch, Outcome, Statistics, Submitted, read_files
+from ddg_metric_submit import Batch, read_files
 from ddg_ops.aws import HOW_TO_NAME, RIGHT_PLACE, Aws, explain, is_missing
 from ddg_ops.screen import USAGE, Stop
+from ddg_outcomes import Outcome, Statistics, Submitted
 from ddg_s3_objects import File
 from ddg_series_api import count_points
 from ddg_settings import Settings, read_settings

@@ -16,3 +16,4 @@ install --requirement local/requirements.txt
 .venv/bin/python -m pip download -qq --require-hashes --no-deps --dest .venv/wheels \
   --requirement requirements.txt
 install --constraint local/requirements.txt --target .venv/lambda-runtime awslambdaric boto3
+install --quiet --no-build-isolation --no-deps --editable . # .venv/bin/ddg-ops

@@ -25,6 +25,7 @@ from botocore.loaders import create_loader
 from click.testing import CliRunner
 
 import ddg_metric_submit
+import ddg_outcomes
 from ddg_ops import backfill, canary, log, walk
 from ddg_ops.cli import cli
 from local.datadog_server import DatadogServer
@@ -215,7 +216,7 @@ class StackOnMoto:
             QueueUrl=self.rejected_url,
             MessageBody=body or notification(self.bucket, key),
             MessageAttributes={
-                name: {"DataType": "String", "StringValue": ddg_metric_submit.printable(text)}
+                name: {"DataType": "String", "StringValue": ddg_outcomes.printable(text)}
                 for name, text in texts.items()
             },
         )

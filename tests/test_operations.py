@@ -15,16 +15,15 @@ from typing import Any
 import pytest
 from botocore.client import BaseClient
 
-import ddg_ops
 import ddg_stats_file
-from tests.operated import KEY, Run, StackOnMoto, make_run, make_stack, stats
+from tests.operated import KEY, Run, StackOnMoto, make_run, make_stack, run, stats
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs/operations.md").read_text("utf-8")
 EXAMPLES = ROOT / "docs/examples"
-COMMANDS = re.findall(r"\.venv/bin/python ddg_ops\.py ([^`\n]+)", PAGE)
+COMMANDS = re.findall(r"\.venv/bin/ddg-ops ([^`\n]+)", PAGE)
 stack = pytest.fixture(make_stack)
-run = pytest.fixture(make_run)
+typed = pytest.fixture(make_run)
 Patch = pytest.MonkeyPatch
 
 
@@ -49,7 +48,7 @@ def test_limits_are_the_codes() -> None:
 
 
 def test_each_command_of_the_page_works(
-    stack: StackOnMoto, run: Run, tmp_path: Path, monkeypatch: Patch
+    stack: StackOnMoto, typed: Run, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """Typed in the page's order against a stack with refused files and dead letters."""
     monkeypatch.chdir(tmp_path)
@@ -66,7 +65,7 @@ def test_each_command_of_the_page_works(
             words.append("--no-follow")
         if "--canary" in words:
             words += ["--timeout", "0.01"]
-        result = run(*words)
+        result = typed(*words)
         assert result.code in (0, 1), (command, result)
     assert len(COMMANDS) > 20
 
@@ -117,7 +116,7 @@ def test_permissions_are_those_of_the_calls(
     lines: list[str],
     silent: set[str],
     stack: StackOnMoto,
-    run: Run,
+    typed: Run,
     tmp_path: Path,
     monkeypatch: Patch,
 ) -> None:
@@ -136,7 +135,7 @@ def test_permissions_are_those_of_the_calls(
 
     monkeypatch.setattr(clients, "_make_api_call", note)
     for line in lines:
-        assert run(*line.split()).code in (0, 1)
+        assert typed(*line.split()).code in (0, 1)
     needed = {IAM_ACTIONS.get(operation, operation) for operation in called}
     assert needed | silent == set(re.findall(r"`([a-z0-9]+:[A-Za-z]+)`", PERMISSIONS[row]))
 
@@ -144,30 +143,25 @@ def test_permissions_are_those_of_the_calls(
 # --- Examples ---
 
 
-def validate(content: str | bytes, capsys: pytest.CaptureFixture[str], file: Path) -> None:
+def validate(content: str | bytes, file: Path) -> None:
     """Have the contract's own command say that a file is good."""
     file.write_bytes(content.encode() if isinstance(content, str) else content)
-    capsys.readouterr()
-    assert ddg_ops.main(["validate", str(file)]) == 0
-    out = capsys.readouterr().out
-    assert "2 points" in out
-    assert re.search(r"rows\.read\{\} = 1231\n", out)
+    result = run("validate", str(file))
+    assert result.code == 0
+    assert "2 points" in result.out
+    assert re.search(r"rows\.read\{\} = 1231\n", result.out)
 
 
-def test_example_in_python(
-    stack: StackOnMoto, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_example_in_python(stack: StackOnMoto, tmp_path: Path) -> None:
     """It uploads a good file."""
     command = [sys.executable, str(EXAMPLES / "write_stats.py"), stack.bucket, "nightly"]
     key = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     body = stack.aws["s3"].get_object(Bucket=stack.bucket, Key=key)["Body"].read()
-    validate(body, capsys, tmp_path / "file")
+    validate(body, tmp_path / "file")
     assert key.startswith("stats/nightly/")
 
 
-def test_example_in_shell(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_example_in_shell(tmp_path: Path) -> None:
     """It uploads a good file, whatever the locale, with a program called aws."""
     (tmp_path / "aws").write_text(f'#!/bin/sh\ncat > {tmp_path}/body\necho "$@"\n')
     (tmp_path / "aws").chmod(0o755)
@@ -175,7 +169,7 @@ def test_example_in_shell(
     command = [str(EXAMPLES / "write_stats.sh"), "a-bucket", "nightly"]
     out = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
     assert re.fullmatch(r"s3 cp - s3://a-bucket/stats/nightly/\d+-\d+\.json\n", out.stdout)
-    validate((tmp_path / "body").read_bytes(), capsys, tmp_path / "file")
+    validate((tmp_path / "body").read_bytes(), tmp_path / "file")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +180,7 @@ def test_example_in_shell(
     ],
 )
 def test_example_in_a_language_that_may_be_here(
-    program: str, arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    program: str, arguments: list[str], tmp_path: Path
 ) -> None:
     """It prints a good file."""
     found = shutil.which(program)
@@ -198,8 +192,8 @@ def test_example_in_a_language_that_may_be_here(
         ).returncode
     ):
         pytest.skip(f"no {program} on this machine")
-    run = subprocess.run([found, *arguments], check=True, cwd=EXAMPLES, stdout=subprocess.PIPE)
-    validate(run.stdout, capsys, tmp_path / "file")
+    shown = subprocess.run([found, *arguments], check=True, cwd=EXAMPLES, stdout=subprocess.PIPE)
+    validate(shown.stdout, tmp_path / "file")
 
 
 def test_shell_example_is_clean() -> None:
@@ -207,5 +201,7 @@ def test_shell_example_is_clean() -> None:
     shellcheck = Path(sys.executable).parent / "shellcheck"
     if not shellcheck.exists():
         pytest.skip("no shellcheck on this machine")
-    run = subprocess.run([shellcheck, EXAMPLES / "write_stats.sh"], capture_output=True, text=True)
-    assert run.stdout == ""
+    shown = subprocess.run(
+        [shellcheck, EXAMPLES / "write_stats.sh"], capture_output=True, text=True
+    )
+    assert shown.stdout == ""

@@ -20,7 +20,7 @@ RUN_BY = {
     "terraform apply -var 'ddg_api_key=X' -var 'ddg_app_key=X'": "tests/terraform/test_life.py",
     "terraform destroy": "tests/terraform/test_life.py",
     "make venv": "make test, which makes it too",
-    ".venv/bin/python ddg_ops.py check --canary": "tests/test_ops.py",
+    ".venv/bin/ddg-ops check --canary": "tests/test_ops.py",
     "make test": "whoever reads this",
 }
 NEEDS_AN_ACCOUNT = {
@@ -38,11 +38,11 @@ def test_what_is_listed_is_there() -> None:
 def test_other_commands_run_as_written(tmp_path: Path) -> None:
     """In the order in which they stand; only the Python is this one."""
     assert RUN_HERE
-    script = "\n".join(RUN_HERE).replace(".venv/bin/python ddg_ops.py", '"$PYTHON" "$OPS"')
+    script = "\n".join(RUN_HERE).replace(".venv/bin/ddg-ops", '"$PYTHON" -m ddg_ops')
     environment = {
         "PATH": "/usr/bin:/bin",
         "PYTHON": sys.executable,
-        "OPS": str(ROOT / "ddg_ops.py"),
+        "PYTHONPATH": str(ROOT),
     }
     run = subprocess.run(
         ["/bin/bash", "-euo", "pipefail", "-c", script],
