@@ -16,6 +16,7 @@ from ddg_settings import Clients, Settings, make_clients
 
 HOW_TO_NAME = "Name it: --stack ddg-stats, or --stack FILE that `terraform output -json` wrote."
 WHO_AM_I = "`aws sts get-caller-identity` shows who you are; choose with --profile or AWS_PROFILE."
+APPLY = "Run `terraform apply`."
 RIGHT_PLACE = f"Is this the right stack, region and account? {HOW_TO_NAME}"
 MISSING = "404|NoSuch(?!Version)|NonExistent|NotFound|DoesNotExist"
 
@@ -72,19 +73,17 @@ def time_at_aws(response: Mapping[str, Any]) -> float:
 
 def is_missing(error: object) -> bool:
     """Tell whether AWS says that something isn't there."""
-    found = isinstance(error, ClientError) and re.search(MISSING, error_code(error))
-    return bool(found)
+    return isinstance(error, ClientError) and bool(re.search(MISSING, _code(error)))
 
 
-def error_code(error: ClientError) -> str:
-    """Return the code of an error of AWS's."""
+def _code(error: ClientError) -> str:
     return str(error.response["Error"].get("Code", ""))
 
 
 def explain(error: ClientError | BotoCoreError) -> str:
     """Return an error of AWS's as one line that says what to do."""
     if isinstance(error, ClientError):
-        code, text = error_code(error), error.response["Error"].get("Message", "")
+        code, text = _code(error), error.response["Error"].get("Message", "")
         meaning = next(each for part, each in CAUSES.items() if re.search(part, code))
         return meaning.format(code=code, operation=error.operation_name, text=text)
     if isinstance(error, errors.ProfileNotFound):

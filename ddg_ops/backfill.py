@@ -16,11 +16,22 @@ from pathlib import Path
 import click
 
 from ddg_metric_submit import submit_files
-from ddg_ops.command import Command
 from ddg_ops.judging import judge_datadog
-from ddg_ops.queues import flush, yes_option
-from ddg_ops.reasons import Groups, is_too_old
-from ddg_ops.screen import FINE, USAGE, WRONG, Moment, Screen, Stop, count, moment, utc
+from ddg_ops.queues import safely, yes_option
+from ddg_ops.reasons import TOO_OLD, Groups
+from ddg_ops.screen import (
+    FINE,
+    POSITIVE,
+    USAGE,
+    WRONG,
+    Command,
+    Moment,
+    Screen,
+    Stop,
+    count,
+    moment,
+    utc,
+)
 from ddg_ops.stack import Stack, foresee, make_batch, reading_settings, stack_options
 from ddg_outcomes import Outcome, Refused, Retry, Submitted, address
 from ddg_s3_objects import File
@@ -38,6 +49,7 @@ EXAMPLES = [
     "--since 2025-11-22 --until 2025-11-24 --prefix stats/nightly/ --historical --yes",
 ]
 HISTORICAL = "Points of over an hour ago too: only metrics with Historical Metrics Ingestion."
+OWN_KEYS = ("DATADOG_API_KEY", "DATADOG_APP_KEY", "DATADOG_API_KEY_SECRET_ARN")
 
 
 @dataclass
@@ -51,7 +63,7 @@ class Checkpoint:
     counts: Counter[str] = field(default_factory=Counter)
 
     def load(self, file: Path) -> "Checkpoint":
-        """Return the file's checkpoint if there is one, else this new one.
+        """Return the file's checkpoint, or where there is none this new one.
 
         Raises Stop for one of another backfill, whose place would otherwise be lost.
         """
@@ -64,19 +76,15 @@ class Checkpoint:
         except (ValueError, TypeError, AttributeError):
             raise Stop(f"{file} is no checkpoint. Name another: --checkpoint.", USAGE) from None
         if known.asked != self.asked:
-            raise Stop(
-                f"{file} is the checkpoint of another backfill ({was}). Finish that one, remove "
-                "the file, or name another: --checkpoint FILE.",
-                USAGE,
-            )
+            way = f"Finish that one, remove {file}, or name another: --checkpoint FILE."
+            raise Stop(f"{file} is the checkpoint of another backfill ({was}). {way}", USAGE)
         return known
 
     def save(self, file: Path) -> None:
         """Put it on the disk in one step."""
         new = file.with_name(f"{file.name}.new")
-        with new.open("w", encoding="utf-8") as opened:
+        with safely(new, "w") as opened:
             json.dump(vars(self), opened)
-            flush(opened)
         new.replace(file)
 
 
@@ -85,14 +93,8 @@ class Checkpoint:
 @click.option("--until", type=moment, default="now", metavar="TIME", show_default=True)
 @click.option("--prefix", help="Only keys that begin so; default: the stack's prefix.")
 @click.option("--historical", is_flag=True, help=HISTORICAL)
-@click.option("--rate", type=click.FloatRange(0, min_open=True), default=100.0, show_default=True)
-@click.option(
-    "--checkpoint",
-    type=click.Path(path_type=Path),
-    default="ddg_backfill.checkpoint",
-    show_default=True,
-    help="Where an interrupted one goes on.",
-)
+@click.option("--rate", type=POSITIVE, default=100.0, metavar="FILES", show_default=True)
+@click.option("--checkpoint", type=click.Path(path_type=Path), default="ddg_backfill.checkpoint")
 @yes_option
 @stack_options
 @click.pass_obj
@@ -111,16 +113,14 @@ def backfill(
     """Submit the files of a time span that are in the bucket, so many a second.
 
     From here, with your own key in DATADOG_API_KEY. Without --yes it only reads them. Times are
-    30m, 6h, 2d (ago), 12:00, 2025-11-24T12:00, in UTC.
+    30m, 6h, 2d (ago), 12:00, 2025-11-24T12:00, in UTC. An interrupted one goes on where its
+    checkpoint is (ddg_backfill.checkpoint).
     """
     check_span(since, until)
     prefix = stack.prefix if prefix is None else prefix
     if not prefix.startswith(stack.prefix):
-        raise Stop(
-            f"--prefix {prefix} isn't below {stack.prefix}, where the submitter takes files from. "
-            f"Did you mean {stack.prefix}{prefix}?",
-            USAGE,
-        )
+        problem = f"--prefix {prefix} isn't below {stack.prefix}, which the submitter reads."
+        raise Stop(f"{problem} Did you mean {stack.prefix}{prefix}?", USAGE)
     settings = operator_settings(stack, historical=historical, sending=yes)
     asked = {"bucket": stack.bucket, "prefix": prefix, "since": since.text, "until": until.text}
     asked["historical"] = "yes" if historical else ""
@@ -133,7 +133,7 @@ def backfill(
     with screen.progress("files") as advance:
         while chunk := list(islice(keys, max(1, min(MAX_CHUNK_FILES, int(rate))))):
             started = time.monotonic()
-            outcomes = submit(stack, list(chunk), settings, dry_run=not yes)
+            outcomes = submit(stack, chunk, settings, dry_run=not yes)
             note_outcomes(outcomes, state.counts, groups)
             state.after = chunk[-1]
             if yes:
@@ -142,7 +142,7 @@ def backfill(
             time.sleep(max(0.0, len(chunk) / rate - (time.monotonic() - started)))
     if yes:
         checkpoint.unlink(missing_ok=True)
-    report(stack, state, groups, screen, dry_run=not yes)
+    report(state, groups, screen, dry_run=not yes)
     return WRONG if state.counts["refused"] or state.counts["skipped"] else FINE
 
 
@@ -157,40 +157,34 @@ def check_span(since: Moment, until: Moment) -> None:
 
 def operator_settings(stack: Stack, *, historical: bool, sending: bool) -> Settings:
     """Return the deployed submitter's settings, but with the operator's own key."""
-    environment = stack.environment()
-    for name in ("DATADOG_API_KEY", "DATADOG_APP_KEY", "DATADOG_API_KEY_SECRET_ARN"):
-        environment.pop(name, None)
-    for name in ("DATADOG_API_KEY", "DATADOG_HOST"):
-        if os.environ.get(name):
-            environment[name] = os.environ[name]
-    settings = reading_settings(environment)
+    known = {name: value for name, value in stack.environment().items() if name not in OWN_KEYS}
+    own = {name: os.environ.get(name) for name in ("DATADOG_API_KEY", "DATADOG_HOST")}
+    settings = reading_settings(known | {name: value for name, value in own.items() if value})
     window = min(settings.max_age or WINDOW_SECONDS, WINDOW_SECONDS)
+    if sending and not own["DATADOG_API_KEY"]:
+        raise Stop(
+            f"no key. Set DATADOG_API_KEY to one that {settings.api_host} takes; it is read from "
+            "the environment alone, so that no list of processes shows it.",
+            USAGE,
+        )
     settings = settings._replace(max_age=0 if historical else window)
+    datadog = stack.aws.submitter(settings).datadog
     if sending:
-        if "DATADOG_API_KEY" not in environment:
-            raise Stop(
-                f"no key. Set DATADOG_API_KEY to one that {settings.api_host} takes; it "
-                "is read from the environment alone, so that no list of processes shows it.",
-                USAGE,
-            )
-        datadog = stack.aws.submitter(settings).datadog
         answer = datadog.validate(settings.api_key, DATADOG_SECONDS).wait(DATADOG_SECONDS)
-        finding = judge_datadog(settings.api_host, answer)
-        if finding.fix:
+        if (finding := judge_datadog(settings.api_host, answer)).fix:
             raise Stop(f"nothing was sent: {finding.text}. {finding.fix}")
     return settings
 
 
 def find_keys(stack: Stack, state: Checkpoint) -> Iterator[str]:
     """Yield the keys of the span that aren't done, in S3's order, which a checkpoint relies on."""
-    start = {"StartAfter": state.after} if state.after else {}
     pages = stack.aws.client("s3").get_paginator("list_objects_v2")
-    old = time.time() - WINDOW_SECONDS
-    for page in pages.paginate(Bucket=stack.bucket, Prefix=state.asked["prefix"], **start):
+    below = {"Bucket": stack.bucket, "Prefix": state.asked["prefix"]}
+    for page in pages.paginate(**below, **({"StartAfter": state.after} if state.after else {})):
         for each in page.get("Contents", []):
             came = each["LastModified"].timestamp()
             if state.since <= came <= state.until:
-                state.counts["old"] += came < old
+                state.counts["old"] += came < time.time() - WINDOW_SECONDS
                 yield each["Key"]
 
 
@@ -210,13 +204,11 @@ def submit(
         retried = {file: o.reason for file, o in outcomes.items() if isinstance(o, Retry)}
         done |= {file: outcome for file, outcome in outcomes.items() if file not in retried}
         if len(retried) == len(left):
-            file, reason = next(iter(retried.items()))
             pause = next(pauses, None)
             if pause is None:
-                raise Stop(
-                    f"stopped at {address(file)}: {reason} What is done is kept; the same command "
-                    "goes on from here."
-                )
+                where, why = address(left[0]), retried[left[0]]
+                way = "What is done is kept; the same command goes on from here."
+                raise Stop(f"stopped at {where}: {why} {way}")
             time.sleep(pause)
         left = [File(stack.bucket, file.key, receive_count=2) for file in retried]
     return done
@@ -230,37 +222,33 @@ def note_outcomes(outcomes: Mapping[File, Outcome], counts: Counter[str], groups
                 counts["submitted"] += 1
                 counts["points"] += points
             case Refused(reason):
-                kind = "skipped" if is_too_old(reason) else "refused"
+                kind = "skipped" if TOO_OLD.fullmatch(reason) else "refused"
                 counts[kind] += 1
                 groups.add(kind, reason, address(file))
 
 
-def report(
-    stack: Stack, state: Checkpoint, groups: Groups, screen: Screen, *, dry_run: bool
-) -> None:
+def report(state: Checkpoint, groups: Groups, screen: Screen, *, dry_run: bool) -> None:
     """Say what was refused and why, and the whole in a line."""
     groups.say(screen)
-    counts, prefix, historical = state.counts, state.asked["prefix"], state.asked["historical"]
+    counts, asked = state.counts, state.asked
     found = counts["submitted"] + counts["refused"] + counts["skipped"]
-    would = "would be " if dry_run else ""
+    span, would = (utc(state.since), utc(state.until)), "would be " if dry_run else ""
     screen.say(
-        f"backfill of s3://{stack.bucket}/{prefix}, files that came {utc(state.since)} to "
-        f"{utc(state.until)}: {found:,} found, {counts['submitted']:,} {would}submitted "
+        f"backfill of s3://{asked['bucket']}/{asked['prefix']}, files that came {span[0]} to "
+        f"{span[1]}: {found:,} found, {counts['submitted']:,} {would}submitted "
         f"({count(counts['points'], 'point')}), {counts['skipped']:,} {would}skipped as too old, "
         f"{counts['refused']:,} {would}refused."
         f"{' Nothing was sent: that takes --yes.' if dry_run else ''}"
     )
     if counts["old"]:
-        way = "You chose --historical" if historical else "--historical sends them"
+        way = "You chose --historical" if asked["historical"] else "--historical sends them"
         screen.say(
             f"{count(counts['old'], 'file')} came over an hour ago, by Last-Modified. {way}; "
             "Datadog keeps their points only for metrics with Historical Metrics Ingestion, and "
             "silently drops others.",
             "yellow",
         )
-    document = {"bucket": stack.bucket, "prefix": prefix, "historical": bool(historical)}
-    document |= {"since": utc(state.since), "until": utc(state.until), "dry_run": dry_run}
-    numbers = {name: counts[name] for name in ("submitted", "points", "skipped", "refused")}
-    numbers |= {"found": found, "over_an_hour_by_last_modified": counts["old"]}
+    numbers = {name: counts[name] for name in ("submitted", "points", "skipped", "refused", "old")}
+    document = asked | dict(zip(("since", "until"), span, strict=True))
     reasons = [group.document("outcome") for group in groups]
-    screen.result(document | numbers | {"reasons": reasons})
+    screen.result(document | numbers | {"found": found, "dry_run": dry_run, "reasons": reasons})

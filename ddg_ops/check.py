@@ -1,5 +1,8 @@
 """check: is the pipeline healthy, end to end? It asks every part; judging.py judges the answers."""
 
+import json
+import random
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,18 +13,19 @@ import click
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ddg_ops import judging
-from ddg_ops.aws import explain, is_missing
-from ddg_ops.canary import follow_canary
-from ddg_ops.command import Command
-from ddg_ops.judging import Finding, failed, fine, unknown
+from ddg_ops.aws import APPLY, explain, is_missing, time_at_aws
+from ddg_ops.judging import Finding
 from ddg_ops.log import Line, log_events, read_event
-from ddg_ops.screen import FINE, UNABLE, WRONG, Screen, Stop
-from ddg_ops.stack import APPLY, Stack, queue_name, queue_path, stack_options
+from ddg_ops.screen import FINE, POSITIVE, UNABLE, WRONG, Command, Screen, Stop, count
+from ddg_ops.stack import Stack, queue_name, queue_path, stack_options
 from ddg_settings import Settings, read_settings
 
 DATADOG_SECONDS = 10.0  # Datadog answers in a tenth of a second
 SECRET_SECONDS = 10.0
 RECENT_MINUTES = 60
+POLL_SECONDS = 1.0  # between two looks for the canary; CloudWatch has lines after some seconds
+CANARY_METRIC = "ddg.canary"  # one custom metric: ddg.canary{job:canary}
+CANARY_POINTS = (100, 299)  # one a second, back from now: more than batches of small files have
 STYLES = {"ok": "green", "FAILED": "bold red", "unknown": "yellow", "note": "yellow"}
 BY_HAND = f"{APPLY} Somebody may have changed it by hand."
 OVERWRITTEN = (
@@ -30,44 +34,44 @@ OVERWRITTEN = (
 )
 SUBSCRIBE = "Set alarm_email, and confirm what AWS then mails; or subscribe a pager to the topic."
 NO_KEY = "Put the key there, or name another secret in ddg_api_key_secret_arn, and apply."
+NOT_TAKEN = "It isn't taken, or many are before it: see `mapping` above, and ddg-ops tail."
+NOT_TOLD = (
+    "Did the bucket notify the queue (see `notification` above)? If the submitter's log shows a "
+    "batch, its line has just not come yet: see ddg-ops tail."
+)
 
 
 @click.command(cls=Command, examples=["", "--canary", "--stack ddg-stats --json"])
 @click.option("--canary", is_flag=True, help="Put a file below <prefix>canary/ and follow it.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0, min_open=True),
-    default=120.0,
-    show_default=True,
-    help="Seconds to follow the canary for.",
-)
+@click.option("--timeout", type=POSITIVE, default=120.0, metavar="SECONDS", show_default=True)
 @stack_options
 @click.pass_obj
 def check(screen: Screen, stack: Stack, canary: bool, timeout: float) -> int:
     """Ask whether the pipeline is healthy, end to end; a fix for each part that isn't."""
-    found: list[Finding] = []
-    for finding in look(stack, timeout if canary else None):
-        found.append(finding)
-        screen.say(f"{finding.state:<8}{finding.part:<14}{finding.text}", STYLES[finding.state])
+    found: list[dict[str, str]] = []
+    for part, finding in look(stack, timeout if canary else None):
+        found.append({"part": part} | finding._asdict())
+        screen.say(f"{finding.state:<8}{part:<14}{finding.text}", STYLES[finding.state])
         if finding.fix:
             screen.say(f"{'':22}fix: {finding.fix}")
-    states = [finding.state for finding in found]
+    states = [finding["state"] for finding in found]
     code = WRONG if "FAILED" in states else UNABLE if "unknown" in states else FINE
-    screen.say(
-        f"{states.count('ok')} ok, {states.count('FAILED')} failed, "
-        f"{states.count('unknown')} could not be told.",
-        "green" if code == FINE else "bold red",
-    )
-    screen.result({"healthy": code == FINE, "findings": [each._asdict() for each in found]})
+    counts = [f"{states.count(state)} {state}" for state in ("ok", "FAILED", "unknown")]
+    screen.say(f"{', '.join(counts)}.", "green" if code == FINE else "bold red")
+    screen.result({"healthy": code == FINE, "findings": found})
     return code
 
 
-def look(stack: Stack, timeout: float | None) -> Iterator[Finding]:
+def look(stack: Stack, timeout: float | None) -> Iterator[tuple[str, Finding]]:
     """Yield what there is to say of each part; a timeout is the canary's."""
-    identity = judge_identity(stack)  # without credentials the rest would say the same
-    yield identity
-    if identity.state == "FAILED":
-        return  # of another account it would only be told what that one lacks
+    who = stack.aws.client("sts").get_caller_identity()  # without it the rest would say the same
+    identity = f"{who['Arn']}, in {stack.aws.region}"
+    if stack.account not in ("", who["Account"]):
+        # All that the account lacks would be called gone.
+        text = f"{identity}; the stack is in {stack.account}"
+        yield "identity", Finding("FAILED", text, "Choose its profile: --profile NAME.")
+        return
+    yield "identity", Finding("ok", identity)
     settings: list[Settings] = []  # of the submitter, once its environment has been read
     parts: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("notification", partial(check_notification, stack)),
@@ -83,24 +87,13 @@ def look(stack: Stack, timeout: float | None) -> Iterator[Finding]:
     ]
     for part, ask in parts:
         try:
-            yield from ask()
+            yield from ((part, finding) for finding in ask())
         except Stop as stop:
-            yield unknown(part, str(stop))
+            yield part, Finding("unknown", str(stop), "See `function`.")
         except (ClientError, BotoCoreError) as error:
-            # Gone is broken; what can't be seen from here may be fine.
             problem, _, fix = explain(error).partition(". ")
-            gone = is_missing(error)
-            yield failed(part, problem, APPLY) if gone else unknown(part, problem, fix)
-
-
-def judge_identity(stack: Stack) -> Finding:
-    """Who asks, and is it the stack's account?"""
-    who = stack.aws.client("sts").get_caller_identity()
-    text = f"{who['Arn']}, in {stack.aws.region}"
-    if stack.account in ("", who["Account"]):
-        return fine("identity", text)
-    fix = "Choose the profile of that account: --profile NAME."
-    return failed("identity", f"{text}; the stack is in {stack.account}", fix)
+            gone = is_missing(error)  # and so broken; what can't be seen from here may be fine
+            yield part, Finding("FAILED" if gone else "unknown", problem, APPLY if gone else fix)
 
 
 def check_notification(stack: Stack) -> Iterator[Finding]:
@@ -108,10 +101,10 @@ def check_notification(stack: Stack) -> Iterator[Finding]:
     answer = stack.aws.client("s3").get_bucket_notification_configuration(Bucket=stack.bucket)
     arn, name = stack.queue(stack.main_url)["QueueArn"], queue_name(stack.main_url)
     if judging.notifies(answer, arn, stack.prefix):
-        yield fine("notification", f"s3://{stack.bucket}/{stack.prefix} notifies {name}")
+        yield Finding("ok", f"s3://{stack.bucket}/{stack.prefix} notifies {name}")
     else:
         text = f"s3://{stack.bucket} doesn't notify {name} of all new files below {stack.prefix}"
-        yield failed("notification", text, OVERWRITTEN)
+        yield Finding("FAILED", text, OVERWRITTEN)
 
 
 def check_function(stack: Stack, settings: list[Settings]) -> Iterator[Finding]:
@@ -119,24 +112,23 @@ def check_function(stack: Stack, settings: list[Settings]) -> Iterator[Finding]:
     try:
         found = read_settings(stack.environment())
     except ValueError as error:
-        yield failed("function", f"{stack.function}: {error}", BY_HAND)
+        yield Finding("FAILED", f"{stack.function}: {error}", BY_HAND)
         return
     settings.append(found)
     if queue_path(found.rejected_queue_url) != queue_path(stack.rejected_url):
         text = f"{stack.function} sends refused files to {found.rejected_queue_url}"
-        yield failed("function", text, BY_HAND)
+        yield Finding("FAILED", text, BY_HAND)
     elif found.stats_prefix != stack.prefix:
         text = f"{stack.function} takes jobs from below {found.stats_prefix}, not {stack.prefix}"
-        yield failed("function", text, BY_HAND)
+        yield Finding("FAILED", text, BY_HAND)
     else:
-        yield fine("function", f"{stack.function} has its environment")
+        yield Finding("ok", f"{stack.function} has its environment")
 
 
 def check_key(stack: Stack, settings: list[Settings]) -> Iterator[Finding]:
     """Does the site take the key that the submitter has?"""
     if not settings:
-        yield unknown("key", "its place is unknown", "See `function` above.")
-        return
+        raise Stop("its place is unknown")
     clients = stack.aws.submitter(settings[0])
     try:
         key = clients.key.value or clients.key.read(SECRET_SECONDS)
@@ -144,7 +136,7 @@ def check_key(stack: Stack, settings: list[Settings]) -> Iterator[Finding]:
         cause = error.__context__  # AWS's own error, where it is one
         if isinstance(cause, ClientError | BotoCoreError) and not is_missing(cause):
             raise cause from None
-        yield failed("key", f"{error}", NO_KEY)
+        yield Finding("FAILED", f"{error}", NO_KEY)
     else:
         answer = clients.datadog.validate(key, DATADOG_SECONDS).wait(DATADOG_SECONDS)
         yield judging.judge_datadog(settings[0].api_host, answer)
@@ -156,47 +148,44 @@ def check_mapping(stack: Stack) -> Iterator[Finding]:
     mappings = stack.mappings(stack.queue(stack.main_url)["QueueArn"])
     stack.environment()  # a mapping outlives its function, and is still called enabled
     if not mappings:
-        yield failed("mapping", f"nothing feeds {name} to {stack.function}", APPLY)
-    for mapping in mappings:
-        yield judging.judge_mapping(mapping, name, stack.function)
+        yield Finding("FAILED", f"nothing feeds {name} to {stack.function}", APPLY)
+    yield from (judging.judge_mapping(each, name, stack.function) for each in mappings)
 
 
 def check_queue(stack: Stack, role: str, url: str) -> Iterator[Finding]:
     """What is in a queue, and for how long?"""
-    metric = ("AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", queue_name(url))
-    ages = metric_values(stack, *metric, "Maximum", 15)
-    yield judging.judge_queue(role, queue_name(url), stack.queue(url), next(iter(ages), None))
+    name = queue_name(url)
+    ages = metric_values(stack, "AWS/SQS QueueName ApproximateAgeOfOldestMessage", name, 15)
+    yield judging.judge_queue(role, name, stack.queue(url), next(iter(ages), None))
 
 
-def metric_values(
-    stack: Stack, space: str, name: str, dimension: str, value: str, statistic: str, minutes: float
-) -> list[float]:
-    """Return the values of a CloudWatch metric in the last minutes, the newest first."""
+def metric_values(stack: Stack, metric: str, value: str, minutes: float) -> list[float]:
+    """Return the values of a metric (namespace, dimension, name), the newest first."""
+    namespace, dimension, name = metric.split()
     now = datetime.now(UTC)
-    dimensions = [{"Name": dimension, "Value": value}]
-    metric = {"Namespace": space, "MetricName": name, "Dimensions": dimensions}
-    query = {"Id": "a", "MetricStat": {"Metric": metric, "Period": 60, "Stat": statistic}}
-    answer = stack.aws.client("cloudwatch").get_metric_data(
-        MetricDataQueries=[query],
+    points = stack.aws.client("cloudwatch").get_metric_statistics(
+        Namespace=namespace,
+        MetricName=name,
+        Dimensions=[{"Name": dimension, "Value": value}],
         StartTime=now - timedelta(minutes=minutes),
         EndTime=now + timedelta(minutes=1),
-        ScanBy="TimestampDescending",
-    )
-    values: list[float] = answer["MetricDataResults"][0]["Values"]
-    return values
+        Period=300,
+        Statistics=["Sum", "Maximum"],
+    )["Datapoints"]
+    points.sort(key=lambda point: point["Timestamp"], reverse=True)
+    return [point["Maximum" if namespace == "AWS/SQS" else "Sum"] for point in points]
 
 
 def check_outcomes(stack: Stack, followed: float | None) -> Iterator[Finding]:
     """What became of the last hour's files, and why were the last ones retried?"""
     minutes, generator_age = look_at_generator(stack) if stack.generator else (RECENT_MINUTES, 0)
-    metric = partial(metric_values, stack, "DatadogStats")
     values = {
-        name: metric(name, "FunctionName", stack.function, "Sum", minutes)
+        name: metric_values(stack, f"DatadogStats FunctionName {name}", stack.function, minutes)
         for name in ("Submitted", "Refused", "Retried")
     }
     if any(values.values()):  # an idle pipeline has no batches, not batches of nothing
         text = ", ".join(f"{sum(each):,.0f} {name.lower()}" for name, each in values.items())
-        yield fine("outcomes", f"in the last {minutes:.0f} minutes: {text}")
+        yield Finding("ok", f"in the last {minutes:.0f} minutes: {text}")
     else:
         finding = judging.judge_silence(minutes, stack.generator, generator_age)
         early = followed and finding.state == "unknown"  # the canary tells, just below
@@ -205,7 +194,7 @@ def check_outcomes(stack: Stack, followed: float | None) -> Iterator[Finding]:
         since = time.time() - 60 * RECENT_MINUTES
         entries = [read_event(each["message"]) for each in log_events(stack, since, '"retried"')]
         for line in [entry for entry in entries if isinstance(entry, Line)][-1:]:
-            yield Finding("outcomes", "note", f"the last retry: {line.text}")
+            yield Finding("note", f"the last retry: {line.text}")
 
 
 def look_at_generator(stack: Stack) -> tuple[float, float]:
@@ -214,19 +203,16 @@ def look_at_generator(stack: Stack) -> tuple[float, float]:
     modified = functions.get_function_configuration(FunctionName=stack.generator)["LastModified"]
     made = datetime.fromisoformat(modified[:19]).replace(tzinfo=UTC).timestamp()
     silence = [name for name in stack.alarm_names if name.endswith("-nothing-submitted")]
-    spans = [
-        alarm["Period"] * alarm["EvaluationPeriods"] / 60 for alarm in alarms_of(stack, silence)
-    ]
+    alarms = alarms_of(stack, silence)
+    spans = [alarm["Period"] * alarm["EvaluationPeriods"] / 60 for alarm in alarms]
     return max([RECENT_MINUTES, *spans]), time.time() - made
 
 
 def alarms_of(stack: Stack, names: list[str]) -> list[dict[str, Any]]:
     """Return those of the alarms that are there."""
     describe = stack.aws.client("cloudwatch").describe_alarms
-    alarms: list[dict[str, Any]] = []
-    for start in range(0, len(names), 50):  # CloudWatch answers with 50 a page
-        alarms += describe(AlarmNames=names[start : start + 50])["MetricAlarms"]
-    return alarms
+    fifties = [names[start : start + 50] for start in range(0, len(names), 50)]  # CloudWatch's page
+    return [alarm for some in fifties for alarm in describe(AlarmNames=some)["MetricAlarms"]]
 
 
 def check_alarms(stack: Stack) -> Iterator[Finding]:
@@ -235,5 +221,35 @@ def check_alarms(stack: Stack) -> Iterator[Finding]:
     yield from judging.judge_alarms(names, alarms_of(stack, names))
     answer = stack.aws.client("sns").list_subscriptions_by_topic(TopicArn=stack.topic_arn)
     if not any(each["SubscriptionArn"].startswith("arn:") for each in answer["Subscriptions"]):
-        text = f"nobody hears them: {stack.topic_arn}"
-        yield Finding("alarms", "note", text, SUBSCRIBE)
+        yield Finding("note", f"nobody hears them: {stack.topic_arn}", SUBSCRIBE)
+
+
+def follow_canary(
+    stack: Stack, settings: list[Settings], timeout: float | None
+) -> Iterator[Finding]:
+    """Put a file and follow it through the log; not without a timeout."""
+    if timeout is None:
+        return
+    points, now = random.randint(*CANARY_POINTS), int(time.time())
+    if settings and settings[0].max_age:
+        points = min(points, settings[0].max_age // 2) or 1
+    key = f"{stack.prefix}canary/{now}-{secrets.token_hex(4)}.json"
+    body = json.dumps([{"timestamp": now - second, CANARY_METRIC: 1} for second in range(points)])
+    started = time.monotonic()
+    response = stack.aws.client("s3").put_object(Bucket=stack.bucket, Key=key, Body=body)
+    where = f"s3://{stack.bucket}/{key}"
+    took = 0.0
+    while took <= timeout:
+        took = time.monotonic() - started
+        for event in log_events(stack, time_at_aws(response)):
+            if finding := judging.judge_canary(event["message"], where, points):
+                after = f"{took:.1f} s after the put, as the log showed it"
+                yield finding._replace(text=f"{finding.text}; {after}")
+                return
+        time.sleep(POLL_SECONDS)
+    name, queue = queue_name(stack.main_url), stack.queue(stack.main_url)
+    waiting = int(queue["ApproximateNumberOfMessages"])
+    waiting += int(queue["ApproximateNumberOfMessagesNotVisible"])
+    text = f"{where} is neither submitted nor refused after {timeout:.0f} s"
+    text += f"; about {count(waiting, 'message')} in {name}" if waiting else f"; {name} is empty"
+    yield Finding("FAILED", text, NOT_TAKEN if waiting else NOT_TOLD)

@@ -11,10 +11,13 @@ from ddg_ops import queues
 from ddg_ops.aws import explain
 from ddg_ops.backfill import backfill
 from ddg_ops.check import check
-from ddg_ops.command import Group
 from ddg_ops.log import tail
-from ddg_ops.screen import FINE, INTERRUPTED, UNABLE, USAGE, Screen, Stop
+from ddg_ops.screen import FINE, INTERRUPTED, UNABLE, USAGE, Command, Screen, Stop
 from ddg_ops.validate import validate
+
+
+class Group(Command, click.Group):
+    """A command of commands."""
 
 
 class CommandLine(Group):

@@ -6,8 +6,9 @@ Broken, unknown and fine are three things: what can't be seen from here isn't br
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from ddg_ops.screen import age
-from ddg_ops.stack import APPLY
+from ddg_ops.aws import APPLY
+from ddg_ops.log import Line, read_event
+from ddg_ops.screen import age, count
 from ddg_series_api import Answer, judge_key
 
 HANDBOOK = "docs/operations.md"
@@ -25,30 +26,16 @@ UNREACHED = (
     "Look at this machine's network and proxy, and compare the address with your site's. Whether "
     "the function reaches it, its log says: ddg-ops tail"
 )
+CLOCKS = "Compare MAX_AGE_SECONDS and this machine's clock; then ddg-ops rejected list"
+BY_ITSELF = f'It comes again by itself once that is mended. See "files-retried" in {HANDBOOK}.'
 
 
 class Finding(NamedTuple):
-    """What one part of the check found."""
+    """What was found of one part."""
 
-    part: str
     state: Literal["ok", "FAILED", "unknown", "note"]
     text: str
     fix: str = ""  # what to do, where it isn't ok
-
-
-def fine(part: str, text: str) -> Finding:
-    """Return that a part is well."""
-    return Finding(part, "ok", text)
-
-
-def failed(part: str, text: str, fix: str) -> Finding:
-    """Return that a part is broken."""
-    return Finding(part, "FAILED", text, fix)
-
-
-def unknown(part: str, text: str, fix: str = "") -> Finding:
-    """Return that it couldn't be told whether a part is well."""
-    return Finding(part, "unknown", text, fix)
 
 
 def notifies(configuration: Mapping[str, Any], queue_arn: str, prefix: str) -> bool:
@@ -66,52 +53,51 @@ def judge_datadog(host: str, answer: Answer) -> Finding:
     """Say what Datadog's answer about a key means: it is right, it is wrong, or who knows."""
     match judge_key(answer):
         case True:
-            return fine("key", f"{host} takes the API key")
+            return Finding("ok", f"{host} takes the API key")
         case False:
             text = f"{host} doesn't take the API key ({answer.status_code})"
-            return failed("key", f"{text}: it is wrong or revoked, or of another site", WRONG_KEY)
+            return Finding(
+                "FAILED", f"{text}: it is wrong or revoked, or of another site", WRONG_KEY
+            )
     if answer.status_code:
         text = f"{host} answered {answer.status_code}, not whether the key is valid"
-        return unknown("key", text, "See status.datadoghq.com, and check again later.")
-    return unknown("key", f"{host} can't be reached from here ({answer.text})", UNREACHED)
+        return Finding("unknown", text, "See status.datadoghq.com, and check again later.")
+    return Finding("unknown", f"{host} can't be reached from here ({answer.text})", UNREACHED)
 
 
 def judge_mapping(mapping: Mapping[str, Any], queue: str, function: str) -> Finding:
     """Say whether a mapping is on, and reports failures file by file."""
     if mapping["State"] not in ("Enabled", "Enabling", "Updating"):
         enable = f"aws lambda update-event-source-mapping --uuid {mapping['UUID']} --enabled"
-        return failed("mapping", f"{queue} isn't fed to {function}: {mapping['State']}", enable)
+        return Finding("FAILED", f"{queue} isn't fed to {function}: {mapping['State']}", enable)
     if "ReportBatchItemFailures" not in mapping.get("FunctionResponseTypes", []):
         text = "without ReportBatchItemFailures the files that are to be retried are lost"
-        return failed("mapping", text, f"{APPLY} Do it at once.")
-    return fine("mapping", f"{queue} feeds {function}")
+        return Finding("FAILED", text, f"{APPLY} Do it at once.")
+    return Finding("ok", f"{queue} feeds {function}")
 
 
-def judge_queue(
-    role: str, name: str, attributes: Mapping[str, str], oldest: float | None
-) -> Finding:
+def judge_queue(role: str, name: str, queue: Mapping[str, str], oldest: float | None) -> Finding:
     """Say what is in a queue, and what that means in this one; oldest: its age in seconds."""
-    visible = int(attributes["ApproximateNumberOfMessages"])
-    flying = int(attributes["ApproximateNumberOfMessagesNotVisible"])
+    visible = int(queue["ApproximateNumberOfMessages"])
+    flying = int(queue["ApproximateNumberOfMessagesNotVisible"])
     text = f"{name}: about {visible:,} waiting, {flying:,} in flight"
     text += f", the oldest for {age(oldest)}" if visible + flying and oldest else ""
     if visible + flying and (role != "main" or (oldest or 0) > WAITING_SECONDS):
-        return failed("queues", text, QUEUE_FIXES[role])
-    return fine("queues", text)
+        return Finding("FAILED", text, QUEUE_FIXES[role])
+    return Finding("ok", text)
 
 
 def judge_silence(minutes: float, generator: str, generator_age: float) -> Finding:
     """Say what it means that CloudWatch knows of no batch for so many minutes."""
     text = f"no batch in the last {minutes:.0f} minutes"
     if not generator:
-        return fine("outcomes", f"{text}; no generator is on, so there may have been no file")
+        return Finding("ok", f"{text}; no generator is on, so there may have been no file")
     if generator_age < 60 * minutes:
         text += f"; {generator} was made or changed only {age(generator_age)} ago"
         wait = "Check again in some minutes, or follow a file: ddg-ops check --canary"
-        return unknown("outcomes", text, wait)
-    return failed(
-        "outcomes", f"{text}, though {generator} is on", f'See "nothing-submitted" in {HANDBOOK}.'
-    )
+        return Finding("unknown", text, wait)
+    fix = f'See "nothing-submitted" in {HANDBOOK}.'
+    return Finding("FAILED", f"{text}, though {generator} is on", fix)
 
 
 def judge_alarms(names: Sequence[str], alarms: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
@@ -120,9 +106,33 @@ def judge_alarms(names: Sequence[str], alarms: Sequence[Mapping[str, Any]]) -> I
     ringing = [alarm for alarm in alarms if alarm["StateValue"] == "ALARM"]
     for alarm in ringing:
         first = f"{alarm.get('AlarmDescription', '')} See {HANDBOOK}."
-        yield failed("alarms", f"{alarm['AlarmName']} is on", first)
+        yield Finding("FAILED", f"{alarm['AlarmName']} is on", first)
     if missing or not alarms:
-        text = f"not there: {', '.join(missing) or 'the alarms of the stack'}"
-        yield failed("alarms", text, APPLY)
+        yield Finding("FAILED", f"not there: {', '.join(missing) or 'the stack has none'}", APPLY)
     elif not ringing:
-        yield fine("alarms", f"none of {len(alarms)} is on")
+        yield Finding("ok", f"none of {len(alarms)} is on")
+
+
+def judge_canary(message: str, where: str, points: int) -> Finding | None:
+    """Return what a line of the log says of the canary; None if nothing.
+
+    The log names files only when they fail. So the evidence for `submitted` is that after the put
+    a batch reported Submitted with at least the canary's points, whose number is random and larger
+    than small files', and no line names its key. Alone in its batch that is as good as proof; in
+    any case it is of Datadog's 202, which is all that the pipeline itself ever hears.
+    """
+    entry = read_event(message)
+    if isinstance(entry, Line) and where in entry.text:
+        if entry.text.startswith("refused "):
+            reason = entry.text.removeprefix(f"refused {where}: ")
+            return Finding("FAILED", f"{where} was refused ({reason})", CLOCKS)
+        reason = entry.text.partition(": ")[2].partition(": s3://")[0]
+        return Finding("FAILED", f"{where} is retried ({reason})", BY_ITSELF)
+    if isinstance(entry, dict) and entry["Submitted"] and entry["Points"] >= points:
+        text = f"{where} was submitted: a batch of its own with {points} points"
+        if entry["Submitted"] > 1 or entry["Points"] > points:
+            others = count(entry["Submitted"] - 1, "other file")
+            text = f"{where} was submitted: a batch with {others} has enough points, and the log "
+            text += "names it neither refused nor retried"
+        return Finding("ok", text)
+    return None

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from ddg_ops.command import Command
-from ddg_ops.screen import FINE, Moment, Screen, moment
+from ddg_ops.screen import FINE, Command, Moment, Screen, moment
 from ddg_ops.stack import Stack, stack_options
 
 POLL_SECONDS = 2.0  # between two looks into the log; CloudWatch has lines after some seconds
@@ -20,7 +19,6 @@ SUMMARY = (  # a batch's, in one line
     "{Requests:>3} requests {WireBytes:>7} B  fetch {FetchMilliseconds} ms  post "
     "{PostMilliseconds} ms"
 )
-LAMBDAS_OWN = ("START ", "END ", "REPORT ", "INIT_START ", "EXTENSION ")
 STYLES = {"WARNING": "yellow", "ERROR": "bold red", "CRITICAL": "bold red"}
 
 
@@ -37,10 +35,8 @@ Entry = dict[str, Any] | Line  # a batch's summary, or a line
 def log_events(stack: Stack, since: float, pattern: str = "") -> Iterator[dict[str, Any]]:
     """Yield the submitter's log from a moment on (epoch seconds)."""
     pages = stack.aws.client("logs").get_paginator("filter_log_events")
-    start = int(1000 * since)
-    for page in pages.paginate(
-        logGroupName=stack.log_group, startTime=start, filterPattern=pattern
-    ):
+    wanted = {"logGroupName": stack.log_group, "filterPattern": pattern}
+    for page in pages.paginate(**wanted, startTime=int(1000 * since)):
         yield from page["events"]
 
 
@@ -48,8 +44,9 @@ def read_event(message: str) -> Entry | None:
     """Return a batch's summary, a line to show, or None for what only Lambda cares for."""
     try:
         entry = json.loads(message)
-    except ValueError:
-        return read_plain(message.strip())
+    except ValueError:  # printed: a refusal, a retry
+        named = message.startswith(("refused ", "retried "))
+        return Line("WARNING" if named else "INFO", message.strip())
     if not isinstance(entry, dict):
         return None
     if "_aws" in entry and {"Submitted", "Refused", "Retried", "Points"} <= entry.keys():
@@ -58,22 +55,10 @@ def read_event(message: str) -> Entry | None:
         trace = entry.get("stackTrace")
         text = f"{entry['message']} {trace}" if trace else str(entry["message"])
         return Line(str(entry.get("level", "INFO")), text)
-    if entry.get("type") == "platform.report":  # an invocation's end
-        status = entry["record"].get("status", "success")
-        return Line("ERROR", f"the function ended with {status}") if status != "success" else None
+    status = entry.get("record", {}).get("status", "success")
+    if entry.get("type") == "platform.report" and status != "success":  # an invocation's end
+        return Line("ERROR", f"the function ended with {status}")
     return None
-
-
-def read_plain(message: str) -> Line | None:
-    """Return a line that isn't JSON: the text format's, `[LEVEL] time request text`."""
-    if not message or message.startswith(LAMBDAS_OWN):
-        return None
-    if message.startswith("["):
-        level, _, text = message[1:].partition("]")
-        return Line(level, text.split("\t")[-1])
-    if message.startswith(("refused ", "retried ")):
-        return Line("WARNING", message)
-    return Line("ERROR" if "Task timed out" in message else "INFO", message)
 
 
 @click.command(cls=Command, examples=["", "--since 12:00 --no-follow"])
@@ -84,18 +69,18 @@ def read_plain(message: str) -> Line | None:
 def tail(screen: Screen, stack: Stack, since: Moment, no_follow: bool) -> int:
     """Follow the submitter's batches, a line each; refusals and retries with reasons."""
     after = since.seconds
-    printed: dict[tuple[str, str, int], None] = {}  # ids, to print what is read twice once
+    printed: dict[tuple[str, str], float] = {}  # to print what is read twice once; when it was
     while True:
         for event in log_events(stack, after):
-            identity = (event["logStreamName"], event["eventId"], event["timestamp"])
+            at, identity = event["timestamp"] / 1000, (event["logStreamName"], event["eventId"])
             entry = read_event(event["message"]) if identity not in printed else None
-            printed[identity] = None
+            printed[identity] = at
             if entry is not None:
-                print_entry(event["timestamp"] / 1000, entry, screen)
-            after = max(after, event["timestamp"] / 1000 - LATE_SECONDS)
+                print_entry(at, entry, screen)
+            after = max(after, at - LATE_SECONDS)
         if no_follow:
             return FINE
-        printed = {each: None for each in printed if each[2] >= 1000 * (after - 1)}
+        printed = {identity: at for identity, at in printed.items() if at >= after - 1}
         time.sleep(POLL_SECONDS)
 
 
@@ -105,9 +90,9 @@ def print_entry(at: float, entry: Entry, screen: Screen) -> None:
     if isinstance(entry, Line):
         style = "red" if entry.text.startswith("refused ") else STYLES.get(entry.level, "")
         screen.say(f"{when}  {entry.text}", style)
-        screen.result({"at": at, "level": entry.level, "text": entry.text})
+        screen.result({"at": at} | entry._asdict())
     else:
-        numbers = {name: value for name, value in entry.items() if isinstance(value, int)}
-        line = SUMMARY.format_map(Counter(numbers))
-        screen.say(f"{when}  {line}", "" if numbers["Refused"] + numbers["Retried"] else "green")
+        numbers = Counter({name: n for name, n in entry.items() if isinstance(n, int)})
+        style = "" if numbers["Refused"] + numbers["Retried"] else "green"
+        screen.say(f"{when}  {SUMMARY.format_map(numbers)}", style)
         screen.result({"at": at} | numbers)

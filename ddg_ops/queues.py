@@ -12,7 +12,8 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,9 +21,8 @@ import click
 from botocore.exceptions import ClientError, ParamValidationError
 
 from ddg_ops.aws import Aws, is_missing
-from ddg_ops.command import Command
 from ddg_ops.reasons import Groups
-from ddg_ops.screen import FINE, UNABLE, Screen, age, ago, count
+from ddg_ops.screen import FINE, UNABLE, Command, Screen, age, ago, count
 from ddg_ops.stack import Stack, foresee, make_batch, queue_name, reading_settings
 from ddg_ops.walk import Message, Walk, on_queue
 from ddg_outcomes import Outcome, Refused, Retry
@@ -49,8 +49,7 @@ def list_messages(screen: Screen, stack: Stack, walk: Walk) -> int:
     if walk.taken:
         left = min(group.oldest for group in groups) + walk.retention - walk.now
         screen.say(f"SQS deletes the oldest of them in {age(left)}.")
-    listed = [group.document("job") for group in groups]
-    screen.result(walk.document() | {"groups": listed})
+    screen.result(walk.document() | {"groups": [group.document("job") for group in groups]})
     return FINE if walk.complete else UNABLE
 
 
@@ -62,16 +61,17 @@ def show_messages(screen: Screen, stack: Stack, walk: Walk) -> int:
         found = [message for messages in walk.wanted() for message in messages]
     shown: list[dict[str, Any]] = []
     for message in found:
-        files = [
-            {"bucket": file.bucket, "key": file.key, "beginning": read_beginning(stack.aws, file)}
-            for file in message.objects
-        ]
+        texts = [read_beginning(stack.aws, file) for file in message.objects]
         screen.say(message.where, "bold")
         screen.say(f"    message {message.message_id}, {ago(message.sent, walk.now)}", "dim")
         screen.say(f"    {message.reason}", "red")
-        for text in [file["beginning"] for file in files] or [message.body[:SHOWN_CHARACTERS]]:
+        for text in texts or [message.body[:SHOWN_CHARACTERS]]:
             for line in text.expandtabs(4).splitlines():
                 screen.say(f"    | {line}")
+        files = [
+            {"bucket": file.bucket, "key": file.key, "beginning": text}
+            for file, text in zip(message.objects, texts, strict=True)
+        ]
         shown.append(message.record() | {"job": message.job, "files": files})
     walk.describe(screen)
     screen.result(walk.document() | {"messages": shown})
@@ -82,19 +82,14 @@ def open_object(aws: Aws, file: File) -> Any:
     """Return an object's body; None where there is no such object (any more)."""
     try:
         return aws.client("s3").get_object(Bucket=file.bucket, Key=file.key)["Body"]
-    except ParamValidationError:
-        return None  # no object can have that name
-    except ClientError as error:
-        if is_missing(error):
-            return None
-        raise
+    except (ParamValidationError, ClientError) as error:  # no object can have that name, or has it
+        if isinstance(error, ClientError) and not is_missing(error):
+            raise
+        return None
 
 
 def read_beginning(aws: Aws, file: File) -> str:
-    """Return the first characters of a file, decompressed where it is gzip.
-
-    The bound holds for what is read and for what comes out of it.
-    """
+    """Return a file's first characters, decompressed where it is gzip, both within a bound."""
     body = open_object(aws, file)
     if body is None:
         return "(the file is gone)"
@@ -102,15 +97,11 @@ def read_beginning(aws: Aws, file: File) -> str:
         content: bytes = body.read(4 * SHOWN_CHARACTERS)
     if content.startswith(b"\x1f\x8b"):
         try:
-            inflater = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-            content = inflater.decompress(content, 4 * SHOWN_CHARACTERS)
+            content = zlib.decompressobj(31).decompress(content, 4 * SHOWN_CHARACTERS)
         except zlib.error as error:
             return f"(broken gzip data: {error})"
     text = content.decode("utf-8", "replace")
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
-
-
-# --- replay ---
 
 
 @click.command("replay", cls=Command, examples=["--job nightly", "--only-good --yes"])
@@ -136,25 +127,20 @@ def replay_messages(screen: Screen, stack: Stack, walk: Walk, *, yes: bool, only
                 for message in messages:
                     verdict, reason = settle([outcomes[file] for file in message.files])
                     groups.add(verdict, reason, message.where)
-                    if verdict == GOOD or not only_good:
-                        chosen.append(message)
+                    chosen += [message] if verdict == GOOD or not only_good else []
             if yes:
                 accepted = send(stack, chosen)
                 sent += len(accepted)
                 deleted += walk.delete(accepted)
     groups.say(screen)
     walk.describe(screen)
-    kept, main = walk.taken - sent, queue_name(stack.main_url)
+    kept, way = walk.taken - sent, f"from {walk.name} to {queue_name(stack.main_url)}"
     if yes:
-        screen.say(
-            f"{sent:,} sent to {main} and {deleted:,} deleted from {walk.name}; {kept:,} kept. "
-            "Watch them: ddg-ops tail"
-        )
+        screen.say(f"{sent:,} sent {way}, {deleted:,} deleted there, {kept:,} kept.")
+        screen.say("What becomes of them: ddg-ops tail")
     elif walk.taken:
-        screen.say(
-            f"Nothing was sent. With --yes {count(walk.taken, 'message')} would go from "
-            f"{walk.name} to {main}; --only-good leaves out what would be refused again."
-        )
+        screen.say(f"Nothing was sent. With --yes {count(walk.taken, 'message')} would go {way}.")
+        screen.say("--only-good leaves out what would be refused again.")
     result = {"dry_run": not yes, "sent": sent, "deleted": deleted, "kept": kept}
     forecast = [group.document("outcome") for group in groups]
     screen.result(walk.document() | result | {"forecast": forecast})
@@ -173,17 +159,14 @@ def settle(outcomes: Sequence[Outcome]) -> tuple[str, str]:
 
 def send(stack: Stack, messages: Sequence[Message]) -> list[Message]:
     """Send up to ten messages' bodies to the main queue; return those that SQS has."""
+    sqs = stack.aws.client("sqs")
     size = sum(len(message.body.encode()) for message in messages)
     accepted: list[Message] = []
-    for part in [messages] if size <= MAX_SEND_BYTES else [[message] for message in messages]:
+    for part in [messages] if 0 < size <= MAX_SEND_BYTES else [[message] for message in messages]:
         entries = [{"Id": str(i), "MessageBody": message.body} for i, message in enumerate(part)]
-        sqs = stack.aws.client("sqs")
-        answer = sqs.send_message_batch(QueueUrl=stack.main_url, Entries=entries) if part else {}
+        answer = sqs.send_message_batch(QueueUrl=stack.main_url, Entries=entries)
         accepted += [part[int(entry["Id"])] for entry in answer.get("Successful", [])]
     return accepted
-
-
-# --- save, discard ---
 
 
 @click.command("save", cls=Command, examples=["FOLDER", "FOLDER --delete --yes"])
@@ -206,15 +189,13 @@ def save_messages(
         for messages in walk.wanted():
             for message in messages:
                 save(stack.aws, message, folder)
-            sync(folder)
             deleted += walk.delete(messages) if delete and yes else 0
     walk.describe(screen)
     screen.say(f"{walk.taken:,} saved in {folder}: the message as <id>.json, its files beside it.")
     if delete:
-        dry = "" if yes else "; that takes --yes"
-        screen.say(f"{deleted:,} deleted from {walk.name}{dry}.")
-    saved = {"folder": str(folder), "saved": walk.taken, "deleted": deleted}
-    screen.result(walk.document() | saved)
+        screen.say(f"{deleted:,} deleted from {walk.name}{'' if yes else '; that takes --yes'}.")
+    result = {"folder": str(folder), "saved": walk.taken, "deleted": deleted}
+    screen.result(walk.document() | result)
     return FINE if walk.complete and deleted in (0, walk.taken) else UNABLE
 
 
@@ -228,26 +209,20 @@ def save(aws: Aws, message: Message, folder: Path) -> None:
         body = open_object(aws, file)
         files.append({"bucket": file.bucket, "key": file.key, "file": beside if body else None})
         if body:
-            with body, (folder / beside).open("wb") as saved:
+            with body, safely(folder / beside, "wb") as saved:
                 shutil.copyfileobj(body, saved)
-                flush(saved)
-    with (folder / f"{name}.json").open("w", encoding="utf-8") as note:
+    with safely(folder / f"{name}.json", "w") as note:
         json.dump(message.record() | {"files": files}, note, indent=1)
-        flush(note)
 
 
 @click.command("discard", cls=Command, examples=["--job nightly", "--job nightly --yes"])
 @click.option(
-    "--note",
-    type=click.Path(path_type=Path),
-    default="discarded.jsonl",
-    show_default=True,
-    help="A line for each message is added to it first.",
+    "--note", type=click.Path(path_type=Path), default="discarded.jsonl", help="Kept here."
 )
 @yes_option
 @on_queue()
 def discard_messages(screen: Screen, stack: Stack, walk: Walk, *, yes: bool, note: Path) -> int:
-    """Delete messages, a line of each in a file first.
+    """Delete messages, a line of each in a file first (--note, discarded.jsonl).
 
     Without --yes it says which.
     """
@@ -259,10 +234,8 @@ def discard_messages(screen: Screen, stack: Stack, walk: Walk, *, yes: bool, not
             for each in messages:
                 groups.add(each.job, each.reason, each.where, each.sent)
             if yes:
-                with note.open("a", encoding="utf-8") as opened:
+                with safely(note, "a") as opened:
                     opened.writelines(json.dumps(each.record()) + "\n" for each in messages)
-                    flush(opened)
-                sync(note.parent)
                 deleted += walk.delete(messages)
     groups.say(screen, walk.now)
     walk.describe(screen)
@@ -274,22 +247,18 @@ def discard_messages(screen: Screen, stack: Stack, walk: Walk, *, yes: bool, not
     return FINE if walk.complete and (not yes or deleted == walk.taken) else UNABLE
 
 
-# --- What must outlive a power cut ---
-
-
-def flush(file: IO[Any]) -> None:
-    """Put a file's content on the disk."""
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def sync(folder: Path) -> None:
-    """Put a folder's names on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+@contextmanager
+def safely(path: Path, mode: str) -> Iterator[IO[Any]]:
+    """Open a file to write; at the end it outlives a power cut, its name too."""
+    with path.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        os.fsync(folder)
     finally:
-        os.close(descriptor)
+        os.close(folder)
 
 
 COMMANDS = [list_messages, show_messages, replay_messages, save_messages, discard_messages]

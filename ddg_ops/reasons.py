@@ -14,8 +14,7 @@ MAX_GROUPS = 1_000  # kept apart: a hostile job may write a new reason into ever
 OF_THE_FILE = re.compile(
     r"""
       (?<=timestamp\ )\d+(?=\ is\ ) | \d+(?=\ s\ (?:old|ahead),)
-    | (?<="timestamp"\ )\S+(?=\ is\ not\ )
-    | (?<=the\ string\ )"(?:[^"\\]|\\.)*"
+    | (?<="timestamp"\ )\S+(?=\ is\ not\ ) | (?<=the\ string\ )"(?:[^"\\]|\\.)*"
     | (?<=line\ )\d+ | (?<=column\ )\d+ | (?<=byte\ )\d+ | (?<=object\ )\d+(?=\ of\ the\ array)
     | ^\d+(?=\ tags,)
     | (?<=received\ )\d+\ times?(?=;) | (?<=--since\ )\S+   # the hint in place of a reason
@@ -23,11 +22,6 @@ OF_THE_FILE = re.compile(
     re.VERBOSE,
 )
 TOO_OLD = re.compile(r"(?:line \d+: |object \d+ of the array: )?timestamp \d+ is \d+ s old, .*")
-
-
-def is_too_old(reason: str) -> bool:
-    """Tell whether a file is refused for its age alone."""
-    return bool(TOO_OLD.fullmatch(reason))
 
 
 @dataclass
@@ -43,10 +37,10 @@ class Group:
 
     def document(self, title: str) -> dict[str, Any]:
         """Return the group for a machine; its title is called so."""
-        known = self.oldest <= self.newest
-        times = {"oldest": utc(self.oldest), "newest": utc(self.newest)} if known else {}
         shown = {"count": self.count, title: self.title, "reason": self.reason}
-        return shown | {"example": self.where} | times
+        if self.oldest <= self.newest:
+            shown |= {"oldest": utc(self.oldest), "newest": utc(self.newest)}
+        return shown | {"example": self.where}
 
 
 class Groups:
@@ -73,12 +67,11 @@ class Groups:
         groups = list(self)
         for group in groups[:SHOWN_GROUPS]:
             screen.say(f"{group.count:>6,}  {group.title}", "bold")
-            if group.reason:
-                screen.say(f"        {group.reason}")
-            if group.oldest <= group.newest:
-                times = dict.fromkeys((ago(group.oldest, now), ago(group.newest, now)))
-                screen.say(f"        {' to '.join(times)}", "dim")
-            if group.reason:
-                screen.say(f"        such as {group.where}", "dim")
+            times = dict.fromkeys((group.oldest, group.newest) if group.newest > 0 else ())
+            when = " to ".join(ago(each, now) for each in times)
+            lines = [group.reason, when, f"such as {group.where}" if group.reason else ""]
+            for line, style in zip(lines, ("", "dim", "dim"), strict=True):
+                if line:
+                    screen.say(f"        {line}", style)
         if len(groups) > SHOWN_GROUPS:
             screen.say(f"and {len(groups) - SHOWN_GROUPS:,} more groups; --json has all.")

@@ -1,14 +1,14 @@
-"""What a person sees and types: lines that nothing steers, progress, numbers and times."""
+"""What a person sees and types: help, lines that nothing steers, progress, numbers and times."""
 
 import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from datetime import time as time_of_day
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 from rich.console import Console
@@ -16,6 +16,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 FINE, WRONG, USAGE, UNABLE, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes; `ddg-ops --help` has them
+POSITIVE = click.FloatRange(0, min_open=True)
+
+
+class Command(click.Command):
+    """A command whose help ends with lines to type; of each what stands behind its name."""
+
+    def __init__(self, *arguments: Any, examples: Sequence[str] = (), **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._examples = examples
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples as they are: wrapped they couldn't be copied."""
+        lines = (f"  {ctx.command_path} {line}".rstrip() + "\n" for line in self._examples)
+        formatter.write("\nExamples:\n" + "".join(lines))
 
 
 class Stop(Exception):

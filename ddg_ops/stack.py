@@ -13,7 +13,7 @@ import click
 from botocore.exceptions import ClientError
 
 from ddg_metric_submit import Batch, read_files
-from ddg_ops.aws import HOW_TO_NAME, RIGHT_PLACE, Aws, explain, is_missing
+from ddg_ops.aws import APPLY, HOW_TO_NAME, RIGHT_PLACE, Aws, explain, is_missing
 from ddg_ops.screen import USAGE, Stop
 from ddg_outcomes import Outcome, Statistics, Submitted
 from ddg_s3_objects import File
@@ -22,7 +22,7 @@ from ddg_settings import Settings, read_settings
 
 TERRAFORM_SECONDS = 120  # a remote state takes some seconds
 BATCH_SECONDS = 120.0  # for the files of one batch, on a slow line
-APPLY = "Run `terraform apply`."
+STACK_HELP = "A stack's name, or a file that `terraform output -json` wrote."
 
 
 class Stack(NamedTuple):
@@ -62,12 +62,11 @@ class Stack(NamedTuple):
 
     def mappings(self, queue_arn: str) -> list[dict[str, Any]]:
         """Return the mappings that feed a queue to the submitter."""
-        pages = self.aws.client("lambda").get_paginator("list_event_source_mappings")
+        functions = self.aws.client("lambda")
+        answer = functions.list_event_source_mappings(EventSourceArn=queue_arn)  # a page: 100
+        its_own = re.compile(f".*:function:{re.escape(self.function)}(:.*)?")
         return [
-            mapping
-            for page in pages.paginate(EventSourceArn=queue_arn)
-            for mapping in page["EventSourceMappings"]
-            if mapping["FunctionArn"].partition(":function:")[2].partition(":")[0] == self.function
+            each for each in answer["EventSourceMappings"] if its_own.match(each["FunctionArn"])
         ]
 
     def prove(self) -> None:
@@ -95,12 +94,11 @@ class Stack(NamedTuple):
             if not is_missing(error):
                 raise
             facts = {explain(error).partition(". ")[0]: False}
-        for problem, is_right in facts.items():
-            if not is_right:
-                raise Stop(
-                    f"nothing was done, as {self.source} isn't of a working stack: {problem}. "
-                    f"{RIGHT_PLACE} If it is: {APPLY}"
-                )
+        for problem in [problem for problem, is_right in facts.items() if not is_right]:
+            raise Stop(
+                f"nothing was done, as {self.source} isn't of a working stack: {problem}. "
+                f"{RIGHT_PLACE} If it is: {APPLY}"
+            )
 
 
 def queue_name(url: str) -> str:
@@ -141,13 +139,11 @@ def foresee(files: Sequence[File], batch: Batch) -> dict[File, Outcome]:
 
 # --- How it is found ---
 
-JSON_HELP = "One JSON document (tail: one a line) in place of text."
-STACK_HELP = "A stack's name, or a file that `terraform output -json` wrote."
-
 
 def aws_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Declare the options of whatever speaks to AWS; --json is read where the screen is made."""
-    command = click.option("--json", is_flag=True, expose_value=False, help=JSON_HELP)(command)
+    as_json = "One JSON document (tail: one a line) in place of text."
+    command = click.option("--json", is_flag=True, expose_value=False, help=as_json)(command)
     command = click.option("--region", help="AWS region; default: the stack's.")(command)
     return click.option("--profile", help="AWS profile; default: your usual one.")(command)
 
@@ -175,20 +171,16 @@ def find_stack(named: str | None, profile: str | None, region: str | None) -> St
         profile, region: of AWS; the region of the outputs counts where none is given.
     """
     if named and re.fullmatch("[a-z0-9-]+", named) and not Path(named).is_file():
-        aws = Aws(profile, region)
-        return read_stack(outputs_by_name(named, aws), f"--stack {named}", aws)
+        return find_by_name(named, Aws(profile, region))
     source = f"the file {named}" if named else "`terraform output`"
     try:
-        text = Path(named).read_text("utf-8") if named else ask_terraform()
-        outputs = json.loads(text)
+        outputs = json.loads(Path(named).read_text("utf-8") if named else ask_terraform())
     except OSError as error:
         raise Stop(f"can't read {named} ({error.strerror}). {HOW_TO_NAME}", USAGE) from None
     except (ValueError, RecursionError):
         raise Stop(f"{source} isn't JSON. {HOW_TO_NAME}", USAGE) from None
     if not outputs or not isinstance(outputs, dict):
-        raise Stop(
-            f"{source} names no stack. Run this where you ran `terraform apply`. {HOW_TO_NAME}"
-        )
+        raise Stop(f"{source} names no stack: is this where it was applied? {HOW_TO_NAME}")
     values = {
         name: output["value"] if isinstance(output, dict) and "value" in output else output
         for name, output in outputs.items()
@@ -208,9 +200,9 @@ def ask_terraform() -> str:
         raise Stop(f"no stack named, and no terraform here to ask. {HOW_TO_NAME}") from None
     except subprocess.TimeoutExpired:
         raise Stop(f"`terraform output` takes over {TERRAFORM_SECONDS} s. {HOW_TO_NAME}") from None
-    lines = [line.strip("╷│╵ ") for line in run.stderr.splitlines()]
-    problem = next((line for line in lines if "rror" in line), "without a word")
     if run.returncode:
+        lines = [line.strip("╷│╵ ") for line in run.stderr.splitlines()]
+        problem = next((line for line in lines if "rror" in line), "without a word")
         raise Stop(f"`terraform output` failed: {problem}. {HOW_TO_NAME}")
     return run.stdout
 
@@ -222,8 +214,7 @@ def read_stack(values: Mapping[str, Any], source: str, aws: Aws) -> Stack:
         value: Any = values
         for name in path:
             value = value[name] if default is None else (value or {}).get(name)
-        if default is not None and value is None:
-            return default
+        value = default if value is None else value
         if not isinstance(value, str):
             raise TypeError
         return value
@@ -251,40 +242,35 @@ def read_stack(values: Mapping[str, Any], source: str, aws: Aws) -> Stack:
         raise Stop(f"{source} {problem}: is it of this project? {HOW_TO_NAME}", USAGE) from None
 
 
-def outputs_by_name(name: str, aws: Aws) -> dict[str, Any]:
-    """Return the outputs of the stack of that name here, by Terraform's rules for names."""
+def find_by_name(name: str, aws: Aws) -> Stack:
+    """Return the stack of that name here, by Terraform's rules for names; parts may be gone."""
     sqs, region = aws.client("sqs"), aws.region
     account = aws.client("sts").get_caller_identity()["Account"]
-    base = ""
-    for queue in ("stats", "dead-letter", "rejected"):  # one may be gone: check says so
-        try:
-            base = sqs.get_queue_url(QueueName=f"{name}-{queue}")["QueueUrl"].rpartition("/")[0]
-        except sqs.exceptions.QueueDoesNotExist:
-            continue
-    if not base:
-        raise Stop(
-            f"no stack {name} in {region} of account {account}. Compare the name with the `name` "
-            "that it was applied with, and the region and account with --region and --profile."
-        )
     pages = aws.client("cloudwatch").get_paginator("describe_alarms")
     found = pages.paginate(AlarmNamePrefix=f"{name}-")
     alarm_names = [alarm["AlarmName"] for page in found for alarm in page["MetricAlarms"]]
-    functions = {"metric_submit": f"{name}-metric-submit"}
-    if f"{name}-mock-datasource-errors" in alarm_names:
-        functions["mock_datasource"] = f"{name}-mock-datasource"
-    outputs = {
-        "bucket": f"{name}-{account}-{region}",
-        "queue_urls": {
-            "stats": f"{base}/{name}-stats",
-            "dead_letter": f"{base}/{name}-dead-letter",
-            "rejected": f"{base}/{name}-rejected",
-        },
-        "function_names": functions,
-        "alarm_names": alarm_names,
-        "alarm_topic_arn": f"arn:{sqs.meta.partition}:sns:{region}:{account}:{name}-alarms",
-    }
+    queue_url = f"{sqs.meta.endpoint_url}/{account}/{name}"
+    generates = f"{name}-mock-datasource-errors" in alarm_names
+    stack = Stack(
+        aws=aws,
+        source=f"--stack {name}",
+        account=account,
+        bucket=f"{name}-{account}-{region}",
+        prefix="stats/",
+        main_url=f"{queue_url}-stats",
+        dead_letter_url=f"{queue_url}-dead-letter",
+        rejected_url=f"{queue_url}-rejected",
+        function=f"{name}-metric-submit",
+        generator=f"{name}-mock-datasource" if generates else "",
+        log_group=f"/aws/lambda/{name}-metric-submit",
+        alarm_names=tuple(alarm_names),
+        topic_arn=f"arn:{sqs.meta.partition}:sns:{region}:{account}:{name}-alarms",
+    )
     try:
-        environment = read_stack(outputs, name, aws).environment()
-    except aws.client("lambda").exceptions.ResourceNotFoundException:
-        return outputs  # gone too
-    return outputs | {"prefix": environment.get("STATS_PREFIX", "stats/")}
+        return stack._replace(prefix=stack.environment().get("STATS_PREFIX", stack.prefix))
+    except ClientError as error:
+        if not is_missing(error):
+            raise
+    if not alarm_names:
+        raise Stop(f"no stack {name} in {region} of account {account}. {RIGHT_PLACE}")
+    return stack

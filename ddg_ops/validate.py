@@ -12,8 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ddg_metric_submit import parse
 from ddg_ops.aws import Aws, explain
-from ddg_ops.command import Command
-from ddg_ops.screen import FINE, UNABLE, USAGE, WRONG, Screen, Stop, count, utc
+from ddg_ops.screen import FINE, UNABLE, USAGE, WRONG, Command, Screen, Stop, count, utc
 from ddg_ops.stack import STACK_HELP, aws_options, find_stack, reading_settings
 from ddg_s3_objects import File, get_object, is_marker
 from ddg_settings import Settings
@@ -38,6 +37,7 @@ EXAMPLES = [
 @click.pass_obj
 def validate(
     screen: Screen,
+    *,
     files: Sequence[str],
     job: str,
     max_age: int | None,
@@ -53,21 +53,19 @@ def validate(
     for name in files:
         if name.startswith("s3://") and not re.match("s3://[^/]+/.", name):
             raise Stop(f"{name} names no object. Write s3://BUCKET/KEY.", USAGE)
-    environment = {name: os.environ[name] for name in SETTINGS if name in os.environ}
-    if stack:
-        found = find_stack(stack, profile, region)
-        aws, environment = found.aws, found.environment()
-    else:
-        aws = Aws(profile, region)
+    found = find_stack(stack, profile, region) if stack else None
+    aws = found.aws if found else Aws(profile, region)
+    environment = found.environment() if found else os.environ
+    wanted = {name: environment[name] for name in SETTINGS if name in environment}
     if max_age is not None:
-        environment["MAX_AGE_SECONDS"] = str(max_age)
-    settings = reading_settings(environment)
+        wanted["MAX_AGE_SECONDS"] = str(max_age)
+    settings = reading_settings(wanted)
     codes = {FINE}
     documents: list[dict[str, Any]] = []
     for name in files:
         document: dict[str, Any] = {"file": name, "ok": False}
         try:
-            points = describe(read(name, job, settings, aws))
+            points = flatten(read(name, job, settings, aws))
             document |= {"ok": True, "points": points}
             print_points(name, points, screen)
         except StatsFileError as error:
@@ -99,7 +97,7 @@ def read(name: str, job: str, settings: Settings, aws: Aws) -> list[Sample]:
     return [] if is_marker(File("", key), content) else parse(key, content, settings)
 
 
-def describe(samples: Sequence[Sample]) -> list[dict[str, Any]]:
+def flatten(samples: Sequence[Sample]) -> list[dict[str, Any]]:
     """Return samples as single points."""
     return [
         {"metric": metric, "timestamp": each.timestamp, "value": value, "tags": each.tags}

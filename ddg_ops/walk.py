@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, NamedTuple, Self
 
 import click
@@ -33,6 +33,7 @@ VISIBILITY_SECONDS = 300  # or twice what the whole will take, by the pace so fa
 MAX_VISIBILITY_SECONDS = 43_200  # SQS
 SHOWN_OBJECTS = 3  # of a message that names more
 SHOWN_JOBS = 10
+ENDLESS = "Messages come again before all are read, or too many are in hand: try later, or --limit"
 
 
 class Message(NamedTuple):
@@ -157,22 +158,19 @@ class Walk:
         """Make visible what hasn't been deleted."""
         self._progress.__exit__(None, None, None)
         self._threads.shutdown(cancel_futures=True)  # what they still receive is held then
-        handles = list(self._held.values())
-        tens = [handles[start : start + TEN] for start in range(0, len(handles), TEN)]
+        entries = [
+            {"Id": str(index % TEN), "ReceiptHandle": handle, "VisibilityTimeout": 0}
+            for index, handle in enumerate(self._held.values())
+        ]
+        tens = [entries[start : start + TEN] for start in range(0, len(entries), TEN)]
+        give_back = partial(self._sqs.change_message_visibility_batch, QueueUrl=self._url)
         try:
             with ThreadPoolExecutor(RECEIVERS) as threads:
-                list(threads.map(self._give_back, tens))
+                # One that fails was too long in hand, and is visible already.
+                list(threads.map(lambda ten: give_back(Entries=ten), tens))
         except (BotoCoreError, ClientError):
             if kind is None:  # else the first error is the one to tell
                 raise
-
-    def _give_back(self, handles: Sequence[str]) -> None:
-        entries = [
-            {"Id": str(index), "ReceiptHandle": handle, "VisibilityTimeout": 0}
-            for index, handle in enumerate(handles)
-        ]
-        # One that fails was too long in hand, and is visible already.
-        self._sqs.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
 
     def wanted(self) -> Iterator[list[Message]]:
         """Yield the messages that were asked for, up to ten at a time."""
@@ -249,25 +247,18 @@ class Walk:
 
     def describe(self, screen: Screen) -> None:
         """Say what was there and what of it was chosen, and how far that can be trusted."""
-        there = f"{count(self.read, 'message')} in {self.name}"
-        text = f"{there}."
+        text = f"{count(self.read, 'message')} in {self.name}"
         if self._limited:
-            text = f"{count(self.taken, 'message')} of {self.name}, by {self._wanted}."
-        elif not self.read:
-            text = f"No message in {self.name}."
-        elif not self.taken:
-            jobs = ", ".join(f"{job} ({n:,})" for job, n in self._jobs.most_common(SHOWN_JOBS))
-            more = ", ..." if len(self._jobs) > SHOWN_JOBS else ""
-            text = f"{there}, none of them by {self._wanted}. There are: {jobs}{more}."
+            text = f"{count(self.taken, 'message')} of {self.name}, by {self._wanted}"
         elif self.taken < self.read:
-            text = f"{self.taken:,} of {there}, by {self._wanted}."
+            text = f"{self.taken:,} of {text}, by {self._wanted}"
+        if self.read and not self.taken:
+            jobs = ", ".join(f"{job} ({n:,})" for job, n in self._jobs.most_common(SHOWN_JOBS))
+            text += f". There are: {jobs}{', ...' if len(self._jobs) > SHOWN_JOBS else ''}"
         if not self.complete:
             share = min(1.0, self.read / max(self._visible, 1))
-            text += (
-                f" The end wasn't reached: about {share:.0%} was read, as messages come again "
-                "before all are read, or too many are in hand. Wait some minutes, or use --limit."
-            )
-        screen.say(text, "bold")
+            text += f". The end wasn't reached: about {share:.0%} was read. {ENDLESS}"
+        screen.say(f"{text}.", "bold")
         flying = f" and {self._in_flight:,} in others' hands" if self._in_flight else ""
         screen.say(
             f"SQS says about {self._visible:,}{flying}. What was received was hidden for "

@@ -7,7 +7,6 @@ import http.client
 import io
 import itertools
 import json
-import logging
 import re
 import time
 import zipfile
@@ -26,7 +25,7 @@ from click.testing import CliRunner
 
 import ddg_metric_submit
 import ddg_outcomes
-from ddg_ops import backfill, canary, log, walk
+from ddg_ops import backfill, check, log, walk
 from ddg_ops.cli import cli
 from local.datadog_server import DatadogServer
 from local.event_source import sqs_record
@@ -115,8 +114,8 @@ class StackOnMoto:
                 ComparisonOperator="GreaterThanThreshold",
             )
             self.alarm(alarm, "OK")
-        topic = self.aws["sns"].create_topic(Name=f"{self.name}-alarms")["TopicArn"]
-        self.aws["sns"].subscribe(TopicArn=topic, Protocol="email", Endpoint="a@example.com")
+        self.topic = self.aws["sns"].create_topic(Name=f"{self.name}-alarms")["TopicArn"]
+        self.aws["sns"].subscribe(TopicArn=self.topic, Protocol="email", Endpoint="a@example.com")
         self.outputs: dict[str, dict[str, Any]] = {
             "bucket": {"value": self.bucket},
             "prefix": {"value": "stats/"},
@@ -130,7 +129,7 @@ class StackOnMoto:
             "function_names": {"value": {"metric_submit": self.function}},
             "log_groups": {"value": {"metric_submit": self.log_group}},
             "alarm_names": {"value": [f"{self.name}-{alarm}" for alarm in ALARMS]},
-            "alarm_topic_arn": {"value": topic},
+            "alarm_topic_arn": {"value": self.topic},
         }
 
     def _queue(self, name: str) -> str:
@@ -197,6 +196,11 @@ class StackOnMoto:
         self.aws["cloudwatch"].set_alarm_state(
             AlarmName=f"{self.name}-{alarm}", StateValue=state, StateReason="a test"
         )
+
+    def remove_alarms(self, *alarms: str) -> None:
+        """Delete alarms."""
+        names = [f"{self.name}-{alarm}" for alarm in alarms]
+        self.aws["cloudwatch"].delete_alarms(AlarmNames=names)
 
     def metric(self, namespace: str, name: str, value: float, **dimensions: str) -> None:
         """Have CloudWatch know a value."""
@@ -280,21 +284,16 @@ class StackOnMoto:
     def submit(self) -> None:
         """Run the submitter on what waits in the main queue, as Lambda does; keep its log."""
         records = [sqs_record(message, self.main_arn) for message in self.take(self.main_url)]
-        printed, logged = io.StringIO(), Logged()
-        logger = logging.getLogger("ddg_metric_submit")
+        printed = io.StringIO()
         context = SimpleNamespace(
             function_name=self.function, get_remaining_time_in_millis=lambda: 30_000
         )
-        logger.addHandler(logged)
-        try:
-            with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-                for name, value in self.environment.items():
-                    patch.setenv(name, value)
-                ddg_metric_submit.lambda_clients.cache_clear()
-                ddg_metric_submit.lambda_handler({"Records": records}, context)
-        finally:
-            logger.removeHandler(logged)
-        self.log(*logged.lines, *printed.getvalue().splitlines())
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            ddg_metric_submit.lambda_clients.cache_clear()
+            ddg_metric_submit.lambda_handler({"Records": records}, context)
+        self.log(*printed.getvalue().splitlines())
 
 
 class AwsFront(ThreadingHTTPServer):
@@ -350,18 +349,6 @@ class _FrontHandler(BaseHTTPRequestHandler):
         pass
 
 
-class Logged(logging.Handler):
-    """Lines as Lambda's JSON format has them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        entry = {"level": record.levelname, "message": record.getMessage(), "requestId": "1"}
-        self.lines.append(json.dumps(entry))
-
-
 def notification(bucket: str, *keys: str) -> str:
     """Return S3's notification of files."""
     records = [{"s3": {"bucket": {"name": bucket}, "object": {"key": key}}} for key in keys]
@@ -380,7 +367,7 @@ def make_stack(
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
     monkeypatch.setattr("botocore.session.create_loader", shared_loader)
     monkeypatch.setattr(walk, "WAIT_SECONDS", 0)
-    monkeypatch.setattr(canary, "POLL_SECONDS", 0)
+    monkeypatch.setattr(check, "POLL_SECONDS", 0)
     monkeypatch.setattr(log, "POLL_SECONDS", 0)
     monkeypatch.setattr(backfill, "PAUSES", (0.0,))
     yield StackOnMoto(moto, datadog.url)

@@ -81,7 +81,7 @@ IAM_ACTIONS = {  # where the permission has another name (Service Authorization 
     "sqs:DeleteMessageBatch": "sqs:DeleteMessage",
     "sqs:SendMessageBatch": "sqs:SendMessage",
     "monitoring:DescribeAlarms": "cloudwatch:DescribeAlarms",
-    "monitoring:GetMetricData": "cloudwatch:GetMetricData",
+    "monitoring:GetMetricStatistics": "cloudwatch:GetMetricStatistics",
 }
 
 

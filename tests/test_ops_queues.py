@@ -22,7 +22,7 @@ from botocore.exceptions import ClientError
 
 import ddg_stats_file
 from ddg_ops import backfill, queues, walk
-from ddg_ops.reasons import Groups, is_too_old
+from ddg_ops.reasons import TOO_OLD, Groups
 from ddg_ops.screen import utc
 from ddg_series_api import SeriesApi
 from local.datadog_server import Answer, DatadogServer, Request
@@ -71,7 +71,7 @@ def test_story_of_a_broken_job(stack: StackOnMoto, typed: Run, datadog: DatadogS
     stack.take(stack.main_url)  # as if these had come under other keys
     assert "     3  would be submitted\n" in typed("rejected", "replay", "--job", "nightly").out
     assert stack.bodies(stack.main_url) == []
-    assert "3 sent to" in typed("rejected", "replay", "--job", "nightly", "--yes").out
+    assert "3 sent from" in typed("rejected", "replay", "--job", "nightly", "--yes").out
     stack.submit()
 
     assert ("rows", ("env:test", "job:nightly")) in datadog.points
@@ -154,7 +154,7 @@ def test_too_old_is_told_by_the_contracts_words(place: str) -> None:
     for now, max_age, expected in ((7200, 3600, True), (-7200, 3600, False)):
         with pytest.raises(ddg_stats_file.StatsFileError) as error:
             ddg_stats_file.check_timestamp(0, now, max_age)
-        assert is_too_old(f"{place}{error.value}") is expected
+        assert bool(TOO_OLD.fullmatch(f"{place}{error.value}")) is expected
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_too_old_is_told_by_the_contracts_words(place: str) -> None:
         pytest.param(
             "--job nope --reason old",
             "",
-            "3 messages in {}, none of them by --job nope --reason old. "
+            "0 of 3 messages in {}, by --job nope --reason old. "
             "There are: job:etl (2), job:my_job (1).",
             id="no such job",
         ),
@@ -239,7 +239,7 @@ def test_dead_messages(stack: StackOnMoto, typed: Run) -> None:
     assert typed("dead", "replay", "--yes").code == 0
     assert stack.bodies(stack.main_url) == bodies
     assert stack.bodies(stack.dead_letter_url) == []
-    assert "No message in" in typed("dead", "list").out
+    assert "0 messages in" in typed("dead", "list").out
 
 
 # --- replay ---
