@@ -1,6 +1,8 @@
 output "bucket" {
   description = "Bucket to write stats files to."
   value       = aws_s3_bucket.stats.bucket
+
+  depends_on = [aws_s3_bucket_notification.stats] # who learns the name may write at once
 }
 
 output "prefix" {
@@ -11,8 +13,10 @@ output "prefix" {
 output "upload_command" {
   description = "Paste it into a shell: a file of your own, in Datadog some seconds later as my.first.metric{job:my-job}."
   value       = <<-EOT
-    printf '{"timestamp": %d, "my.first.metric": 42}' "$(date +%s)" | aws s3 cp - "s3://${aws_s3_bucket.stats.bucket}/${var.stats_prefix}my-job/$(date +%s).json" --region ${var.aws_region}
+    printf '{"timestamp": %d, "my.first.metric": 42}' "$(date +%s)" | aws s3 cp - "s3://${aws_s3_bucket.stats.bucket}/${var.stats_prefix}my-job/$(date +%s).json" --region ${local.region}
   EOT
+
+  depends_on = [aws_s3_bucket_notification.stats]
 }
 
 output "queue_urls" {
@@ -42,7 +46,7 @@ output "log_groups" {
 
 output "alarm_names" {
   description = "CloudWatch alarms; the description of each says what to do first."
-  value       = sort(local.alarms_made[*].alarm_name)
+  value       = sort(local.alarm_names)
 }
 
 output "alarm_topic_arn" {
@@ -52,18 +56,12 @@ output "alarm_topic_arn" {
 
 output "dashboard_url" {
   description = "CloudWatch dashboard of the pipeline's health."
-  value       = "https://${var.aws_region}.console.aws.amazon.com/cloudwatch/home?region=${var.aws_region}#dashboards/dashboard/${aws_cloudwatch_dashboard.pipeline.dashboard_name}"
+  value       = "https://${local.region}.${local.console}/cloudwatch/home?region=${local.region}#dashboards/dashboard/${aws_cloudwatch_dashboard.pipeline.dashboard_name}"
 }
 
 output "producer_policy_json" {
   description = "IAM policy to attach to a job's role: it may write below the prefix, and nothing else."
   value       = data.aws_iam_policy_document.producer.json
-}
 
-data "aws_iam_policy_document" "producer" {
-  statement {
-    sid       = "WriteStatsFiles"
-    actions   = ["s3:PutObject"]
-    resources = ["${aws_s3_bucket.stats.arn}/${var.stats_prefix}*"] # * is <job>/<file>
-  }
+  depends_on = [aws_s3_bucket_notification.stats]
 }

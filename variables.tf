@@ -67,8 +67,8 @@ variable "max_age_seconds" {
   nullable    = false
 
   validation {
-    condition     = var.max_age_seconds >= 0 && floor(var.max_age_seconds) == var.max_age_seconds
-    error_message = "max_age_seconds is a whole number of seconds: 3600 as Datadog takes by default, or 0 for no limit."
+    condition     = var.max_age_seconds >= 0 && var.max_age_seconds <= 9999999999 && floor(var.max_age_seconds) == var.max_age_seconds
+    error_message = "max_age_seconds is a whole number of seconds from 0 (no limit) to 9999999999; Datadog takes 3600 by default."
   }
 }
 
@@ -79,8 +79,8 @@ variable "constant_tags" {
   nullable    = false
 
   validation {
-    condition     = alltrue([for tag in var.constant_tags : can(regex("^\\pL[^,\\s]{0,199}$", tag))])
-    error_message = "constant_tags are tags such as env:prod: each starts with a letter, has neither comma nor white space, and at most 200 characters."
+    condition     = length(var.constant_tags) <= 99 && alltrue([for tag in var.constant_tags : can(regex("^\\pL[^,\\s]{0,199}$", tag))])
+    error_message = "constant_tags are at most 99 tags such as env:prod (Datadog takes 100, and one is the job's): each starts with a letter, has neither comma nor white space, and at most 200 characters."
   }
 }
 
@@ -102,25 +102,42 @@ variable "name" {
 
 variable "aws_region" {
   type        = string
-  description = "AWS region of the whole stack, such as eu-central-1. Take the one that your jobs run in."
-  default     = "us-east-1"
-  nullable    = false
+  description = "Region that the stack has to be in, such as eu-central-1. It configures nothing: the region is the AWS provider's, from `AWS_REGION` or your profile. Where the two differ the plan fails, before anything is made or moved in the wrong place."
+  default     = null
 
   validation {
-    condition     = can(regex("^[a-z]{2,4}(-[a-z]+)+-[0-9]$", var.aws_region))
+    condition     = var.aws_region == null || can(regex("^[a-z]{2,4}(-[a-z]+)+-[0-9]$", var.aws_region))
     error_message = "aws_region is the code of a region such as us-east-1 or eu-central-1."
+  }
+
+  # A validation, since a condition elsewhere only warns on destroy, which would forget the stack.
+  validation {
+    condition     = var.aws_region == null || var.aws_region == data.aws_region.current.id
+    error_message = "aws_region is ${coalesce(var.aws_region, "not given")}, yet the AWS provider works in ${data.aws_region.current.id}. Set AWS_REGION to the region that the stack is in (in a module call, hand it a provider of that region), or correct aws_region."
   }
 }
 
 variable "tags" {
   type        = map(string)
-  description = "AWS tags for everything in this stack, such as { team = \"data\" }. They don't go to Datadog: `constant_tags` do."
+  description = "AWS tags for everything in this stack, such as { team = \"data\" }, besides the provider's `default_tags`. They don't go to Datadog: `constant_tags` do."
   default     = {}
   nullable    = false
 
+  # An empty value is legal in AWS, but the provider would plan the same change for ever.
   validation {
-    condition     = alltrue([for key, value in var.tags : can(regex("^.{1,128}$", key)) && !startswith(lower(key), "aws:") && length(value) <= 256])
-    error_message = "tags have keys of 1 to 128 characters that don't begin with aws:, and values of at most 256."
+    condition     = alltrue([for key, value in var.tags : can(regex("^[\\pL\\pZ\\pN_.:/=+@-]{1,128}$", key)) && !startswith(lower(key), "aws:") && can(regex("^[\\pL\\pZ\\pN_.:/=+@-]{1,256}$", value))])
+    error_message = "tags have keys of 1 to 128 characters that don't begin with aws:, and values of 1 to 256: letters, digits, spaces and _.:/=+-@."
+  }
+}
+
+variable "zip_folder" {
+  type        = string
+  description = "Folder with the two zips that `./zipper.sh` makes, as seen from where Terraform runs. By default they are beside main.tf."
+  default     = null
+
+  validation {
+    condition     = var.zip_folder == null || can(regex("\\S", var.zip_folder))
+    error_message = "zip_folder is a folder such as ../build, or left out."
   }
 }
 
@@ -130,7 +147,7 @@ variable "tags" {
 
 variable "stats_prefix" {
   type        = string
-  description = "Folder of the bucket that stats files are taken from. The folder below it names the job: stats/nightly/1.json is of job:nightly."
+  description = "Folder of the bucket that stats files are taken from. The folder below it names the job: stats/nightly/1.json is of job:nightly. Change it while no file waits: what is under the old one can't be read any more."
   default     = "stats/"
   nullable    = false
 
@@ -154,7 +171,7 @@ variable "file_retention_days" {
 
 variable "force_destroy" {
   type        = bool
-  description = "Whether `terraform destroy` deletes the files that are still in the bucket. WARNING: true, the default, deletes them without asking; they expire anyway. To keep them apply false before you destroy: all goes but the bucket, and destroy ends with its error."
+  description = "Whether `terraform destroy` deletes the files that are still in the bucket. WARNING: true, the default, deletes them without asking; they expire anyway. To keep them set false and apply before you destroy: all goes but the bucket, and destroy ends with its error."
   default     = true
   nullable    = false
 }
@@ -170,15 +187,15 @@ variable "mock_datasource_enabled" {
   nullable    = false
 }
 
-variable "mock_schedule" {
-  type        = string
-  description = "How often the generator writes a file, as an EventBridge expression such as rate(5 minutes) or cron(0 8 * * ? *). At least once a day, or the alarm nothing-submitted goes off between two files."
-  default     = "rate(1 minute)"
+variable "mock_interval_minutes" {
+  type        = number
+  description = "Minutes between two files of the generator, from 1 to 1440 (a day)."
+  default     = 1
   nullable    = false
 
   validation {
-    condition     = can(regex("^(rate\\((1 (minute|hour|day)|([2-9]|[1-9][0-9]+) (minutes|hours|days))\\)|cron\\([^()]+\\))$", var.mock_schedule))
-    error_message = "mock_schedule is rate(1 minute), rate(5 minutes), rate(1 hour), rate(2 hours), ... (the unit is singular after 1 alone) or cron(...) with six fields."
+    condition     = var.mock_interval_minutes >= 1 && var.mock_interval_minutes <= 1440 && floor(var.mock_interval_minutes) == var.mock_interval_minutes
+    error_message = "mock_interval_minutes is a whole number of minutes from 1 to 1440."
   }
 }
 

@@ -8,11 +8,3 @@ terraform {
     }
   }
 }
-
-provider "aws" {
-  region = var.aws_region
-
-  default_tags {
-    tags = var.tags
-  }
-}

@@ -99,7 +99,8 @@ def main() -> None:
     if missing:
         raise Failed(f"{', '.join(missing)}: not there. Run ./zipper.sh first.")
     session: Any = boto3.Session()
-    region = session.region_name or DEFAULT_REGION
+    region = os.environ.get("AWS_REGION") or session.region_name or DEFAULT_REGION
+    os.environ["AWS_REGION"] = region  # which is where terraform looks
     session = boto3.Session(region_name=region)
     site = os.environ.get("DATADOG_SITE", DEFAULT_SITE)
     name = f"smoke-{secrets.token_hex(3)}"

@@ -27,18 +27,6 @@ typed = pytest.fixture(make_run)
 Patch = pytest.MonkeyPatch
 
 
-def test_each_alarm_has_a_section() -> None:
-    """The page's sections are the stack's alarms, in main.tf's words."""
-    terraform = (ROOT / "main.tf").read_text("utf-8")
-    named = re.findall(r"^      ([a-z-]+) = \{\n        metric ", terraform, re.MULTILINE)
-    functions = ["metric-submit", "mock-datasource"]
-    each_functions = re.findall(r'"\$\{function\}-([a-z]+)" =>', terraform)
-    single = re.findall(r'alarm_name +=+ "\$\{var\.name\}-([a-z-]+)"', terraform)
-    alarms = {*named, *single} | {f"{one}-{two}" for one in functions for two in each_functions}
-    assert len(alarms) == 11
-    assert set(re.findall(r"^### ([a-z-]+)$", PAGE, re.MULTILINE)) == alarms
-
-
 def test_limits_are_the_codes() -> None:
     """The table's numbers are those of the constants."""
     rows = re.findall(r"^\|[^|]+\| ([\d,]+)[^|]*\| `([A-Z_]+)` \|$", PAGE, re.MULTILINE)

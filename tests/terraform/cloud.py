@@ -172,19 +172,6 @@ def mend_permissions() -> None:
             request._action = request._action.removesuffix("Batch")
         elif request._service == "secretsmanager":
             resource = json.loads(request._body).get("SecretId", resource)  # ours are ARNs
-        elif request._service == "logs":
-            resource = log_stream_arn(request._region, json.loads(request._body)) or resource
         check(request, resource)
 
     model.check_action_permitted = check_as_aws
-
-
-def log_stream_arn(region: str, parameters: Mapping[str, str]) -> str | None:
-    """Return the ARN that CloudWatch Logs checks; None where the call is about no group.
-
-    https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatchlogs.html
-    """
-    if "logGroupName" not in parameters:
-        return None
-    group = f"arn:aws:logs:{region}:{ACCOUNT}:log-group:{parameters['logGroupName']}"
-    return f"{group}:log-stream:{parameters.get('logStreamName', '')}"

@@ -4,115 +4,138 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from tests.terraform.cloud import ADMINISTRATOR, REGION
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "TF_CLI_CONFIG_FILE")  # nothing else gets in
+SETTINGS = "stack.auto.tfvars.json"
+STACK = ("*.tf", "*.zip", "tests/*.tftest.hcl")
 
-KEYS = {"ddg_api_key": "X", "ddg_app_key": "X"}  # as documented
+AWS = {
+    "AWS_REGION": REGION,
+    "AWS_ACCESS_KEY_ID": ADMINISTRATOR["AccessKeyId"],
+    "AWS_SECRET_ACCESS_KEY": ADMINISTRATOR["SecretAccessKey"],
+}
+KEYS = {"TF_VAR_ddg_api_key": "X", "TF_VAR_ddg_app_key": "X"}
 
-SERVICES = ["cloudwatch", "events", "iam", "lambda", "logs", "s3", "sns", "sqs", "sts"]
-LOCAL = """\
-provider "aws" {{
-  access_key                  = "testing"
-  secret_key                  = "testing"
-  s3_use_path_style           = true
-  skip_credentials_validation = true
-  skip_metadata_api_check     = true
 
-  endpoints {{
-{endpoints}
-  }}
-}}
-"""
+class Step(NamedTuple):
+    """One line of what apply or destroy did, in its order."""
+
+    event: str  # "start" or "complete"
+    action: str  # "create", "update" or "delete"
+    address: str
 
 
 class Root:
-    """A Terraform root in a folder of its own."""
+    """A Terraform root in a folder of its own, its settings in the one file for them."""
 
-    def __init__(self, folder: Path, **variables: object) -> None:
-        """Take a folder with the files; the variables go to plan and apply, never to destroy."""
+    def __init__(self, folder: Path, **environment: str) -> None:
+        """Take a folder with the files, and what everyone in it has exported."""
         self.folder = folder
-        self.variables = variables
+        self.environment = environment
 
-    def run(self, *arguments: str, code: int = 0) -> str:
-        """Run terraform and return what it printed; fails unless it ends with the code."""
+    def configure(self, **settings: object) -> None:
+        """Write the settings' file: these are changed, the others stay."""
+        file = self.folder / SETTINGS
+        before = json.loads(file.read_text()) if file.exists() else {}
+        file.write_text(json.dumps({**before, **settings}))
+
+    def unset_keys(self) -> None:
+        """Export no keys any more."""
+        self.environment = {k: v for k, v in self.environment.items() if k not in KEYS}
+
+    def run(self, *arguments: str, code: int = 0, **environment: str) -> str:
+        """Run terraform and return what it printed.
+
+        Fails unless it ends with the code, and for a warning too.
+        """
+        kept = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
         done = subprocess.run(
             ["terraform", arguments[0], "-no-color", *arguments[1:]],
             cwd=self.folder,
-            env={
-                **{name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
-                "TF_IN_AUTOMATION": "1",
-                "TF_INPUT": "0",
-            },
+            env={**kept, "TF_IN_AUTOMATION": "1", "TF_INPUT": "0"} | self.environment | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
         assert done.returncode == code, f"terraform {arguments}: {done.returncode}\n{done.stdout}"
+        if arguments[0] != "init":  # which warns of providers that come from a folder
+            assert "Warning:" not in done.stdout, done.stdout
         return done.stdout
 
-    def apply(self, *, code: int = 0, **variables: object) -> str:
-        """Apply with the root's variables and these; return what was printed."""
-        return self.run("apply", "-auto-approve", *self._given(variables), code=code)
+    def plan(self, *, code: int = 0, **environment: str) -> str:
+        """Plan; return what was printed."""
+        return self.run("plan", code=code, **environment)
 
-    def plan(self, *, code: int = 0, **variables: object) -> str:
-        """Plan likewise."""
-        return self.run("plan", *self._given(variables), code=code)
+    def apply(self, *, code: int = 0, **environment: str) -> str:
+        """Apply; return what was printed."""
+        return self.run("apply", "-auto-approve", code=code, **environment)
 
-    def changes(self, **variables: object) -> dict[str, set[str]]:
+    def destroy(self, *, code: int = 0) -> str:
+        """Destroy as somebody who has the settings and no key; return what was printed."""
+        return self.run("destroy", "-auto-approve", code=code)
+
+    def changes(self) -> dict[str, set[str]]:
         """Plan; return the addresses of what would be done, by action. To read is to do nothing."""
-        self.run("plan", "-out=changes.tfplan", *self._given(variables))
-        plan = json.loads(self.run("show", "-json", "changes.tfplan"))
+        lines = map(json.loads, self.run("plan", "-json").splitlines())
         changes: dict[str, set[str]] = {}
-        for change in plan.get("resource_changes", []):
-            changes.setdefault("+".join(change["change"]["actions"]), set()).add(change["address"])
-        return {action: some for action, some in changes.items() if action not in ("no-op", "read")}
+        for line in lines:
+            if line["type"] == "planned_change" and line["change"]["action"] != "read":
+                address = line["change"]["resource"]["addr"]
+                changes.setdefault(line["change"]["action"], set()).add(address)
+        return changes
 
-    def destroy(self, **variables: object) -> str:
-        """Destroy with these variables, bare by default."""
-        arguments = [f"-var={name}={as_argument(value)}" for name, value in variables.items()]
-        return self.run("destroy", "-auto-approve", *arguments)
+    def steps(self, command: str) -> list[Step]:
+        """Apply or destroy; return what was begun and ended, in its order."""
+        lines = self.run(command, "-auto-approve", "-json").splitlines()
+        hooks = [(line["type"], line["hook"]) for line in map(json.loads, lines) if "hook" in line]
+        return [
+            Step(kind.removeprefix("apply_"), hook["action"], hook["resource"]["addr"])
+            for kind, hook in hooks
+            if kind in ("apply_start", "apply_complete") and hook["action"] != "read"
+        ]
+
+    def state(self) -> Any:
+        """Return what the state file holds."""
+        return json.loads((self.folder / "terraform.tfstate").read_text())
 
     def outputs(self) -> dict[str, Any]:
         """Return the outputs."""
-        return {
-            name: output["value"]
-            for name, output in json.loads(self.run("output", "-json")).items()
-        }
+        return {name: output["value"] for name, output in self.state()["outputs"].items()}
 
     def resources(self) -> dict[str, dict[str, Any]]:
-        """Return the attributes of all that is in the state, by address."""
-        module = json.loads(self.run("show", "-json"))["values"]["root_module"]
-        return {resource["address"]: resource["values"] for resource in module["resources"]}
-
-    def _given(self, more: Mapping[str, object]) -> list[str]:
-        given = {**self.variables, **more}
-        return [f"-var={name}={as_argument(value)}" for name, value in given.items()]
-
-
-def as_argument(value: object) -> str:
-    """Return a value the way -var takes it."""
-    return value if isinstance(value, str) else json.dumps(value)
+        """Return the attributes of all that was made, by address."""
+        return {
+            address(resource, instance): instance["attributes"]
+            for resource in self.state()["resources"]
+            if resource["mode"] == "managed"
+            for instance in resource["instances"]
+        }
 
 
-def copy_stack(folder: Path, endpoint: str, **variables: object) -> Root:
-    """Copy the stack's root with its zips and tests, pointed at an endpoint, and find providers."""
-    copy_files(PROJECT, folder, "*.tf", "*.zip", "tests/*.tftest.hcl")
-    endpoints = "\n".join(f'    {service} = "{endpoint}"' for service in SERVICES)
-    (folder / "local_override.tf").write_text(LOCAL.format(endpoints=endpoints))
-    return init(Root(folder, **variables))
+def address(resource: dict[str, Any], instance: dict[str, Any]) -> str:
+    """Return where a resource of the state stands in the configuration."""
+    module = f"{resource['module']}." if "module" in resource else ""
+    index = f"[{json.dumps(instance['index_key'])}]" if "index_key" in instance else ""
+    return f"{module}{resource['type']}.{resource['name']}{index}"
 
 
-def copy_dashboard(folder: Path, **variables: object) -> Root:
-    """Copy the dashboard's root and find providers."""
-    copy_files(PROJECT / "dashboard", folder, "*.tf", "tests/*.tftest.hcl")
-    return init(Root(folder, **variables))
+def new_root(folder: Path, endpoint: str, **settings: object) -> Root:
+    """Return a root of a folder's files that goes to an endpoint for AWS; it has found providers.
+
+    As a person has it: what is AWS's is exported, and no file says where moto is.
+    """
+    root = Root(folder, **AWS, **KEYS, AWS_ENDPOINT_URL=endpoint)
+    root.configure(**settings)
+    root.run("init")
+    return root
 
 
-def copy_files(source: Path, folder: Path, *patterns: str) -> None:
+def copy_files(source: Path, folder: Path, *patterns: str) -> Path:
     """Copy what the patterns match, but no override: a developer may have one."""
     for pattern in patterns:
         for file in source.glob(pattern):
@@ -120,9 +143,4 @@ def copy_files(source: Path, folder: Path, *patterns: str) -> None:
                 copy = folder / file.relative_to(source)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(file, copy)
-
-
-def init(root: Root) -> Root:
-    """Let terraform find the providers."""
-    root.run("init")
-    return root
+    return folder

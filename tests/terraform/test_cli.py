@@ -1,95 +1,116 @@
 """What a person with the terraform command meets."""
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from tests.terraform.cloud import ACCOUNT, Cloud
-from tests.terraform.root import KEYS, Root, copy_dashboard
+from tests.terraform.root import PROJECT, Root, copy_files, new_root
 
 API_KEY = "0123456789abcdef0123456789abcdef"
 
 
-def put(cloud: Cloud, root: Root, key: str) -> None:
-    """Leave a file in the stack's bucket."""
-    cloud.client("s3").put_object(Bucket=root.outputs()["bucket"], Key=key, Body=b"{}")
-
-
-def test_variables_and_numbers(new_stack: Callable[..., Root]) -> None:
+def test_numbers_and_names(new_stack: Callable[..., Root]) -> None:
     """`terraform test`: tests/*.tftest.hcl, with a mocked provider."""
     assert "0 failed" in new_stack().run("test")
 
 
-def test_apply_without_a_key_says_what_to_give(new_stack: Callable[..., Root]) -> None:
-    """The keys have no default that would deploy a stack that can't submit."""
-    printed = new_stack(name="keyless").apply(code=1)
-    assert "Give the keys (apply -var 'ddg_api_key=...' -var 'ddg_app_key=...')" in printed
-
-
-@pytest.mark.parametrize("zip_file", ["ddg_metric_submit.zip", "ddg_mock_datasource.zip"])
-def test_apply_without_a_zip_says_how_to_make_it(
-    new_stack: Callable[..., Root], zip_file: str
-) -> None:
-    """A clone has no zips yet; validate doesn't mind, apply says what to do."""
-    root = new_stack(name="zipless", **KEYS)
-    (root.folder / zip_file).unlink()
-    root.run("validate")
-    assert f"{zip_file} is missing: run ./zipper.sh" in root.apply(code=1)
-
-
-def test_keys_are_never_shown(new_stack: Callable[..., Root]) -> None:
-    """The keys are hidden in what is printed, and nothing else is."""
-    root = new_stack(name="hidden", ddg_api_key=API_KEY, ddg_app_key=API_KEY.upper())
-    printed = root.plan() + root.apply() + root.run("output")
+def test_quick_try(cloud: Cloud, new_stack: Callable[..., Root]) -> None:
+    """As the README has it: keys on the command line, nothing in a file; destroy needs neither."""
+    before = cloud.names()
+    root = new_stack(name="quick")
+    root.unset_keys()
+    printed = root.apply(code=1)
+    assert "Give ddg_api_key (export TF_VAR_ddg_api_key=..., or apply -var" in printed
+    keys = ("-var", f"ddg_api_key={API_KEY}", "-var", f"ddg_app_key={API_KEY.upper()}")
+    printed = root.run("apply", "-auto-approve", *keys) + root.run("output")
     assert API_KEY not in printed
     assert API_KEY.upper() not in printed
     assert '"DATADOG_HOST"       = "https://api.datadoghq.com"' in printed
     assert '"DATADOG_API_KEY"    = (sensitive value)' in printed
-
-
-def test_two_stacks_stand_side_by_side(cloud: Cloud, new_stack: Callable[..., Root]) -> None:
-    """One is destroyed with its keys and with files in its bucket; the other doesn't notice."""
-    one, other = new_stack(name="one", **KEYS), new_stack(name="other", **KEYS)
-    one.apply()
-    before = cloud.names()
-    other.apply(alarm_email="oncall@example.com", mock_datasource_enabled=False)
-    assert not before & (cloud.names() - before)
-    put(cloud, other, "left.json")
-    other.destroy(**KEYS)
+    root.destroy()
     assert cloud.names() == before
-    assert one.changes() == {}
 
 
-def test_another_region(new_stack: Callable[..., Root]) -> None:
-    """The bucket's name and the commands follow the region."""
-    root = new_stack(name="abroad", aws_region="eu-central-1", **KEYS)
+def test_plan_without_zips_says_how_to_make_them(new_stack: Callable[..., Root]) -> None:
+    """A clone has none yet. They may as well be elsewhere."""
+    root = new_stack(name="zipless")
+    elsewhere = root.folder.with_name(f"{root.folder.name} of mine")
+    copy_files(root.folder, elsewhere, "*.zip")
+    for zip_file in root.folder.glob("*.zip"):
+        zip_file.unlink()
+    printed = root.plan(code=1)
+    for name in ("ddg_metric_submit.zip", "ddg_mock_datasource.zip"):
+        assert f"./{name} is missing: run ./zipper.sh" in printed
+    root.configure(zip_folder=str(elsewhere))
+    root.plan()
+
+
+def test_another_region(cloud: Cloud, new_stack: Callable[..., Root]) -> None:
+    """The region is the provider's. aws_region guards it: nothing is moved, forgotten or made."""
+    root = new_stack(name="abroad")
+    root.environment["AWS_REGION"] = "eu-central-1"
     root.apply()
     outputs = root.outputs()
     assert outputs["bucket"] == f"abroad-{ACCOUNT}-eu-central-1"
     assert "--region eu-central-1" in outputs["upload_command"]
     assert ":eu-central-1:" in outputs["alarm_topic_arn"]
 
+    root.configure(aws_region="eu-central-1")
+    assert root.changes() == {}
+    state = root.state()
+    for command in (["plan"], ["apply", "-auto-approve"], ["destroy", "-auto-approve"]):
+        printed = root.run(*command, code=1, AWS_REGION="us-east-1")
+        assert "aws_region is eu-central-1, yet the AWS provider works in us-east-1." in printed
+    assert root.state() == state
+
 
 def test_bucket_that_is_to_be_kept(cloud: Cloud, new_stack: Callable[..., Root]) -> None:
     """With force_destroy = false destroy leaves the bucket and its files, with true nothing."""
     before = cloud.names()
-    root = new_stack(name="kept", force_destroy=False, **KEYS)
+    root = new_stack(name="kept", force_destroy=False)
     root.apply()
     bucket = root.outputs()["bucket"]
-    put(cloud, root, "kept.json")
-    root.run("destroy", "-auto-approve", code=1)
+    cloud.client("s3").put_object(Bucket=bucket, Key="kept.json", Body=b"{}")
+    assert "BucketNotEmpty" in root.destroy(code=1)
     assert cloud.names() - before == {bucket}
-    root.apply(force_destroy=True)
+    root.configure(force_destroy=True)
+    root.apply()
     root.destroy()
     assert cloud.names() == before
 
 
-def test_dashboard(tmp_path: Path) -> None:
+def test_alarms_say_what_to_do(stack: Root) -> None:
+    """Each in its description, for whoever is woken by it, and in a section of the docs."""
+    alarms = {
+        values["alarm_name"].removeprefix("ddg-stats-"): values["alarm_description"]
+        for address, values in stack.resources().items()
+        if address.startswith("aws_cloudwatch_metric_alarm.")
+    }
+    assert len(alarms) == 11
+    assert [name for name, description in alarms.items() if " First " not in description] == []
+    page = (PROJECT / "docs/operations.md").read_text()
+    assert set(re.findall(r"^### ([a-z-]+)$", page, re.MULTILINE)) == alarms.keys()
+    assert stack.outputs()["alarm_names"] == sorted(f"ddg-stats-{name}" for name in alarms)
+
+
+def test_dashboard_in_cloudwatch(stack: Root) -> None:
+    """Alarms on top; each graph has metrics, and no two lie on each other."""
+    page = json.loads(stack.resources()["aws_cloudwatch_dashboard.pipeline"]["dashboard_body"])
+    alarms, *graphs = page["widgets"]
+    assert len(alarms["properties"]["alarms"]) == 11
+    assert len({(graph["x"], graph["y"]) for graph in graphs}) == len(graphs) == 8
+    assert {len(metric) for graph in graphs for metric in graph["properties"]["metrics"]} == {4}
+
+
+def test_dashboard_in_datadog(cloud: Cloud, tmp_path: Path) -> None:
     """The dashboard's root is valid, applies, has no changes and goes; its own tests pass."""
-    root = copy_dashboard(tmp_path, ddg_api_key="X", ddg_app_key="X", health_widgets=True)
+    copy_files(PROJECT / "dashboard", tmp_path, "*.tf", "tests/*.tftest.hcl")
+    root = new_root(tmp_path, cloud.url)
     root.run("validate")
     assert "0 failed" in root.run("test")
+    root.configure(health_widgets=True)
     root.apply()
     assert root.changes() == {}
-    root.destroy(**KEYS)
+    root.destroy()

@@ -1,35 +1,66 @@
-"""The life of a stack, from the first apply to the last thing gone."""
+"""The life of a stack, from the first apply to the last thing gone; and the plans of others.
+
+With stand-ins and with the genuine provider, so that it is one story: there an apply takes minutes.
+"""
 
 import json
 import time
 from collections.abc import Callable
 
+import pytest
+
 from local.datadog_server import DatadogServer
 from tests.terraform.cloud import ACCOUNT, REGION, Cloud
 from tests.terraform.flow import MadeFunction, generate, submit_waiting
-from tests.terraform.root import Root
+from tests.terraform.root import Root, Step
 
-API_KEY = "0123456789abcdef0123456789abcdef"
 BUCKET = f"life-{ACCOUNT}-{REGION}"
+SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:datadog-AbCdEf"
+KMS_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+
+GENERATOR = "aws_lambda_function.mock_datasource[0]"
+GENERATOR_STARTS = "aws_cloudwatch_event_target.mock_schedule[0]"
+NOTIFICATION = "aws_s3_bucket_notification.stats"
+SUBMITTER = "aws_lambda_function.metric_submit"
+SUBMITTER_STARTS = "aws_lambda_event_source_mapping.metric_submit"
+BEFORE = [  # what must be there before the other begins, and go after it
+    ("aws_sqs_queue_policy.stats", NOTIFICATION),  # S3 may send
+    (NOTIFICATION, GENERATOR),  # of a file before it nobody is told
+    (NOTIFICATION, "aws_cloudwatch_event_rule.mock_schedule[0]"),
+    ("aws_iam_role_policy.mock_datasource[0]", GENERATOR),
+    ("aws_lambda_function_event_invoke_config.mock_datasource[0]", GENERATOR_STARTS),
+    ("aws_lambda_permission.mock_schedule[0]", GENERATOR_STARTS),
+    ("aws_iam_role_policy.metric_submit", SUBMITTER),
+    ("aws_cloudwatch_log_group.metric_submit", SUBMITTER),
+    (SUBMITTER, SUBMITTER_STARTS),
+    ("aws_sns_topic_policy.alarms", 'aws_cloudwatch_metric_alarm.pipeline["files-rejected"]'),
+    (GENERATOR_STARTS, "aws_cloudwatch_metric_alarm.nothing_submitted[0]"),
+]
+
+
+def in_order(steps: list[Step], *wanted: Step) -> bool:
+    """Tell whether each of the wanted steps was taken, and after the one before it."""
+    places = [steps.index(step) for step in wanted]
+    return places == sorted(places)
 
 
 def test_stack_lives_and_leaves_nothing(cloud: Cloud, new_stack: Callable[..., Root]) -> None:
-    """Apply, no changes, a file to Datadog, a change in place, destroy without keys and zips.
-
-    One story, since with the genuine provider an apply takes minutes.
-    """
+    """Apply, no changes, a file to Datadog, a change in place, destroy without keys and zips."""
     before = cloud.names()
-    root = new_stack(
-        name="life",
-        stats_prefix="jobs/",
-        constant_tags=["env:test"],
-        ddg_api_key="X",
-        ddg_app_key="X",
-    )
+    tags = {"team": "data"}
+    root = new_stack(name="life", stats_prefix="jobs/", constant_tags=["env:test"], tags=tags)
     root.run("validate")
 
-    root.apply()
+    steps = root.steps("apply")
+    for first, then in BEFORE:
+        wanted = Step("complete", "create", first), Step("start", "create", then)
+        assert in_order(steps, *wanted), wanted
     assert root.changes() == {}
+    assert {
+        address
+        for address, values in root.resources().items()
+        if values.get("tags_all", tags) != tags
+    } == set()
 
     outputs = root.outputs()
     submitter = MadeFunction(cloud, root, "life-metric-submit")
@@ -48,8 +79,11 @@ def test_stack_lives_and_leaves_nothing(cloud: Cloud, new_stack: Callable[..., R
     now = int(time.time())
     with DatadogServer("X") as datadog:
         [generated] = generate(cloud, root)
-        body = json.dumps({"timestamp": now, "rows": 7})
-        cloud.client("s3").put_object(Bucket=BUCKET, Key="jobs/nightly/1.json", Body=body)
+        s3 = cloud.client("s3")
+        good = json.dumps({"timestamp": now, "rows": 7})
+        for key, body in (("1.json", good), ("bad.json", "{"), ("gone.json", good)):
+            s3.put_object(Bucket=BUCKET, Key=f"jobs/nightly/{key}", Body=body)
+        s3.delete_object(Bucket=BUCKET, Key="jobs/nightly/gone.json")
         printed = submit_waiting(cloud, root, datadog)
     assert generated.startswith("jobs/mock-datasource/")
     assert datadog.points["rows", ("env:test", "job:nightly")] == {now: 7}
@@ -59,31 +93,75 @@ def test_stack_lives_and_leaves_nothing(cloud: Cloud, new_stack: Callable[..., R
     }
     summaries = [json.loads(line) for line in printed if '"Submitted"' in line]
     assert sum(summary["Submitted"] for summary in summaries) == 2
+    assert sum(summary["Refused"] for summary in summaries) == 2  # both are kept
 
-    assert root.changes(max_age_seconds=7200).keys() == {"update"}
-    root.apply(max_age_seconds=7200)
+    root.configure(stats_prefix="stats/")  # a generator that went on would write unnoticed
+    assert in_order(
+        root.steps("apply"),
+        Step("complete", "delete", GENERATOR_STARTS),
+        Step("start", "update", NOTIFICATION),
+        Step("complete", "update", NOTIFICATION),
+        Step("start", "update", GENERATOR),
+        Step("complete", "update", GENERATOR),
+        Step("start", "create", GENERATOR_STARTS),
+    )
     changed = MadeFunction(cloud, root, "life-metric-submit")
-    assert changed.environment == {**submitter.environment, "MAX_AGE_SECONDS": "7200"}
-    assert root.changes(max_age_seconds=7200) == {}
+    assert changed.environment == {**submitter.environment, "STATS_PREFIX": "stats/"}
+    assert root.changes() == {}
 
     for zip_file in root.folder.glob("*.zip"):
         zip_file.unlink()
+    root.unset_keys()
     root.run("validate")
-    root.destroy()
+    steps = root.steps("destroy")
+    for first, then in BEFORE:
+        wanted = Step("complete", "delete", then), Step("start", "delete", first)
+        assert in_order(steps, *wanted), wanted
     assert cloud.names() == before
 
 
-def test_key_in_a_secret_is_nowhere_else(cloud: Cloud, new_stack: Callable[..., Root]) -> None:
-    """The submitter reads it by its role; it is not in the state, the environment or the log."""
-    created = cloud.client("secretsmanager").create_secret(
-        Name="datadog", SecretString=json.dumps({"api_key": API_KEY})
-    )
-    root = new_stack(name="secret-key", ddg_api_key_secret_arn=created["ARN"])
-    root.apply()
-    with DatadogServer(API_KEY) as datadog:
-        generate(cloud, root)
-        printed = submit_waiting(cloud, root, datadog)
-    assert len(datadog.points) == 2
-    assert API_KEY not in (root.folder / "terraform.tfstate").read_text()
-    assert API_KEY not in str(MadeFunction(cloud, root, "secret-key-metric-submit").environment)
-    assert API_KEY not in "".join(printed)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(
+            {
+                "ddg_api_key": "X",
+                "aws_region": REGION,
+                "tags": {"cost centre": "4711"},
+                "constant_tags": ["env:prod"],
+                "max_age_seconds": 0,
+                "force_destroy": False,
+                "mock_interval_minutes": 60,
+                "batch_size": 1000,
+                "batch_window": 300,
+                "alarm_email": "oncall@example.com",
+            },
+            id="much given",
+        ),
+        pytest.param(
+            {
+                "ddg_api_key_secret_arn": SECRET,
+                "ddg_api_key_kms_key_arn": KMS_KEY,
+                "mock_datasource_enabled": False,
+            },
+            id="key in a secret, generator off",
+        ),
+    ],
+)
+def test_plan_is_quiet(new_stack: Callable[..., Root], settings: dict[str, object]) -> None:
+    """The plan of a stack with other settings has no warning."""
+    root = new_stack(name="planned", **settings)
+    root.unset_keys()
+    assert "0 to change, 0 to destroy." in root.plan()
+
+
+def test_plan_of_two_calls_is_quiet(new_caller: Callable[[], Root]) -> None:
+    """Likewise as a module that is called twice."""
+    root = new_caller()
+    assert "0 to change, 0 to destroy." in root.plan()
+
+
+def test_region_must_be_given(new_stack: Callable[..., Root]) -> None:
+    """Without one Terraform proposes a provider block; the README says what to do instead."""
+    printed = new_stack().plan(code=1, AWS_REGION="")
+    assert "requires explicit\nconfiguration. Add a provider block to the root module" in printed

@@ -8,7 +8,7 @@ import threading
 import time
 
 from tests.terraform.cloud import Cloud
-from tests.terraform.root import ENVIRONMENT, PROJECT
+from tests.terraform.root import AWS, ENVIRONMENT, PROJECT
 
 SUMMARY = json.dumps({"Submitted": 1, "Refused": 0, "Retried": 0})
 LOOK_SECONDS = 0.1
@@ -33,14 +33,7 @@ def run_smoke(cloud: Cloud, answer: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "local.smoke_aws"],
         cwd=PROJECT,
-        env={
-            **kept,
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": cloud.url,
-            "DATADOG_API_KEY": "X",
-        },
+        env={**kept, **AWS, "AWS_ENDPOINT_URL": cloud.url, "DATADOG_API_KEY": "X"},
         input=answer,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

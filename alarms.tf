@@ -1,0 +1,173 @@
+# What rings when something is wrong, and whom it tells.
+
+locals {
+  functions = merge(
+    { metric-submit = aws_lambda_function.metric_submit.function_name },
+    { for function in aws_lambda_function.mock_datasource : "mock-datasource" => function.function_name },
+  )
+
+  # Dead letters have waited in the main queue before, 4 days at most, and their age in the metric
+  # starts anew when they are moved: past 10 days the oldest may have none of its 14 left.
+  ten_days = 864000 # seconds
+
+  # SQS leaves a message out of the queue's age once it was received for the third time: the
+  # threshold stays below two visibility timeouts, or an outage would never reach it.
+  waiting_seconds = 300 + var.batch_window
+
+  alarms = merge(
+    {
+      files-rejected = {
+        namespace   = "AWS/SQS"
+        metric      = "ApproximateNumberOfMessagesVisible"
+        dimensions  = { QueueName = aws_sqs_queue.rejected.name }
+        statistic   = "Maximum"
+        above       = 0
+        period      = 60
+        periods     = 1
+        description = "Files were refused and are kept in the queue ${aws_sqs_queue.rejected.name}. First read the reason of each (ddg-ops rejected list): it names the place in the file and what to do. Then correct the job."
+      }
+
+      dead-letters = {
+        namespace   = "AWS/SQS"
+        metric      = "ApproximateNumberOfMessagesVisible"
+        dimensions  = { QueueName = aws_sqs_queue.dead_letter.name }
+        statistic   = "Maximum"
+        above       = 0
+        period      = 60
+        periods     = 1
+        description = "Files could not be submitted within ${local.max_receive_count} tries and wait in the queue ${aws_sqs_queue.dead_letter.name}. First read the retries' reasons in the log group ${aws_cloudwatch_log_group.metric_submit.name}; once the cause is gone move the messages back to ${aws_sqs_queue.stats.name} (ddg-ops dead replay)."
+      }
+
+      rejected-expiring = {
+        namespace   = "AWS/SQS"
+        metric      = "ApproximateAgeOfOldestMessage"
+        dimensions  = { QueueName = aws_sqs_queue.rejected.name }
+        statistic   = "Maximum"
+        above       = local.ten_days
+        period      = 300
+        periods     = 1
+        description = "The oldest refused file is over 10 days in the queue ${aws_sqs_queue.rejected.name} and is deleted after 14. First save the messages that you still need (ddg-ops rejected save), then clear the queue."
+      }
+
+      dead-letters-expiring = {
+        namespace   = "AWS/SQS"
+        metric      = "ApproximateAgeOfOldestMessage"
+        dimensions  = { QueueName = aws_sqs_queue.dead_letter.name }
+        statistic   = "Maximum"
+        above       = local.ten_days
+        period      = 300
+        periods     = 1
+        description = "The oldest dead letter is over 10 days in the queue ${aws_sqs_queue.dead_letter.name} and is deleted 14 days after it was first sent. First save the messages (ddg-ops dead save), or move them back to ${aws_sqs_queue.stats.name} (ddg-ops dead replay)."
+      }
+
+      files-waiting = {
+        namespace   = "AWS/SQS"
+        metric      = "ApproximateAgeOfOldestMessage"
+        dimensions  = { QueueName = aws_sqs_queue.stats.name }
+        statistic   = "Maximum"
+        above       = local.waiting_seconds
+        period      = 60
+        periods     = 3
+        description = "A file waits for over ${local.waiting_seconds} seconds in the queue ${aws_sqs_queue.stats.name}; Datadog drops it when it is an hour old. First see whether files-retried or an errors alarm is on as well: then the cause is there. If not, more files arrive than are submitted: raise maximum_concurrency, then batch_size (docs/scaling.md)."
+      }
+
+      files-retried = {
+        namespace   = "DatadogStats"
+        metric      = "Retried"
+        dimensions  = { FunctionName = aws_lambda_function.metric_submit.function_name }
+        statistic   = "Sum"
+        above       = 0
+        period      = 300
+        periods     = 3
+        description = "Files have been retried for 15 minutes: a wrong key (401, 403), a wrong site, or an outage of Datadog. Nothing is lost yet. First read the reason of the retries in the log group ${aws_cloudwatch_log_group.metric_submit.name} (ddg-ops tail); for 401 or 403 check the key against ddg_site, otherwise see status.datadoghq.com."
+      }
+    },
+    {
+      for function, name in local.functions : "${function}-errors" => {
+        namespace   = "AWS/Lambda"
+        metric      = "Errors"
+        dimensions  = { FunctionName = name }
+        statistic   = "Sum"
+        above       = 0
+        period      = 300
+        periods     = 1
+        description = "The function ${name} failed or ran out of time. First read the last error in the log group /aws/lambda/${name}: a setting that is missing or malformed is named there."
+      }
+    },
+    {
+      for function, name in local.functions : "${function}-throttles" => {
+        namespace   = "AWS/Lambda"
+        metric      = "Throttles"
+        dimensions  = { FunctionName = name }
+        statistic   = "Sum"
+        above       = 0
+        period      = 300
+        periods     = 1
+        description = "The function ${name} was refused a start because the account's concurrency is used up. First look at the account's limit (Service Quotas, Lambda, Concurrent executions: 10 in a new account) and ask for more, or lower maximum_concurrency. Files wait meanwhile."
+      }
+    },
+  )
+
+  silence_alarm = "${var.name}-nothing-submitted"
+  alarm_names   = concat([for alarm in keys(local.alarms) : "${var.name}-${alarm}"], var.mock_datasource_enabled ? [local.silence_alarm] : [])
+  alarm_arns    = [for name in local.alarm_names : "arn:${local.partition}:cloudwatch:${local.region}:${local.account}:alarm:${name}"]
+}
+
+# Not encrypted under alias/aws/sns: CloudWatch may not use that key, and the alarms would go nowhere.
+resource "aws_sns_topic" "alarms" {
+  name = "${var.name}-alarms"
+  tags = var.tags
+}
+
+resource "aws_sns_topic_policy" "alarms" {
+  arn    = aws_sns_topic.alarms.arn
+  policy = data.aws_iam_policy_document.alarm_topic.json
+}
+
+resource "aws_sns_topic_subscription" "alarm_email" {
+  count = var.alarm_email == null ? 0 : 1
+
+  topic_arn = aws_sns_topic.alarms.arn
+  protocol  = "email"
+  endpoint  = var.alarm_email
+}
+
+resource "aws_cloudwatch_metric_alarm" "pipeline" {
+  for_each = local.alarms
+
+  alarm_name          = "${var.name}-${each.key}"
+  alarm_description   = each.value.description
+  namespace           = each.value.namespace
+  metric_name         = each.value.metric
+  dimensions          = each.value.dimensions
+  statistic           = each.value.statistic
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = each.value.above
+  period              = each.value.period
+  evaluation_periods  = each.value.periods
+  treat_missing_data  = "notBreaching"                    # idle queues and functions report nothing
+  alarm_actions       = [aws_sns_topic_policy.alarms.arn] # the topic, once it takes what the alarm sends
+  ok_actions          = [aws_sns_topic_policy.alarms.arn]
+  tags                = var.tags
+}
+
+resource "aws_cloudwatch_metric_alarm" "nothing_submitted" {
+  count = local.mock_datasource_count
+
+  alarm_name          = local.silence_alarm
+  alarm_description   = "The generator is on (${aws_cloudwatch_event_rule.mock_schedule[0].schedule_expression}), yet nothing arrived in Datadog for three periods; right after the first apply that is normal for some minutes. First see whether ${aws_lambda_function.mock_datasource[0].function_name} runs (its log group), then whether files wait in ${aws_sqs_queue.stats.name} or were refused into ${aws_sqs_queue.rejected.name}."
+  namespace           = "DatadogStats"
+  metric_name         = "Submitted"
+  dimensions          = { FunctionName = aws_lambda_function.metric_submit.function_name }
+  statistic           = "Sum"
+  comparison_operator = "LessThanThreshold"
+  threshold           = 1
+  period              = max(300, 60 * var.mock_interval_minutes)
+  evaluation_periods  = 3
+  treat_missing_data  = "breaching" # no summary at all is the very thing to tell
+  alarm_actions       = [aws_sns_topic_policy.alarms.arn]
+  ok_actions          = [aws_sns_topic_policy.alarms.arn]
+  tags                = var.tags
+
+  depends_on = [aws_cloudwatch_event_target.mock_schedule] # silence before the first run says nothing
+}

@@ -1,0 +1,183 @@
+# Who may do what: each role, the bucket, the queues, the topic, and a job that writes files.
+
+# ---------------------------------------------------------------------------------------
+# Functions
+# ---------------------------------------------------------------------------------------
+
+data "aws_iam_policy_document" "lambda_assume" {
+  statement {
+    sid     = "LambdaAssumesTheRole"
+    actions = ["sts:AssumeRole"]
+
+    principals {
+      type        = "Service"
+      identifiers = ["lambda.amazonaws.com"]
+    }
+  }
+}
+
+data "aws_iam_policy_document" "mock_datasource" {
+  count = local.mock_datasource_count
+
+  statement {
+    sid       = "WriteSampleFiles"
+    actions   = ["s3:PutObject"]
+    resources = ["${aws_s3_bucket.stats.arn}/${local.mock_datasource_prefix}*"] # * is the file's own name
+  }
+
+  statement {
+    sid       = "WriteOwnLog" # not CreateLogGroup: a late line would bring the group back after destroy
+    actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+    resources = ["${aws_cloudwatch_log_group.mock_datasource[0].arn}:*"] # Lambda picks the streams' names
+  }
+}
+
+data "aws_iam_policy_document" "metric_submit" {
+  statement {
+    sid       = "TakeNotifications"
+    actions   = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"]
+    resources = [aws_sqs_queue.stats.arn]
+  }
+
+  statement {
+    sid       = "ReadFiles"
+    actions   = ["s3:GetObject"]
+    resources = ["${aws_s3_bucket.stats.arn}/${var.stats_prefix}*"] # * is the file's own name
+  }
+
+  statement {
+    sid       = "TellMissingFromForbidden" # without it S3 answers 403 for a file that is gone
+    actions   = ["s3:ListBucket"]          # no condition on s3:prefix: GetObject carries none
+    resources = [aws_s3_bucket.stats.arn]
+  }
+
+  statement {
+    sid       = "KeepRefusedFiles"
+    actions   = ["sqs:SendMessage"]
+    resources = [aws_sqs_queue.rejected.arn]
+  }
+
+  statement {
+    sid       = "WriteOwnLog" # not CreateLogGroup: a late line would bring the group back after destroy
+    actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+    resources = ["${aws_cloudwatch_log_group.metric_submit.arn}:*"] # Lambda picks the streams' names
+  }
+
+  dynamic "statement" {
+    for_each = local.secret_given ? [var.ddg_api_key_secret_arn] : []
+
+    content {
+      sid       = "ReadApiKey"
+      actions   = ["secretsmanager:GetSecretValue"]
+      resources = [statement.value]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = local.secret_given && var.ddg_api_key_kms_key_arn != null ? [var.ddg_api_key_kms_key_arn] : []
+
+    content {
+      sid       = "DecryptApiKey"
+      actions   = ["kms:Decrypt"]
+      resources = [statement.value]
+    }
+  }
+}
+
+# ---------------------------------------------------------------------------------------
+# Bucket, queues, topic
+# ---------------------------------------------------------------------------------------
+
+data "aws_iam_policy_document" "tls_only" {
+  for_each = {
+    bucket      = { actions = ["s3:*"], resources = [aws_s3_bucket.stats.arn, "${aws_s3_bucket.stats.arn}/*"] }
+    stats       = { actions = ["sqs:*"], resources = [aws_sqs_queue.stats.arn] }
+    dead_letter = { actions = ["sqs:*"], resources = [aws_sqs_queue.dead_letter.arn] }
+    rejected    = { actions = ["sqs:*"], resources = [aws_sqs_queue.rejected.arn] }
+    alarms      = { actions = ["sns:Publish"], resources = [aws_sns_topic.alarms.arn] }
+  }
+
+  statement {
+    sid       = "RefusePlainHttp"
+    effect    = "Deny"
+    actions   = each.value.actions # a Deny of everything
+    resources = each.value.resources
+
+    principals {
+      type        = "*"
+      identifiers = ["*"]
+    }
+
+    condition {
+      test     = "Bool"
+      variable = "aws:SecureTransport"
+      values   = ["false"]
+    }
+  }
+}
+
+data "aws_iam_policy_document" "stats_queue" {
+  source_policy_documents = [data.aws_iam_policy_document.tls_only["stats"].json]
+
+  statement {
+    sid       = "BucketNotifies"
+    actions   = ["sqs:SendMessage"]
+    resources = [aws_sqs_queue.stats.arn]
+
+    principals {
+      type        = "Service"
+      identifiers = ["s3.amazonaws.com"]
+    }
+
+    condition {
+      test     = "ArnEquals"
+      variable = "aws:SourceArn"
+      values   = [aws_s3_bucket.stats.arn]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:SourceAccount" # a bucket's ARN names no account: ours could be deleted and taken by another
+      values   = [local.account]
+    }
+  }
+}
+
+data "aws_iam_policy_document" "alarm_topic" {
+  source_policy_documents = [data.aws_iam_policy_document.tls_only["alarms"].json]
+
+  statement {
+    sid       = "AlarmsPublish"
+    actions   = ["sns:Publish"]
+    resources = [aws_sns_topic.alarms.arn]
+
+    principals {
+      type        = "Service"
+      identifiers = ["cloudwatch.amazonaws.com"]
+    }
+
+    condition {
+      test     = "ArnEquals"
+      variable = "aws:SourceArn"
+      values   = local.alarm_arns
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:SourceAccount"
+      values   = [local.account]
+    }
+  }
+}
+
+# ---------------------------------------------------------------------------------------
+# Jobs
+# ---------------------------------------------------------------------------------------
+
+data "aws_iam_policy_document" "producer" {
+  statement {
+    sid       = "WriteStatsFiles"
+    actions   = ["s3:PutObject"]
+    resources = ["${aws_s3_bucket.stats.arn}/${var.stats_prefix}*"] # * is <job>/<file>
+  }
+}

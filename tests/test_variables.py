@@ -1,0 +1,139 @@
+"""What each variable takes and refuses, and that the submitter takes whatever Terraform does."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from ddg_settings import read_settings
+from tests.test_settings import ROOT, read_blocks
+
+
+class Row(NamedTuple):
+    """Values of one variable."""
+
+    variable: str
+    taken: Sequence[object]
+    refused: Sequence[object]
+    stricter: Sequence[object] = ()  # refused by Terraform alone
+    along: Mapping[str, object] = {}  # what else is given
+
+
+SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:datadog"
+KMS_KEY = "arn:aws-us-gov:kms:us-gov-west-1:123456789012:key/mrk-1234abcd12ab34cd56ef1234567890ab"
+SITES = "datadoghq.com datadoghq.eu us3.datadoghq.com us5.datadoghq.com us9.datadoghq.com \
+    ap1.datadoghq.com ap2.datadoghq.com uk1.datadoghq.com ddog-gov.com us2.ddog-gov.com"
+NO_SITES = "api.us3.datadoghq.com app.datadoghq.com evildatadoghq.com datadoghq.com.example.org"
+KEYS = ["X", "0123456789abcdef0123456789abcdef", "!~"]
+NO_KEYS = ["", "a b", "ab\n", "a\tb", "a\0b", "schlüssel"]
+
+SETTINGS = [  # of the submitter
+    Row("ddg_api_key", KEYS, NO_KEYS),
+    Row("ddg_app_key", KEYS, NO_KEYS),
+    Row(
+        "ddg_api_key_secret_arn",
+        [f"{SECRET}-AbCdEf", f"{SECRET.replace('aws', 'aws-us-gov', 1)}/of/mine-AbCdE1"],
+        [],
+        ["", "datadog-AbCdEf", SECRET],
+    ),
+    Row("ddg_site", SITES.split(), ["https://api.datadoghq.com"], ["", *NO_SITES.split()]),
+    Row("max_age_seconds", [0, 1, 9_999_999_999], [-1, 0.5, 10_000_000_000, 10**15]),
+    Row(
+        "constant_tags",
+        [[], ["env:prod", "team:data"], ["größe:l"], ["a" * 200], ["a"] * 99],
+        [["a", ""], ["1"]],
+        [[""], ["a,b"], ["a b"], ["1st"], ["a" * 201], ["a"] * 100],
+    ),
+    Row(
+        "stats_prefix",
+        ["s/", "a_b/c-d/1.2/", "s" * 255 + "/"],
+        [],
+        ["", "stats", "/stats/", "a//b/", "*/", "a b/", "s" * 256 + "/"],
+    ),
+]
+ROWS = [
+    *SETTINGS,
+    Row("ddg_api_key_kms_key_arn", [KMS_KEY], ["", KMS_KEY[-35:], "arn:aws:kms:x:1:alias/mine"]),
+    Row(
+        "name",
+        ["abc", "1-2", "a23456789-123456789-1234"],
+        ["", "ab", "Stats", "-stats", "stats-", "a_b", "a23456789-123456789-12345"],
+    ),
+    Row("aws_region", ["us-east-1"], ["", "Frankfurt", "us-east", "us-east-1a", "eu-central-1"]),
+    Row(
+        "tags",
+        [{}, {"cost centre": "4711"}, {"a": "é=/+-@_.:"}, {"k" * 128: "v" * 256}],
+        [{"a": ""}, {"": "x"}, {"a": None}, {"AWS:a": "x"}, {"a": "b&c"}, {"k": "v" * 257}],
+    ),
+    Row("zip_folder", [".", "../of mine"], ["", " "]),
+    Row("file_retention_days", [15, 3650], [14, 15.5]),
+    Row("mock_interval_minutes", [1, 1440], [0, 1.5, 1441]),
+    Row("batch_size", [1, 10], [0, 1.5, 11]),
+    Row("batch_size", [11, 10_000], [10_001], along={"batch_window": 1}),
+    Row("batch_window", [0, 300], [-1, 1.5, 301]),
+    Row("maximum_concurrency", [2, 1000], [1, 2.5, 1001]),
+    Row("memory_size", [128, 10_240], [127, 128.5, 10_241]),
+    Row("log_retention_days", [1, 30, 3653], [0, 1.5, 31, 3654]),
+    Row("alarm_email", ["a@b.c", "a.b+c@d.example.com"], ["", "oncall", "a@b.c, d@e.f"]),
+]
+
+
+@pytest.mark.skipif(not shutil.which("terraform"), reason="there is no terraform here")
+def test_terraform_takes_and_refuses(tmp_path: Path) -> None:
+    """Each value in a plan of its own; one that is refused must be refused under its own name."""
+    variables = (ROOT / "variables.tf").read_text()
+    here = variables.replace("data.aws_region.current.id", '"us-east-1"')  # needs no provider then
+    (tmp_path / "variables.tf").write_text(here)
+    runs: dict[str, dict[str, Any]] = {}
+    for number, row in enumerate(ROWS):
+        for verdict, values in (("takes", row.taken), ("no", [*row.refused, *row.stricter])):
+            for index, value in enumerate(values):
+                run = {"command": "plan", "variables": {row.variable: value, **row.along}}
+                expected = {"expect_failures": [f"var.{row.variable}"]} if verdict == "no" else {}
+                runs[f"{row.variable}_{verdict}_{number}_{index}"] = run | expected
+    (tmp_path / "variables.tftest.json").write_text(json.dumps({"run": runs}))
+    command = ["terraform", "test", "-no-color"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert f"{len(runs)} passed, 0 failed" in done.stdout, done.stdout + done.stderr
+
+
+def test_each_variable_has_rows() -> None:
+    """But the switches, which take what a bool is."""
+    switches = {
+        name for name, block in read_blocks(ROOT, "variable").items() if block["type"] == "bool"
+    }
+    assert {row.variable for row in ROWS} == read_blocks(ROOT, "variable").keys() - switches
+
+
+# How main.tf hands a variable to the submitter, as stack.tftest.hcl holds it to
+ENVIRONMENT: dict[str, Callable[[Any], dict[str, str]]] = {
+    "ddg_api_key": lambda key: {"DATADOG_API_KEY": key},
+    "ddg_app_key": lambda key: {"DATADOG_APP_KEY": key},
+    "ddg_api_key_secret_arn": lambda arn: {"DATADOG_API_KEY_SECRET_ARN": arn},
+    "ddg_site": lambda site: {"DATADOG_HOST": f"https://api.{site}"},
+    "max_age_seconds": lambda seconds: {"MAX_AGE_SECONDS": str(seconds)},
+    "constant_tags": lambda tags: {"CONSTANT_TAGS": ",".join(tags)},
+    "stats_prefix": lambda prefix: {"STATS_PREFIX": prefix},
+}
+
+
+def submitter_takes(variable: str, value: object) -> bool:
+    """Tell whether the submitter starts with a value."""
+    always = {"DATADOG_API_KEY": "X", "REJECTED_QUEUE_URL": "https://sqs/rejected"}
+    try:
+        read_settings({**always, **ENVIRONMENT[variable](value)})
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("row", SETTINGS, ids=lambda row: row.variable)
+def test_submitter_takes_what_terraform_takes(row: Row) -> None:
+    """Else a setting would apply, and every batch fail."""
+    values = [*row.taken, *row.refused, *row.stricter]
+    taken = [value for value in values if submitter_takes(row.variable, value)]
+    assert taken == [*row.taken, *row.stricter]
