@@ -231,6 +231,7 @@ GOOD = [
     Good("name-with-escapes", '{"\\u0074imestamp": 1575839011, "\\u0061": 1}', A_READ),
     Good("name-of-200-characters", name(LONGEST), {LONGEST: 1}),
     # Several objects of the same second
+    Good("same-second-other-metric", lines(at("1575839011.5"), name("b")), {"a": 1, "b": 1}),
     Good(
         "same-second-and-metric-other-tags",
         "\n".join([tagged("x"), tagged("y"), tagged("x", "y"), A]),
