@@ -129,15 +129,22 @@ def test_a_plugged_client_has_its_answer_handed_through(
     """
     answer = types.SimpleNamespace(status_code=status, content=b"", headers={})
     asked: list[dict[str, Any]] = []
-    client = types.SimpleNamespace(request=lambda **options: asked.append(options) or answer)
-    monkeypatch.setattr(APIClient, "_http_client", client)
+
+    def request(**options: Any) -> Any:
+        asked.append(options)
+        return answer
+
+    monkeypatch.setattr(APIClient, "_http_client", types.SimpleNamespace(request=request))
     initialize(api_host="https://api.datadoghq.com/", timeout=7, return_raw_response=True)
     assert send(attach_host_name=False) == (None, answer)
     assert APIClient.submit("GET", "validate") == (None, answer)
     key, url = {"DD-API-KEY": "test-key"}, "https://api.datadoghq.com/api/v1"
     common = {"params": {}, "timeout": 7, "max_retries": 3, "proxies": None, "verify": True}
-    post = {"method": "POST", "url": f"{url}/series"}
-    post |= {"headers": key | {"Content-Type": "application/json"}}
-    post |= {"data": json.dumps({"series": [{"metric": "m", "points": [[NOW, 1.0]]}]})}
-    question = {"method": "GET", "url": f"{url}/validate", "headers": key, "data": None}
-    assert asked == [common | post, common | question]
+    post = {
+        "method": "POST",
+        "url": f"{url}/series",
+        "headers": key | {"Content-Type": "application/json"},
+        "data": json.dumps({"series": [{"metric": "m", "points": [[NOW, 1.0]]}]}),
+    }
+    question = {"method": "GET", "url": f"{url}/validate", "data": None}
+    assert asked == [common | post, common | question | {"headers": key}]
