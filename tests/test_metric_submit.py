@@ -64,20 +64,13 @@ def test_redelivery_is_harmless(submitter: Submitter) -> None:
     assert submitter.stored() == {("m", ("job:job",)): [5.0]}
 
 
-@pytest.mark.parametrize(
-    ("key", "tags"),
-    [
-        pytest.param("stats/nightly/a.json", ("job:nightly",), id="job"),
-        pytest.param("stats/nightly/2026/01/a.json", ("job:nightly",), id="deep"),
-        pytest.param("stats/My Job/a.json", ("job:my_job",), id="normalised"),
-        pytest.param("stats/a.json", (), id="no-job"),
-        pytest.param("elsewhere/nightly/a.json", (), id="other-prefix"),
-    ],
-)
-def test_job_becomes_a_tag(submitter: Submitter, key: str, tags: tuple[str, ...]) -> None:
+def test_job_becomes_a_tag(submitter: Submitter) -> None:
     """The first folder below the prefix is the job; a file directly below has none."""
-    submitter.submit_from({key: stats()})
-    assert submitter.stored() == {("m", tags): [1.0]}
+    keys = ["nightly/a", "nightly/2026/01/a", "My Job/a", "a"]
+    files = {f"stats/{key}": stats(age=n) for n, key in enumerate(keys)}
+    submitter.submit_from({**files, "elsewhere/nightly/a": stats(age=4)})
+    series = {("job:nightly",): [1.0] * 2, ("job:my_job",): [1.0], (): [1.0] * 2}
+    assert submitter.stored() == {("m", tags): values for tags, values in series.items()}
 
 
 # --- Messages ---

@@ -27,46 +27,28 @@ LIMIT = 10 * 1024 * 1024
 # --- Markers ---
 
 
-@pytest.mark.parametrize(
-    ("key", "content"),
-    [
-        pytest.param("stats/job/", b"", id="folder-of-the-console"),
-        pytest.param("stats/job/_SUCCESS", b"", id="hadoop"),
-        pytest.param("stats/job/_SUCCESS", b'{"committer": "magic", "files": []}', id="committer"),
-        pytest.param("stats/_SUCCESS", b" " * (LIMIT + 1), id="hadoop-of-any-size"),
-        pytest.param("stats/job/_committed_4711", b"", id="spark"),
-        pytest.param("stats/job/.part-0.crc", b"", id="dot"),
-        pytest.param("stats/day_$folder$", b"", id="folder-of-emr"),
-    ],
-)
-def test_marker_is_accepted_quietly(submitter: Submitter, key: str, content: bytes) -> None:
+def test_markers_are_accepted_quietly(submitter: Submitter) -> None:
     """Spark, Hadoop and S3's console leave them behind; they ring no alarm and count nowhere."""
-    objects = {key: content, "stats/a.json": stats()}
-    outcome = submitter.submit_from(objects, sqs_record(objects), sqs_record([key]))
+    empty = ["job/", "_SUCCESS", "job/_committed_4711", "_", "job/.part-0.crc", "day_$folder$"]
+    empty += ["_$folder$", "a b/_c+d"]
+    markers = dict.fromkeys(empty, b"") | {"job/_SUCCESS": b'{"committer": "magic"}'}
+    markers |= {"no-json/_SUCCESS": b"\0", "large/_SUCCESS": b" " * (LIMIT + 1)}
+    messages = [sqs_record([key]) for key in markers]
+    objects = {**markers, "stats/a.json": stats()}
+    outcome = submitter.submit_from(objects, *messages, sqs_record(objects))
     assert outcome.files == (1, 0, 0)
     assert (outcome.retried, outcome.rejected, outcome.log) == ([], [], [])
 
 
-@pytest.mark.parametrize(
-    ("key", "content", "files"),
-    [
-        pytest.param("stats/a.json", b"", (0, 1, 0), id="empty"),
-        pytest.param("stats/_job/a.json", b"", (0, 1, 0), id="empty-below-an-underscore"),
-        pytest.param("stats/a_", b"", (0, 1, 0), id="empty-with-an-underscore-last"),
-        pytest.param("stats/$folder$", b"", (0, 1, 0), id="empty-folder-without-underscore"),
-        pytest.param("stats/_a.json", b" ", (0, 1, 0), id="blank"),
-        pytest.param("stats/_SUCCESS.json", b"{}", (0, 1, 0), id="longer-name"),
-        pytest.param("stats/_success", b"{}", (0, 1, 0), id="other-case"),
-        pytest.param("stats/_a.json", stats(), (1, 0, 0), id="stats-of-underscore"),
-        pytest.param("stats/day_$folder$", stats(), (1, 0, 0), id="stats-of-emr"),
-        pytest.param("stats/job/", stats(), (1, 0, 0), id="stats-of-a-folder"),
-    ],
-)
-def test_anything_else_is_a_file(
-    submitter: Submitter, key: str, content: bytes, files: tuple[int, int, int]
-) -> None:
+def test_anything_else_is_a_file(submitter: Submitter) -> None:
     """An empty file of another name is a job's fault; and what has content is read."""
-    assert submitter.submit_from({key: content}).files == files
+    empty = ["a.json", "_job/a.json", ".job/a", "a_", "a_$folder$.json", "$folder$"]
+    malformed = ["_SUCCESS.json", "a_SUCCESS", "_success", "_SUCCESS/a", "_a.json", ".a"]
+    good = {"_b.json": stats(), ".b": stats(), "day_$folder$": stats(), "job/": stats()}
+    bad = dict.fromkeys(empty, b"") | dict.fromkeys(malformed, b" ")
+    outcome = submitter.submit_from({**bad, **good})
+    assert outcome.files == (len(good), len(bad), 0)
+    assert {message.attributes["key"] for message in outcome.rejected} == bad.keys()
 
 
 # --- Sizes and encodings ---
