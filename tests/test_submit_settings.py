@@ -70,16 +70,6 @@ def test_malformed_variable_is_named(submitter: Submitter, variable: str, value:
     fail(submitter, variable)
 
 
-@pytest.mark.parametrize("key", ["X", "0123456789abcdef0123456789abcdef", "!~"])
-def test_key_may_be_anything_else(submitter: Submitter, key: str) -> None:
-    """Whether a key is right, Datadog knows alone."""
-    submitter.datadog.api_key = key
-    submitter.set(DATADOG_API_KEY=key)
-    submitter.keys = []  # X is everywhere
-    assert submitter.submit_from(FILES).files == (1, 0, 0)
-    assert submitter.datadog.requests[0].headers["dd-api-key"] == key
-
-
 def test_settings_show_no_key(submitter: Submitter) -> None:
     """Whatever prints them, a traceback of somebody's or a debugger."""
     submitter.set(DATADOG_APP_KEY="secret-app-key")
