@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from local.datadog_server import Answer, Request
-from tests.events import Context, sqs_record, stats
+from tests.events import Context, bulky, sqs_record, stats
 from tests.scripted_server import Call, Script, ScriptedServer, response, silent
 from tests.submitter import Submitter
 
@@ -62,20 +62,23 @@ UNCLEAR += [Answer(500, b'{"valid": false}'), Answer(reset=True)]
 
 @pytest.mark.parametrize("answer", WRONG, ids=shown)
 def test_nothing_is_posted_with_a_wrong_key(submitter: Submitter, answer: Answer) -> None:
-    """It would be answered 202 and be lost. What the contract refuses stays refused."""
+    """It would be answered 202 and be lost. What the contract refuses stays refused.
+
+    Also what is read only after the first payload is full.
+    """
     keys = asked(submitter, answer)
-    messages = [sqs_record([key]) for key in ("good", "bad", "gone", "_SUCCESS")]
-    messages += [sqs_record(["good", "bad"])]
-    objects = {"good": stats(), "bad": b"{}", "_SUCCESS": b""}
-    outcome = submitter.submit_from(objects, *messages)
-    assert outcome.files == (0, 2, 3)
-    assert outcome.retried == [0, 4]
-    assert any(line.startswith(f"retried 2: {WRONG_KEY}") for line in outcome.log)
+    objects = {f"large-{n}": bulky(n, series=700) for n in range(2)}
+    objects |= {"good": stats(), "bad": b"{}", "_SUCCESS": b""}
+    messages = [sqs_record([key]) for key in [*objects, "gone"]]
+    outcome = submitter.submit_from(objects, *messages, sqs_record(["good", "bad"]))
+    assert outcome.files == (0, 2, 5)
+    assert outcome.retried == [0, 1, 2, 6]
+    assert any(line.startswith(f"retried 4: {WRONG_KEY}") for line in outcome.log)
     assert submitter.datadog.requests == []
     assert outcome.summary["Requests"] == outcome.summary["WireBytes"] == 0
     assert keys == ["test-key"]
     asked(submitter, None)
-    assert submitter.submit_from(objects, messages[0]).files == (1, 0, 0)
+    assert submitter.submit_from(objects, messages[2]).files == (1, 0, 0)
 
 
 @pytest.mark.parametrize("answer", UNCLEAR, ids=shown)
