@@ -155,19 +155,21 @@ def fetch_ahead(
 
     latest: of time.monotonic(); what is not begun by then comes without a fetch (None).
     """
-    running: deque[tuple[File, Future[bytes | None] | None]] = deque()
+    running: deque[tuple[File, Future[bytes | None]]] = deque()
+    waiting = deque(files)
     try:
-        for file in files:
-            started = time.monotonic() <= latest
-            running.append((file, s3.start(get_object, file, SMALL_BYTES) if started else None))
+        while waiting and time.monotonic() <= latest:
+            file = waiting.popleft()
+            running.append((file, s3.start(get_object, file, SMALL_BYTES)))
             if len(running) == FETCH_AHEAD:
                 yield running.popleft()
         while running:
             yield running.popleft()
     finally:
         for _, fetched in running:
-            if fetched:
-                fetched.cancel()
+            fetched.cancel()
+    for file in waiting:
+        yield file, None
 
 
 def get_object(client: Any, file: File, most: int) -> bytes | None:

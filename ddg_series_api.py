@@ -230,8 +230,8 @@ class Call:
         text = body.decode(errors="replace")
         for key in self._keys:
             text = text.replace(key, "<key>")
-        if len(body) == MAX_ANSWER_BYTES:  # its end may be the beginning of a key
-            text = text[: -max(map(len, self._keys))]
+        if len(body) > MAX_ANSWER_BYTES:  # its end may be the beginning of a key
+            text = text[: -max(map(len, self._keys))] + "..."  # and it is no JSON any more
         return text
 
 
@@ -319,8 +319,10 @@ class SeriesApi:
         if response.status_code == 202:
             call.heard.set()  # that counts, whatever becomes of the body
         try:
-            with response:
-                body = response.raw.read(MAX_ANSWER_BYTES)
+            body = b""
+            with response:  # only the read behind the end notices that some of it is missing
+                while piece := response.raw.read(MAX_ANSWER_BYTES + 1 - len(body)):
+                    body += piece
         except (urllib3.exceptions.HTTPError, OSError):
             return  # the status is known
         call.answer = call.answer._replace(text=call.hide_keys(body))
