@@ -7,7 +7,6 @@ half a file in Datadog looks like a healthy job.
 
 import json
 import re
-import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -136,7 +135,9 @@ def _normalise_tag(tag: str) -> str:
         kept = _NOT_IN_ASCII_TAG.sub("_", tag.lower())
     else:  # one for one, as in Go: str.lower() makes two of "İ" and looks at the neighbours of "Σ"
         kept = "".join(
-            character if character in "-:./" or _is_letter_or_digit(character) else "_"
+            character
+            if character.isalpha() or character.isdecimal() or character in "-:./"
+            else "_"
             for character in (original.lower()[0] for original in tag)
         )
     first = next((i for i, character in enumerate(kept) if character.isalpha()), len(kept))
@@ -150,11 +151,6 @@ def job_tag(key: str, prefix: str) -> str:
     folder, slash, _ = key.removeprefix(prefix).lstrip("/").partition("/")
     tag = normalise_tag(f"job:{folder}") if slash else ""
     return "" if tag == "job:" else tag
-
-
-def _is_letter_or_digit(character: str) -> bool:
-    category = unicodedata.category(character)
-    return category[0] == "L" or category == "Nd"
 
 
 def _decode(content: bytes) -> str:
