@@ -1,5 +1,13 @@
 # Who may do what: each role, the bucket, the queues, the topic, and a job that writes files.
 
+# By name, and not from what was made: a plan then shows each policy as it is going to be.
+locals {
+  bucket_arn     = "arn:${local.partition}:s3:::${local.bucket_name}"
+  queue_arns     = { for queue in ["stats", "dead-letter", "rejected"] : queue => "arn:${local.partition}:sqs:${local.region}:${local.account}:${var.name}-${queue}" }
+  topic_arn      = "arn:${local.partition}:sns:${local.region}:${local.account}:${var.name}-alarms"
+  log_groups_arn = "arn:${local.partition}:logs:${local.region}:${local.account}:log-group:/aws/lambda"
+}
+
 # ---------------------------------------------------------------------------------------
 # Functions
 # ---------------------------------------------------------------------------------------
@@ -22,13 +30,13 @@ data "aws_iam_policy_document" "mock_datasource" {
   statement {
     sid       = "WriteSampleFiles"
     actions   = ["s3:PutObject"]
-    resources = ["${aws_s3_bucket.stats.arn}/${local.mock_datasource_prefix}*"] # * is the file's own name
+    resources = ["${local.bucket_arn}/${local.mock_datasource_prefix}*"] # * is the file's own name
   }
 
   statement {
     sid       = "WriteOwnLog" # not CreateLogGroup: a late line would bring the group back after destroy
     actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
-    resources = ["${aws_cloudwatch_log_group.mock_datasource[0].arn}:*"] # Lambda picks the streams' names
+    resources = ["${local.log_groups_arn}/${local.mock_datasource_name}:*"] # Lambda picks the streams' names
   }
 }
 
@@ -36,31 +44,31 @@ data "aws_iam_policy_document" "metric_submit" {
   statement {
     sid       = "TakeNotifications"
     actions   = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"]
-    resources = [aws_sqs_queue.stats.arn]
+    resources = [local.queue_arns["stats"]]
   }
 
   statement {
     sid       = "ReadFiles"
     actions   = ["s3:GetObject"]
-    resources = ["${aws_s3_bucket.stats.arn}/${var.stats_prefix}*"] # * is the file's own name
+    resources = ["${local.bucket_arn}/${var.stats_prefix}*"] # * is the file's own name
   }
 
   statement {
     sid       = "TellMissingFromForbidden" # without it S3 answers 403 for a file that is gone
     actions   = ["s3:ListBucket"]          # no condition on s3:prefix: GetObject carries none
-    resources = [aws_s3_bucket.stats.arn]
+    resources = [local.bucket_arn]
   }
 
   statement {
     sid       = "KeepRefusedFiles"
     actions   = ["sqs:SendMessage"]
-    resources = [aws_sqs_queue.rejected.arn]
+    resources = [local.queue_arns["rejected"]]
   }
 
   statement {
     sid       = "WriteOwnLog" # not CreateLogGroup: a late line would bring the group back after destroy
     actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
-    resources = ["${aws_cloudwatch_log_group.metric_submit.arn}:*"] # Lambda picks the streams' names
+    resources = ["${local.log_groups_arn}/${local.metric_submit_name}:*"] # Lambda picks the streams' names
   }
 
   dynamic "statement" {
@@ -90,11 +98,11 @@ data "aws_iam_policy_document" "metric_submit" {
 
 data "aws_iam_policy_document" "tls_only" {
   for_each = {
-    bucket      = { actions = ["s3:*"], resources = [aws_s3_bucket.stats.arn, "${aws_s3_bucket.stats.arn}/*"] }
-    stats       = { actions = ["sqs:*"], resources = [aws_sqs_queue.stats.arn] }
-    dead_letter = { actions = ["sqs:*"], resources = [aws_sqs_queue.dead_letter.arn] }
-    rejected    = { actions = ["sqs:*"], resources = [aws_sqs_queue.rejected.arn] }
-    alarms      = { actions = ["sns:Publish"], resources = [aws_sns_topic.alarms.arn] }
+    bucket      = { actions = ["s3:*"], resources = [local.bucket_arn, "${local.bucket_arn}/*"] }
+    stats       = { actions = ["sqs:*"], resources = [local.queue_arns["stats"]] }
+    dead_letter = { actions = ["sqs:*"], resources = [local.queue_arns["dead-letter"]] }
+    rejected    = { actions = ["sqs:*"], resources = [local.queue_arns["rejected"]] }
+    alarms      = { actions = ["sns:Publish"], resources = [local.topic_arn] }
   }
 
   statement {
@@ -122,7 +130,7 @@ data "aws_iam_policy_document" "stats_queue" {
   statement {
     sid       = "BucketNotifies"
     actions   = ["sqs:SendMessage"]
-    resources = [aws_sqs_queue.stats.arn]
+    resources = [local.queue_arns["stats"]]
 
     principals {
       type        = "Service"
@@ -132,7 +140,7 @@ data "aws_iam_policy_document" "stats_queue" {
     condition {
       test     = "ArnEquals"
       variable = "aws:SourceArn"
-      values   = [aws_s3_bucket.stats.arn]
+      values   = [local.bucket_arn]
     }
 
     condition {
@@ -149,7 +157,7 @@ data "aws_iam_policy_document" "alarm_topic" {
   statement {
     sid       = "AlarmsPublish"
     actions   = ["sns:Publish"]
-    resources = [aws_sns_topic.alarms.arn]
+    resources = [local.topic_arn]
 
     principals {
       type        = "Service"
@@ -178,6 +186,6 @@ data "aws_iam_policy_document" "producer" {
   statement {
     sid       = "WriteStatsFiles"
     actions   = ["s3:PutObject"]
-    resources = ["${aws_s3_bucket.stats.arn}/${var.stats_prefix}*"] # * is <job>/<file>
+    resources = ["${local.bucket_arn}/${var.stats_prefix}*"] # * is <job>/<file>
   }
 }
