@@ -28,7 +28,8 @@ Statement = dict[str, Any]
 def allow(actions: str, *resources: str, **more: object) -> Statement:
     """Return a statement that allows the actions, given with spaces between."""
     given = {"Effect": "Allow", "Action": actions.split(), "Resource": list(resources)}
-    return normalised({**given, **more})
+    statement: Statement = normalised({**given, **more})
+    return statement
 
 
 def allow_service(service: str, actions: str, resource: str, source: object) -> Statement:
@@ -126,7 +127,7 @@ def test_key_in_a_secret_is_nowhere_else(cloud: Cloud, new_stack: Callable[..., 
     """The submitter reads it by its role; it is not in the state, the environment or the log."""
     secrets = cloud.client("secretsmanager")
     secret = secrets.create_secret(Name="datadog", SecretString=f'{{"api_key": "{API_KEY}"}}')
-    root = new_stack(ddg_api_key_secret_arn=secret["ARN"], name="keyless")
+    root = new_stack(name="keyless", ddg_api_key_secret_arn=secret["ARN"])
     root.unset_keys()
     root.apply()
     with DatadogServer(API_KEY) as datadog:
