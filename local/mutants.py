@@ -31,7 +31,15 @@ from queue import SimpleQueue
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = ("ddg_metric_submit", "ddg_series_api", "ddg_stats_file", "ddg_mock_datasource")
+MODULES = (
+    "ddg_metric_submit",
+    "ddg_outcomes",
+    "ddg_s3_objects",
+    "ddg_series_api",
+    "ddg_settings",
+    "ddg_stats_file",
+    "ddg_mock_datasource",
+)
 TESTS = (  # those that run in one process; the others are about zips, Terraform and the local run
     "test_stats_file*.py",
     "test_schema.py",
