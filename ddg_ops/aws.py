@@ -8,7 +8,6 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import botocore.session
-from botocore import exceptions as errors
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -18,20 +17,28 @@ HOW_TO_NAME = "Name it: --stack ddg-stats, or --stack FILE that `terraform outpu
 WHO_AM_I = "`aws sts get-caller-identity` shows who you are; choose with --profile or AWS_PROFILE."
 APPLY = "Run `terraform apply`."
 RIGHT_PLACE = f"Is this the right stack, region and account? {HOW_TO_NAME}"
-MISSING = "404|NoSuch(?!Version)|NonExistent|NotFound|DoesNotExist"
+MISSING = "404|NoSuch|NonExistent|NotFound|DoesNotExist"
 
-CAUSES = {  # a part of the code -> what it means, and what to do
+CAUSES = {  # a part of the code, or of botocore's own name -> what it means, and what to do
+    "ProfileNotFound": "{text}. `aws configure list-profiles` shows those that are there.",
+    "NoRegion": "no AWS region. Give --region, or set AWS_REGION.",
+    "NoCredentials|PartialCredentials": (
+        f"no AWS credentials. Log in (`aws configure`, `aws sso login`). {WHO_AM_I}"
+    ),
     "AuthFailure|Signature|AccessKeyId|ClientTokenId|AuthenticationToken|UnrecognizedClient": (
         f"AWS doesn't know these credentials ({{code}}). {WHO_AM_I}"
     ),
-    "Expired|TokenRefreshRequired": (
+    "Expired|TokenRefreshRequired|SSO": (
         f"your AWS credentials have expired. Log in again (`aws sso login`). {WHO_AM_I}"
     ),
     "403|AccessDenied|AuthorizationError|Forbidden": (
         f"your AWS profile may not {{operation}} ({{text}}). {WHO_AM_I}"
     ),
     MISSING: f"not there ({{operation}}: {{text}}). {RIGHT_PLACE}",
-    "": f"AWS answered {{operation}} with {{code}}: {{text}}. Try again. {RIGHT_PLACE}",
+    "Connect|Timeout|HTTP|SSL": (
+        "AWS can't be reached ({text}). Look at the network, the proxy and the region."
+    ),
+    "": f"AWS: {{code}}, {{operation}}: {{text}}. Try again. {RIGHT_PLACE}",
 }
 
 
@@ -73,25 +80,17 @@ def time_at_aws(response: Mapping[str, Any]) -> float:
 
 def is_missing(error: object) -> bool:
     """Tell whether AWS says that something isn't there."""
-    return isinstance(error, ClientError) and bool(re.search(MISSING, _code(error)))
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response["Error"].get("Code", ""))
+    return isinstance(error, ClientError) and bool(
+        re.search(MISSING, error.response["Error"].get("Code", ""))
+    )
 
 
 def explain(error: ClientError | BotoCoreError) -> str:
     """Return an error of AWS's as one line that says what to do."""
+    code, operation, text = type(error).__name__, "asking AWS", str(error)
     if isinstance(error, ClientError):
-        code, text = _code(error), error.response["Error"].get("Message", "")
-        meaning = next(each for part, each in CAUSES.items() if re.search(part, code))
-        return meaning.format(code=code, operation=error.operation_name, text=text)
-    if isinstance(error, errors.ProfileNotFound):
-        return f"{error}. `aws configure list-profiles` shows those that are there."
-    if isinstance(error, errors.NoRegionError):
-        return "no AWS region. Give --region, or set AWS_REGION."
-    if isinstance(error, errors.HTTPClientError | errors.EndpointConnectionError):
-        return f"AWS can't be reached ({error}). Look at the network, the proxy and the region."
-    if isinstance(error, errors.NoCredentialsError | errors.PartialCredentialsError):
-        return f"no AWS credentials. Log in (`aws configure`, `aws sso login`). {WHO_AM_I}"
-    return f"no way to AWS: {error}. Log in again (`aws sso login`)? {WHO_AM_I}"
+        found = error.response["Error"]
+        code, text = found.get("Code", ""), found.get("Message", "")
+        operation = error.operation_name
+    meaning = next(each for part, each in CAUSES.items() if re.search(part, code))
+    return meaning.format(code=code, operation=operation, text=text)

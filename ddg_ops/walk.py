@@ -21,6 +21,7 @@ import ddg_stats_file
 from ddg_ops.aws import time_at_aws
 from ddg_ops.screen import Moment, Screen, count, moment, utc
 from ddg_ops.stack import Stack, queue_name, stack_options
+from ddg_outcomes import address
 from ddg_s3_objects import File
 
 TEN = 10  # messages; SQS gives and deletes no more in one call
@@ -54,7 +55,7 @@ class Message(NamedTuple):
     @property
     def where(self) -> str:
         """The objects' addresses; the message's id where it names none."""
-        names = [f"s3://{file.bucket}/{file.key}" for file in self.objects]
+        names = [address(file) for file in self.objects]
         more = ", ..." if len(names) > SHOWN_OBJECTS else ""
         return ", ".join(names[:SHOWN_OBJECTS]) + more or f"message {self.message_id}"
 
@@ -70,13 +71,16 @@ def read_message(received: Mapping[str, Any], prefix: str) -> Message:
     job = ddg_stats_file.job_tag(files[0].key, prefix) if files else ""
     system = received.get("Attributes", {})
     sent = int(system.get("SentTimestamp", 0)) / 1000
-    hint = (
-        f"received {count(int(system.get('ApproximateReceiveCount', 1)), 'time')}; the log says "
-        f"why: ddg-ops tail --since {utc(sent)} --no-follow"
-    )
-    reason = received.get("MessageAttributes", {}).get("reason", {}).get("StringValue", hint)
+    times = count(int(system.get("ApproximateReceiveCount", 1)), "time")
+    way = f"ddg-ops tail --since {utc(sent)} --no-follow"
+    reason = received.get("MessageAttributes", {}).get("reason", {}).get("StringValue", "")
     return Message(
-        received["MessageId"], received["Body"], sent, reason, tuple(files), job or "no job"
+        message_id=received["MessageId"],
+        body=received["Body"],
+        sent=sent,
+        reason=reason or f"received {times}; the log says why: {way}",
+        files=tuple(files),
+        job=job or "no job",
     )
 
 

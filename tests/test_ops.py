@@ -412,7 +412,7 @@ def test_profile_and_region_reach_all(
         ("SignatureDoesNotMatch", "AWS doesn't know these credentials"),
         ("ExpiredToken", "your AWS credentials have expired"),
         ("AccessDenied", "may not GetCallerIdentity"),
-        ("Odd\x1b[31m", "AWS answered GetCallerIdentity"),
+        ("Odd\x1b[31m", "AWS: Odd"),
     ],
 )
 @pytest.mark.parametrize("line", ["rejected list --stack any", "check --stack o.json"])
