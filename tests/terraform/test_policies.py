@@ -22,17 +22,15 @@ TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:ddg-stats-alarms"
 ALARMS = f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm"
 KMS_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 
-Statement = dict[str, Any]
 
-
-def allow(actions: str, *resources: str, **more: object) -> Statement:
+def allow(actions: str, *resources: str, **more: object) -> Any:
     """Return a statement that allows the actions, given with spaces between."""
     given = {"Effect": "Allow", "Action": actions.split(), "Resource": list(resources)}
     statement: Statement = normalised({**given, **more})
     return statement
 
 
-def allow_service(service: str, actions: str, resource: str, source: object) -> Statement:
+def allow_service(service: str, actions: str, resource: str, source: object) -> Any:
     """Return a statement that allows a service of AWS to act for this account's own source."""
     condition = {
         "ArnEquals": {"aws:SourceArn": source},
@@ -41,7 +39,7 @@ def allow_service(service: str, actions: str, resource: str, source: object) -> 
     return allow(actions, resource, Principal={"Service": service}, Condition=condition)
 
 
-def refuse_plain_http(actions: str, *resources: str) -> Statement:
+def refuse_plain_http(actions: str, *resources: str) -> Any:
     """Return the statement that makes a resource speak TLS only."""
     condition = {"Bool": {"aws:SecureTransport": "false"}}
     return allow(actions, *resources, Effect="Deny", Principal="*", Condition=condition)
@@ -95,7 +93,7 @@ LAMBDA_ALONE = {
         ("aws_sqs_queue_policy.rejected", [refuse_plain_http("sqs:*", f"{QUEUES}-rejected")]),
     ],
 )
-def test_policy_says_exactly(stack: Root, address: str, expected: list[Statement]) -> None:
+def test_policy_says_exactly(stack: Root, address: str, expected: list[Any]) -> None:
     """Each policy allows what is listed, on what is listed, and nothing else."""
     assert statements(stack, address) == normalised(expected)
 
