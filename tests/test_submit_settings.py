@@ -37,7 +37,9 @@ def test_missing_variable_is_named(submitter: Submitter, variable: str) -> None:
 
 @pytest.mark.parametrize("variable", ["DATADOG_API_KEY", "DATADOG_APP_KEY"])
 @pytest.mark.parametrize(
-    "key", ["", " ", "hidden value", "hidden\n", "\thidden", "hid\x7fden", "hid\u00a0den"], ids=repr
+    "key",
+    ["", " ", "hidden value", "hidden\n", "\thidden", "hid\x7fden", "hid\u00a0den"],
+    ids=["empty", "space", "two-words", "line-feed", "tab", "control", "no-break-space"],
 )
 def test_malformed_key_is_named_and_not_shown(
     submitter: Submitter, variable: str, key: str
