@@ -3,8 +3,9 @@
 Each file that a message names has exactly one outcome:
   submitted: Datadog answered 202 for all its points;
   refused:   for good; its message is in the rejected queue, with the reason on it;
-  retried:   its message stays in the queue and is delivered again.
-Whatever isn't known to be one of the first two is the third. Markers need nothing.
+  retried:   its message stays in the queue and is delivered again;
+  ignored:   it isn't new.
+Whatever isn't known to be one of the others is retried. Markers need nothing.
 """
 
 import gc
@@ -27,6 +28,7 @@ import ddg_series_api
 import ddg_stats_file
 from ddg_outcomes import (
     MAX_REASON_BYTES,
+    Ignored,
     Outcome,
     Outcomes,
     Refused,
@@ -113,10 +115,10 @@ class Posted:
 
 
 def lambda_handler(event: Mapping[str, Any], context: Any) -> dict[str, list[dict[str, str]]]:
-    """Submit every stats file that a batch of S3 notifications names; return what to retry.
+    """Submit every stats file that a batch of messages names; return what to retry.
 
     Args:
-        event: SQS's batch of up to 10,000 messages, each an S3 notification.
+        event: SQS's batch of up to 10,000 messages, each S3's word, whoever brought it.
         context: Lambda's; asked for the time left and the function's name.
 
     Raises:
@@ -180,6 +182,8 @@ def read_files(
     for file in files:
         if file.fault:
             yield file, Refused(file.fault)
+        elif not file.created:
+            yield file, Ignored()
         elif ddg_s3_objects.is_marker(file):
             yield file, Skipped()
         else:
@@ -204,16 +208,24 @@ def read_file(file: File, fetched: "Future[bytes | None]", batch: Batch) -> list
     except TimeoutError:
         return Retry("S3 did not send the object in time")
     except ClientError as error:
-        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        code = (error.response["Error"].get("Code") or str(status))[:SHOWN_CHARACTERS]
-        if status == 404 and code != "NoSuchBucket":
+        if ddg_s3_objects.is_missing(error):
             return Refused("the object is gone. Keep files until they are submitted.")
-        return Retry(f"S3 answered {code}. Look at the role's policy and S3's state.")
+        return Retry(why_unread(error, file))
     except AWS_ERRORS as error:
         return Retry(f"S3 can't be read ({type(error).__name__})")
     except Exception as error:  # one file's trouble isn't its neighbours'
         logger.exception("unexpected: a bug of this function's")
         return Retry(f"unexpected {type(error).__name__}, see the traceback")
+
+
+def why_unread(error: ClientError, file: File) -> str:
+    """Return S3's error as a reason, the same for the same trouble with many objects."""
+    told = error.response["Error"]
+    reason = told.get("Code") or str(error.response["ResponseMetadata"]["HTTPStatusCode"])
+    if reason == "AccessDenied":  # its message names kms:Decrypt where that is what is denied
+        words = told.get("Message", "").replace(f"{file.bucket}/{file.key}", f"{file.bucket}/...")
+        reason = f"{reason}: {words}"
+    return f"S3 answered {reason[:SHOWN_CHARACTERS]}. Look at the role's policy and S3's state."
 
 
 def receive(file: File, fetched: "Future[bytes | None]", batch: Batch) -> bytes:

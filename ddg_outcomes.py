@@ -15,6 +15,7 @@ MAX_MESSAGE_BYTES = 262_144  # SQS, body and attributes together (the lower of i
 MAX_REASON_BYTES = 1024  # on a message of the rejected queue
 MAX_ADDRESS_CHARACTERS = 1200  # S3: a bucket's name has 63, a key 1,024 bytes; more is hostile
 SHOWN_KEYS = 20  # a log line: an hour's outage mustn't cost more in logs than in all else
+NOT_OURS = "not a new object"
 
 # SQS takes none of these in a message (SendMessage reference has the others: that takes re 4 ms)
 NOT_FOR_SQS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -46,7 +47,11 @@ class Skipped(NamedTuple):
     """A file needs nothing: it is a marker."""
 
 
-Outcome = Submitted | Refused | Retry | Skipped
+class Ignored(NamedTuple):
+    """An object is no stats file: it isn't new."""
+
+
+Outcome = Submitted | Refused | Retry | Skipped | Ignored
 Outcomes = Mapping[File, Outcome]
 
 
@@ -121,21 +126,30 @@ def address(file: File) -> str:
     return printable(f"s3://{file.bucket}/{file.key}"[:MAX_ADDRESS_CHARACTERS])
 
 
+def where(file: File, message: Message) -> str:
+    """Return where an object is; or the message, where that names none."""
+    return address(file) if file.bucket else f"message {message.message_id}"
+
+
 def print_outcomes(messages: Iterable[Message], outcomes: Outcomes) -> None:
-    """Print a line for each refusal, and one for each reason to retry, whatever the LOG_LEVEL."""
-    retried: dict[str, list[File]] = {}
+    """Print a line for each refusal, one for each reason to retry, and one for what is ignored.
+
+    It is printed whatever the LOG_LEVEL.
+    """
+    alike: dict[tuple[str, str], list[tuple[File, Message]]] = {}  # told in one line
     for message in messages:
         for file in message.files:
             match outcomes[file]:
                 case Refused(reason):
-                    where = address(file) if file.bucket else f"message {message.message_id}"
-                    print(f"refused {where}: {printable(reason)}")
+                    print(f"refused {where(file, message)}: {printable(reason)}")
                 case Retry(reason):
-                    retried.setdefault(reason, []).append(file)
-    for reason, files in retried.items():
-        names = ", ".join(map(address, files[:SHOWN_KEYS]))
-        more = ", ..." if len(files) > SHOWN_KEYS else ""
-        print(f"retried {len(files)}: {printable(reason)}: {names}{more}")
+                    alike.setdefault(("retried", reason), []).append((file, message))
+                case Ignored():
+                    alike.setdefault(("ignored", NOT_OURS), []).append((file, message))
+    for (word, reason), named in alike.items():
+        names = ", ".join(where(*each) for each in named[:SHOWN_KEYS])
+        more = ", ..." if len(named) > SHOWN_KEYS else ""
+        print(f"{word} {len(named)}: {printable(reason)}: {names}{more}")
 
 
 def print_summary(outcomes: Outcomes, statistics: Statistics, function_name: str) -> None:
@@ -148,6 +162,7 @@ def print_summary(outcomes: Outcomes, statistics: Statistics, function_name: str
         "Submitted": counts[Submitted],
         "Refused": counts[Refused],
         "Retried": counts[Retry],
+        "Ignored": counts[Ignored],
         "Points": statistics.points,
         "Requests": statistics.requests,
         "WireBytes": statistics.wire_bytes,

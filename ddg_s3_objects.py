@@ -8,10 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
-from urllib.parse import unquote_plus
+from urllib.parse import unquote, unquote_plus
 
 import botocore.session  # boto3 is this and 20 ms of imports that nothing here needs
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 import ddg_stats_file
 
@@ -21,19 +22,24 @@ SMALL_BYTES = 256 * 1024  # larger objects are read one at a time, to bound the 
 CONNECT_SECONDS = 2  # a connection to AWS
 READ_SECONDS = 5  # between two bytes of an answer
 AWS_ATTEMPTS = 3  # tries a request: botocore tries again where it is throttled or cut off
+NO_OBJECT = "the message names no object. Let only S3, SNS and EventBridge send to this queue."
+UNCONFIRMED = "SNS asks to confirm a subscription. Let the stack subscribe to the topic."
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class File:
     """One object that one message names; equal to itself alone, as two messages may name it."""
 
     bucket: str
-    key: str
+    key: str  # as it was told, until S3 is found to have it decoded
     receive_count: int = 1  # how often SQS has delivered its message, this time included
     fault: str = ""  # why it is refused without a look at the object
+    decoded_key: str = ""  # where the key may have been encoded
+    version: str = ""  # which one to read; the newest where none is told
+    created: bool = True  # or it was removed, tagged, restored, ...
 
     @property
     def name(self) -> str:
@@ -108,30 +114,80 @@ def read_messages(event: Mapping[str, Any]) -> list[Message]:
 
 
 def find_files(body: str, receive_count: int = 1) -> list[File]:
-    """Return a file for each object that an S3 notification names, of whatever version."""
+    """Return a file for each object that a body names; none for S3's test event.
+
+    The body is S3's notification or EventBridge's event, by itself or in SNS's envelope.
+    """
+    files: list[File | None] = []
     try:
-        notification = json.loads(body)
-        if notification.get("Event") == "s3:TestEvent":  # S3 sends one when it is set up
+        told = json.loads(body)
+        if told.get("Type") == "Notification":  # SNS's envelope
+            told = json.loads(told["Message"])
+        if told.get("Event") == "s3:TestEvent":  # S3 sends one when it is set up
             return []
-        files = [find_file(record, receive_count) for record in notification["Records"]]
+        if told.get("Type") == "SubscriptionConfirmation":
+            return [File("", "", receive_count, UNCONFIRMED)]
+        if told.get("source") == "aws.s3":
+            files = [find_event_file(told, receive_count)]
+        else:
+            files = [find_record_file(record, receive_count) for record in told["Records"]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        files = []
+        pass  # it names none
     named = [file for file in files if file]
     if not files or None in files:
-        fault = "the message names no object. Let S3 alone, not SNS, send to this queue."
-        named.append(File("", "", receive_count, fault))
+        named.append(File("", "", receive_count, NO_OBJECT))
     return named
 
 
-def find_file(record: Any, receive_count: int) -> File | None:
-    """Return the object that one record names, its key decoded; None where it names none."""
+def find_record_file(record: Any, receive_count: int) -> File | None:
+    """Return the object that a record of S3's names, its key a form's field; None if it's none."""
     try:
-        bucket = record["s3"]["bucket"]["name"]
-        key = unquote_plus(record["s3"]["object"]["key"])
-        (bucket + key).encode()  # half a character is in no name
-        return File(bucket, key, receive_count)
-    except (KeyError, TypeError, AttributeError, UnicodeEncodeError):
+        bucket, named = record["s3"]["bucket"]["name"], record["s3"]["object"]
+        event = record.get("eventName") or "ObjectCreated:"
+        file = File(
+            bucket,
+            unquote_plus(named["key"]),
+            receive_count,
+            version=known(named.get("versionId")),
+            created=event.startswith("ObjectCreated:"),
+        )
+        return checked(file)
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def find_event_file(event: Mapping[str, Any], receive_count: int) -> File | None:
+    """Return the object that an event of EventBridge's names; None if it's none.
+
+    Its key is bare in captured events, and percent-encoded in some.
+    """
+    created = (event.get("detail-type") or "Object Created") == "Object Created"
+    try:
+        bucket, named = event["detail"]["bucket"]["name"], event["detail"]["object"]
+        file = File(
+            bucket,
+            named["key"],
+            receive_count,
+            decoded_key=unquote(named["key"]),
+            version=known(named.get("version-id")),
+            created=created,
+        )
+        return checked(file)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None if created else File("", "", receive_count, created=False)
+
+
+def known(version: Any) -> Any:
+    """Return a version that is told; "" for what stands for none."""
+    return "" if version in (None, "null") else version
+
+
+def checked(file: File) -> File:
+    """Return a file; an error where S3 has no such names: empty, or with half a character."""
+    if not (file.bucket and file.key):
+        raise ValueError
+    (file.bucket + file.key + file.version).encode()
+    return file
 
 
 def is_marker(file: File, content: bytes | None = None) -> bool:
@@ -172,9 +228,22 @@ def fetch_ahead(
         yield file, None
 
 
+def is_missing(error: ClientError) -> bool:
+    """Tell whether S3 has no such object: whoever may list the bucket gets a 404 for that."""
+    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    return status == 404 and error.response["Error"].get("Code") != "NoSuchBucket"
+
+
 def get_object(client: Any, file: File, most: int) -> bytes | None:
     """Return an object's bytes; None, and nothing of it is read, where there are more than most."""
-    answer = client.get_object(Bucket=file.bucket, Key=file.key)
+    named = {"Bucket": file.bucket} | ({"VersionId": file.version} if file.version else {})
+    try:
+        answer = client.get_object(Key=file.key, **named)
+    except ClientError as error:
+        if file.decoded_key in ("", file.key) or not is_missing(error):
+            raise
+        answer = client.get_object(Key=file.decoded_key, **named)
+        file.key = file.decoded_key
     body, length = answer["Body"], answer.get("ContentLength")
     if length is not None and length <= most:
         return bytes(body.read())

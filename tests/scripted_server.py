@@ -114,9 +114,9 @@ def response(status: str = "200 OK", body: bytes = b"", **headers: str) -> bytes
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-def s3_error(status: str, code: str) -> bytes:
+def s3_error(status: str, code: str, message: str = "no") -> bytes:
     """Return an error as S3 words it."""
-    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>"
+    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
     return response(status, body.encode(), Content_Type="application/xml")
 
 

@@ -26,7 +26,7 @@ from tests.events import Context, sqs_event, sqs_record
 from tests.scripted_server import Call, Objects, Script, ScriptedServer, bucket_of, response
 
 API_KEY = "test-key"  # the one that the fixture `datadog` takes
-COUNTS = ("Submitted", "Refused", "Retried", "Points", "Requests")
+COUNTS = ("Submitted", "Refused", "Retried", "Ignored", "Points", "Requests")
 MILLISECONDS = ("FetchMilliseconds", "PostMilliseconds")
 UNITS = {"WireBytes": "Bytes"} | dict.fromkeys(COUNTS, "Count")
 UNITS |= dict.fromkeys(MILLISECONDS, "Milliseconds")

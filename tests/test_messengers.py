@@ -1,0 +1,342 @@
+"""What the submitter reads on its queue: S3's word, by itself, through SNS or by EventBridge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.events import BUCKET, s3_record, sqs_record, stats
+from tests.scripted_server import Call, Objects, bucket_of, s3_error
+from tests.submitter import Outcome, Submitter, aws
+
+NAMES = ["plain.json", "a b  c.json", "a+b.json", "100%.json", "100%25%2B%2F.json", "%2B %%%"]
+NAMES += [
+    "+%20+",
+    "day=1/at:12.json",
+    "ünï-日本-😀-e\u0301.json",
+    1014 * "x",
+]  # the last: 1,024 bytes
+KEYS = [f"stats/job/{name}" for name in NAMES]
+CREATED, MISSING = "Object Created", object()
+
+
+def record(key: str, bucket: str = BUCKET, *, kind: Any = "ObjectCreated:Put", **told: Any) -> Any:
+    """Return a record of S3's that has this of an object as well."""
+    named = s3_record(key, bucket)
+    named["s3"]["object"] |= told
+    return named | {"eventName": kind}
+
+
+def by_s3(key: str, bucket: str = BUCKET, **told: Any) -> str:
+    return json.dumps({"Records": [record(key, bucket, **told)]})
+
+
+def by_eventbridge(key: Any, bucket: str = BUCKET, *, kind: Any = CREATED, **told: Any) -> str:
+    """Return EventBridge's event in short: its key is bare.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
+    """
+    named = {"key": key, "size": 46, "etag": "60add5e9bd4c3a48", "sequencer": "0062E99A8"} | told
+    detail = {"version": "0", "bucket": {"name": bucket}, "object": named}
+    event = {"version": "0", "source": "aws.s3", "account": "123456789012", "detail": detail}
+    return json.dumps(event if kind is MISSING else event | {"detail-type": kind})
+
+
+def in_envelope(body: str) -> str:
+    """Return a body as SNS wraps it."""
+    topic = "arn:aws:sns:us-east-1:123456789012:uploads"
+    return json.dumps({"Type": "Notification", "TopicArn": topic, "Message": body})
+
+
+def submit(submitter: Submitter, objects: Objects, *bodies: str) -> Outcome:
+    return submitter.submit_from(objects, *(sqs_record(body=body) for body in bodies))
+
+
+# --- Keys ---
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(by_s3, id="s3"),  # through SNS too, delivered raw
+        pytest.param(lambda key: in_envelope(by_s3(key)), id="sns"),
+        pytest.param(by_eventbridge, id="eventbridge"),
+        pytest.param(lambda key: in_envelope(by_eventbridge(key)), id="eventbridge-through-sns"),
+        pytest.param(lambda key: by_eventbridge(quote(key)), id="eventbridge-of-localstack"),
+        pytest.param(lambda key: by_eventbridge(quote(key, safe="")), id="slashes-encoded-too"),
+        pytest.param(partial(by_eventbridge, kind=MISSING), id="security-lake"),  # beats 36630
+    ],
+)
+def test_key_is_read_from_every_messenger(submitter: Submitter, body: Callable[[str], str]) -> None:
+    """S3's is a form's field; EventBridge's is bare, but some stand-ins encode it."""
+    files = {key: stats(age=n, m=n) for n, key in enumerate(KEYS)}
+    assert submit(submitter, files, *map(body, KEYS)).files == (len(KEYS), 0, 0)
+    assert submitter.stored() == {("m", ("job:job",)): [*range(len(KEYS) - 1, -1, -1)]}
+
+
+@pytest.mark.parametrize(
+    ("body", "read"),
+    [
+        pytest.param(by_s3("stats/a%2Bb c"), "told", id="s3"),  # elastic/beats 33998, 38012
+        pytest.param(by_eventbridge("stats/a%2Bb c"), "told", id="eventbridge"),
+        pytest.param(by_eventbridge("stats/a+b c"), "decoded", id="eventbridge-plus"),
+        pytest.param(by_eventbridge("stats/a%2Bb%20c"), "decoded", id="eventbridge-decoded"),
+    ],
+)
+def test_key_is_decoded_no_further(submitter: Submitter, body: str, read: str) -> None:
+    """Where S3 has both, the key as it is is the one that was told. `+` is no space."""
+    names = {"stats/a%2Bb c": "told", "stats/a+b c": "decoded", "stats/a b c": "twice"}
+    files = {key: stats(**{name: 1}) for key, name in names.items()}
+    assert submit(submitter, files, body).files == (1, 0, 0)
+    assert list(submitter.stored()) == [(read, ())]
+
+
+@pytest.mark.parametrize(
+    ("told", "asked"), [("a%20b", ["a%20b", "a b"]), ("a+b", ["a+b"]), ("100%", ["100%"])]
+)
+def test_object_is_gone_when_no_form_is_there(
+    submitter: Submitter, told: str, asked: list[str]
+) -> None:
+    """It is told by the key as it came."""
+    with submitter.reading_from(bucket_of({})) as s3:
+        outcome = submitter.submit(sqs_record(body=by_eventbridge(f"stats/{told}")))
+    assert s3.calls == [f"GET /{BUCKET}/stats/{key}" for key in asked]
+    assert outcome.reasons == ["the object is gone. Keep files until they are submitted."]
+    assert outcome.rejected[0].attributes["key"] == f"stats/{told}"
+    assert f"s3://{BUCKET}/stats/{told}: " in outcome.log[0]
+
+
+def test_file_is_told_by_the_key_that_was_found(submitter: Submitter) -> None:
+    """So that the operator can fetch it. Also a large one, which is asked for twice."""
+    keys = ["stats/a b", "stats/c d"]
+    files = dict(zip(keys, (b"no", b"no".rjust(300_000)), strict=True))
+    outcome = submit(submitter, files, *(by_eventbridge(quote(key)) for key in keys))
+    assert sorted(message.attributes["key"] for message in outcome.rejected) == keys
+    assert [f"s3://{BUCKET}/{key}: " in outcome.log[n] for n, key in enumerate(keys)] == [True] * 2
+
+
+DENIED = f"User may not kms:Decrypt s3:::{BUCKET}/stats/a%20b"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "told"),
+    [
+        ("403 F", "AccessDenied", f"AccessDenied: User may not kms:Decrypt s3:::{BUCKET}/..."),
+        ("404 N", "NoSuchBucket", "NoSuchBucket"),
+    ],
+)
+def test_only_a_missing_key_is_asked_for_decoded(
+    submitter: Submitter, status: str, code: str, told: str
+) -> None:
+    """Of a denial S3's own words tell the cause; without the key, so that many share a line."""
+    with submitter.reading_from(lambda call: s3_error(status, code, DENIED)) as s3:
+        outcome = submitter.submit(sqs_record(body=by_eventbridge("stats/a%20b")))
+    assert len(s3.calls) == 1
+    assert outcome.files == (0, 0, 1)
+    assert outcome.log[0].startswith(f"retried 1: S3 answered {told}. Look at the role's policy")
+
+
+def test_both_forms_of_a_key_have_one_deadline(
+    submitter: Submitter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An object that S3 is slow with costs its neighbours no more than any other."""
+    monkeypatch.setattr(submitter.module, "FETCH_SECONDS", 0.8)
+    bucket = bucket_of({"stats/a b": stats()})
+
+    def slowly(call: Call) -> bytes | Iterable[bytes]:
+        call.stopping.wait(0.5)
+        return bucket(call)
+
+    with submitter.reading_from(slowly):
+        outcome = submitter.submit(sqs_record(body=by_eventbridge("stats/a%20b")))
+    where = f"s3://{BUCKET}/stats/a%20b"
+    assert outcome.log == [f"retried 1: S3 did not send the object in time: {where}"]
+
+
+# --- Versions ---
+
+
+@pytest.mark.parametrize(("body", "name"), [(by_s3, "versionId"), (by_eventbridge, "version-id")])
+def test_each_version_of_an_overwritten_key_is_read(
+    submitter: Submitter, body: Callable[..., str], name: str
+) -> None:
+    """On a versioned bucket each event names its own; the rejected message keeps it as it came."""
+    s3, bucket = aws("s3", submitter.moto), f"versions-{name.lower()}"
+    s3.create_bucket(Bucket=bucket)
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    contents = [stats(first=1), b"bad", stats(last=1)]
+    put = [s3.put_object(Bucket=bucket, Key="stats/a b", Body=content) for content in contents]
+    bodies = [body("stats/a b", bucket, **{name: each["VersionId"]}) for each in put]
+    outcome = submitter.submit(*(sqs_record(body=body) for body in bodies))
+    assert outcome.files == (2, 1, 0)
+    assert {metric for metric, _ in submitter.stored()} == {"first", "last"}
+    assert [message.body for message in outcome.rejected] == [bodies[1]]
+    submitter.datadog.points.clear()
+    none = [body("stats/a b", bucket, **{name: version}) for version in (None, "", "null")]
+    assert submitter.submit(*(sqs_record(body=body) for body in none)).files == (3, 0, 0)
+    assert {metric for metric, _ in submitter.stored()} == {"last"}  # the newest
+
+
+# --- What is no new stats file ---
+
+
+@pytest.mark.parametrize("kind", ["ObjectCreated:Put", "ObjectCreated:New", "", None])
+def test_what_was_created_is_read(submitter: Submitter, kind: str | None) -> None:
+    """However it was; and where nothing is said of it."""
+    event = kind and "Object Created"
+    bodies = by_s3("stats/a", kind=kind), by_eventbridge("stats/a", kind=event)
+    assert submit(submitter, {"stats/a": stats()}, *bodies).files == (2, 0, 0)
+
+
+EVENTS = ["ObjectRemoved:Delete", "ObjectRemoved:DeleteMarkerCreated", "LifecycleExpiration:Delete"]
+EVENTS += ["ObjectRestore:Completed", "ObjectTagging:Put", "what comes"]
+OTHERS = {name: by_s3("stats/a", kind=name, size=0, eTag="", versionId="7b") for name in EVENTS}
+for kind in ("Object Deleted", "Object Tags Added", "Object Restore Completed", "What comes"):
+    OTHERS[kind] = by_eventbridge("stats/a", kind=kind)
+
+
+@pytest.mark.parametrize("body", OTHERS.values(), ids=OTHERS)
+def test_what_was_not_created_is_ignored(submitter: Submitter, body: str) -> None:
+    """It is done: counted, told in one line, and S3 isn't asked."""
+    with submitter.reading_from(bucket_of({})) as s3:
+        outcome = submitter.submit(sqs_record(body=body), sqs_record(body=in_envelope(body)))
+    assert (s3.calls, outcome.retried, outcome.rejected) == ([], [], [])
+    assert (outcome.files, outcome.summary["Ignored"]) == ((0, 0, 0), 2)
+    where = f"s3://{BUCKET}/stats/a"
+    assert outcome.log == [f"ignored 2: not a new object: {where}, {where}"]
+
+
+def test_event_without_an_object_is_ignored_too(submitter: Submitter) -> None:
+    """CloudTrail's are of the same source. It is told by its message."""
+    parameters = {"bucketName": BUCKET, "key": "stats/a"}
+    body = {"source": "aws.s3", "detail-type": "AWS API Call via CloudTrail"}
+    message = sqs_record(body=json.dumps(body | {"detail": {"requestParameters": parameters}}))
+    outcome = submitter.submit(message)
+    assert (outcome.rejected, outcome.summary["Ignored"]) == ([], 1)
+    assert outcome.log[0].endswith(f": message {message['messageId']}")
+
+
+def test_ignored_object_settles_nothing(submitter: Submitter) -> None:
+    """Its message ends as its other objects do."""
+    others = [record("stats/a", kind="ObjectRemoved:Delete"), record("stats/b", kind="What comes")]
+    denied = s3_error("403 Forbidden", "AccessDenied")
+    objects: Objects = {"stats/good": stats(), "stats/bad": b"no", "stats/no": lambda call: denied}
+    bodies = [json.dumps({"Records": [*others, record(key)]}) for key in objects]
+    outcome = submit(submitter, objects, *bodies)
+    assert (outcome.files, outcome.summary["Ignored"]) == ((1, 1, 1), 6)
+    assert outcome.retried == [2]
+    assert [message.body for message in outcome.rejected] == [bodies[1]]
+    assert outcome.rejected[0].attributes["key"] == "stats/bad"
+
+
+def test_line_of_the_ignored_is_bounded(submitter: Submitter) -> None:
+    """A busy topic mustn't cost more in logs than in all else."""
+    records = [record(f"stats/{n:02}", kind="What comes") for n in range(50)]
+    [line] = submitter.submit(sqs_record(body=json.dumps({"Records": records}))).log
+    assert line.startswith("ignored 50: ")
+    assert line.endswith("/stats/19, ...")
+
+
+# --- What names no object ---
+
+
+@pytest.mark.parametrize("wrapped", [str, in_envelope], ids=["bare", "sns"])
+def test_test_event_is_done_quietly(submitter: Submitter, wrapped: Callable[[str], str]) -> None:
+    """Elsewhere it came for ever (open-telemetry/opentelemetry-collector-contrib 47045)."""
+    body = wrapped('{"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "b"}')
+    outcome = submitter.submit(sqs_record(body=body))
+    assert (outcome.files, outcome.log) == ((0, 0, 0), [])
+    assert (outcome.retried, outcome.rejected, outcome.summary["Ignored"]) == ([], [], 0)
+
+
+NO_OBJECT = "the message names no object. Let only S3, SNS and EventBridge send to this queue."
+UNCONFIRMED = "SNS asks to confirm a subscription. Let the stack subscribe to the topic."
+NONE_OF_THEM = {
+    "no-records": "{}",  # elsewhere it was deleted as done (elastic/beats 28828)
+    "no-record": '{"Records": []}',
+    "another-source": by_eventbridge("stats/a").replace("aws.s3", "acme.s3"),
+    "no-detail": '{"source": "aws.s3", "detail-type": "Object Created"}',
+    "key-empty": by_eventbridge(""),
+    "key-number": by_eventbridge(5),
+    "key-surrogate": by_eventbridge("stats/\ud800"),
+    "version-number": by_s3("stats/a", versionId=5),
+    "event-name-number": by_s3("stats/a", kind=5),
+    "subscription": '{"Type": "SubscriptionConfirmation", "SubscribeURL": "https://example.com"}',
+    "sns-without-a-message": '{"Type": "Notification"}',
+    "sns-of-no-json": in_envelope("hello"),
+    "sns-of-no-records": in_envelope('{"Records": 3}'),
+    "sns-in-sns": in_envelope(in_envelope(by_s3("stats/a"))),
+}
+
+
+@pytest.mark.parametrize("name", NONE_OF_THEM)
+def test_any_other_body_is_rejected(submitter: Submitter, name: str) -> None:
+    """It is kept, and the reason blames nobody who may send."""
+    outcome = submit(submitter, {}, NONE_OF_THEM[name])
+    assert outcome.files == (0, 1, 0)
+    assert [message.body for message in outcome.rejected] == [NONE_OF_THEM[name]]
+    assert outcome.reasons == [UNCONFIRMED if name == "subscription" else NO_OBJECT]
+
+
+# --- The bodies that moto really sends ---
+
+CHANGES = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]
+
+
+def notify(way: str, moto: str, bucket: str, queue: str) -> dict[str, Any]:
+    """Make what stands between a bucket and a queue; return the bucket's configuration."""
+    if way == "s3":
+        return {"QueueConfigurations": [{"QueueArn": queue, "Events": CHANGES}]}
+    if way == "eventbridge":
+        pattern = {"source": ["aws.s3"], "detail": {"bucket": {"name": [bucket]}}}
+        aws("events", moto).put_rule(Name=bucket, EventPattern=json.dumps(pattern))
+        aws("events", moto).put_targets(Rule=bucket, Targets=[{"Id": "queue", "Arn": queue}])
+        return {"EventBridgeConfiguration": {}}
+    topic = aws("sns", moto).create_topic(Name=bucket)["TopicArn"]
+    raw = {"RawMessageDelivery": "true" if way == "sns-raw" else "false"}
+    aws("sns", moto).subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue, Attributes=raw)
+    return {"TopicConfigurations": [{"TopicArn": topic, "Events": CHANGES}]}
+
+
+def taken(sqs: Any, url: str) -> Iterator[dict[str, Any]]:
+    """Yield the messages of a queue, and empty it."""
+    while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+        for message in messages:
+            sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+            yield sqs_record(body=message["Body"])
+
+
+@pytest.mark.parametrize("way", ["s3", "sns", "sns-raw", "eventbridge"])
+def test_files_arrive_by_each_way(submitter: Submitter, way: str) -> None:
+    """Put, copied, uploaded in parts and deleted, as moto tells it."""
+    moto, bucket = submitter.moto, f"messenger-{way}"
+    s3, sqs = aws("s3", moto), aws("sqs", moto)
+    s3.create_bucket(Bucket=bucket)
+    url = sqs.create_queue(QueueName=bucket)["QueueUrl"]
+    configuration = notify(way, moto, bucket, f"arn:aws:sqs:us-east-1:123456789012:{bucket}")
+    s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=configuration)
+    for number, key in enumerate(KEYS):
+        s3.put_object(Bucket=bucket, Key=key, Body=stats(age=number, put=1))
+    s3.copy_object(Bucket=bucket, Key="stats/copy of/a+b", CopySource=f"{bucket}/{KEYS[0]}")
+    parts = {"Bucket": bucket, "Key": "stats/in parts/1+1"}
+    parts["UploadId"] = s3.create_multipart_upload(**parts)["UploadId"]
+    etag = s3.upload_part(**parts, PartNumber=1, Body=stats(parts=1))["ETag"]
+    complete = {"Parts": [{"PartNumber": 1, "ETag": etag}]}
+    s3.complete_multipart_upload(**parts, MultipartUpload=complete)
+    s3.put_object(Bucket=bucket, Key="stats/deleted 100%", Body=stats(no=1))
+    s3.delete_object(Bucket=bucket, Key="stats/deleted 100%")
+    outcome = submitter.submit(*taken(sqs, url))
+    assert submitter.stored() == {
+        ("put", ("job:job",)): [1] * len(KEYS),
+        ("put", ("job:copy_of",)): [1],
+        ("parts", ("job:in_parts",)): [1],
+    }
+    assert outcome.retried == []
+    assert outcome.reasons == ["the object is gone. Keep files until they are submitted."]
+    tagged = len(KEYS) + 2 if way == "eventbridge" else 0  # moto tells of tags at each put
+    assert outcome.summary["Ignored"] == 1 + tagged  # deleted
