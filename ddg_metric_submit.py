@@ -4,7 +4,7 @@ Each file that a message names has exactly one outcome:
   submitted: Datadog answered 202 for all its points;
   refused:   for good; its message is in the rejected queue, with the reason on it;
   retried:   its message stays in the queue and is delivered again;
-  ignored:   it isn't new.
+  ignored:   it isn't new, or not below its bucket's prefix.
 Whatever isn't known to be one of the others is retried. Markers need nothing.
 """
 
@@ -182,7 +182,7 @@ def read_files(
     for file in files:
         if file.fault:
             yield file, Refused(file.fault)
-        elif not file.created:
+        elif not file.created or not file.is_below(batch.settings.prefix_of(file.bucket)):
             yield file, Ignored()
         elif ddg_s3_objects.is_marker(file):
             yield file, Skipped()
@@ -202,7 +202,7 @@ def read_file(file: File, fetched: "Future[bytes | None]", batch: Batch) -> list
         size = ddg_stats_file.most_plain_bytes(content)
         if batch.seconds_left() < PARSE_RESERVE_SECONDS + size / PARSE_BYTES_PER_SECOND:
             return Retry(NO_TIME)
-        return parse(file.key, content, batch.settings)
+        return parse(file.key, content, batch.settings, file.bucket)
     except (StatsFileError, ParamValidationError) as error:
         return Refused(str(error)[:MAX_REASON_BYTES])
     except TimeoutError:
@@ -246,9 +246,9 @@ def receive(file: File, fetched: "Future[bytes | None]", batch: Batch) -> bytes:
         batch.statistics.fetch_seconds += time.monotonic() - started
 
 
-def parse(key: str, content: bytes, settings: Settings) -> list[Sample]:
+def parse(key: str, content: bytes, settings: Settings, bucket: str = "") -> list[Sample]:
     """Return a stats file's samples with all their tags; the job's is in its key."""
-    job = ddg_stats_file.job_tag(key, settings.stats_prefix)
+    job = ddg_stats_file.job_tag(key, settings.prefix_of(bucket))
     tags = settings.constant_tags | ({job} if job else set())
     return ddg_stats_file.read_stats_file(
         content, now=time.time(), max_age=settings.max_age, tags=tags

@@ -15,7 +15,7 @@ MAX_MESSAGE_BYTES = 262_144  # SQS, body and attributes together (the lower of i
 MAX_REASON_BYTES = 1024  # on a message of the rejected queue
 MAX_ADDRESS_CHARACTERS = 1200  # S3: a bucket's name has 63, a key 1,024 bytes; more is hostile
 SHOWN_KEYS = 20  # a log line: an hour's outage mustn't cost more in logs than in all else
-NOT_OURS = "not a new object"
+NOT_OURS = "not a new object, or not below its bucket's prefix"
 
 # SQS takes none of these in a message (SendMessage reference has the others: that takes re 4 ms)
 NOT_FOR_SQS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -48,7 +48,7 @@ class Skipped(NamedTuple):
 
 
 class Ignored(NamedTuple):
-    """An object is no stats file: it isn't new."""
+    """An object is no stats file: it isn't new, or not below its bucket's prefix."""
 
 
 Outcome = Submitted | Refused | Retry | Skipped | Ignored

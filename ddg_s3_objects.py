@@ -41,6 +41,10 @@ class File:
     version: str = ""  # which one to read; the newest where none is told
     created: bool = True  # or it was removed, tagged, restored, ...
 
+    def is_below(self, prefix: str) -> bool:
+        """Tell whether the key, as it was told or decoded, is below a prefix."""
+        return self.key.startswith(prefix) or self.decoded_key.startswith(prefix)
+
     @property
     def name(self) -> str:
         """Return what stands behind the key's last slash."""

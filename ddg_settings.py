@@ -26,7 +26,8 @@ class Settings(NamedTuple):
     api_key_secret_arn: str
     app_key: str | None
     api_host: str
-    stats_prefix: str
+    stats_prefix: str  # of every bucket but these
+    buckets: tuple[tuple[str, str], ...]  # bucket, prefix
     rejected_queue_url: str
     constant_tags: frozenset[str]  # normalised
     max_age: int  # seconds; 0 means no limit
@@ -34,6 +35,10 @@ class Settings(NamedTuple):
 
     def __repr__(self) -> str:
         return "Settings(...)"  # keys are among them
+
+    def prefix_of(self, bucket: str) -> str:
+        """Return the prefix below which a bucket's stats files are."""
+        return dict(self.buckets).get(bucket, self.stats_prefix)
 
 
 @dataclass(repr=False)  # it would show the key
@@ -94,6 +99,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
             "https://api.datadoghq.com",
         ),
         stats_prefix=environ.get("STATS_PREFIX", "stats/"),
+        buckets=read_buckets(environ.get("BUCKETS", "")),
         rejected_queue_url=checked("REJECTED_QUEUE_URL", r"https?://\S+", "an SQS queue's URL"),
         constant_tags=tags - {""},
         max_age=int(checked("MAX_AGE_SECONDS", r"\d{1,10}", "seconds, 0 for no limit", "3600")),
@@ -101,6 +107,17 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
             "LOG_LEVEL", "(?i:DEBUG|INFO|WARNING|ERROR|CRITICAL)", "a level of logging's", "INFO"
         ).upper(),
     )
+
+
+def read_buckets(text: str) -> tuple[tuple[str, str], ...]:
+    """Return (bucket, prefix) of each bucket in BUCKETS, a JSON object; "" is none."""
+    try:
+        buckets = json.loads(text or "{}")
+        if all(isinstance(prefix, str) for prefix in buckets.values()):
+            return tuple(buckets.items())
+    except (ValueError, AttributeError, RecursionError):
+        pass  # told below
+    raise ValueError('BUCKETS is malformed: JSON, bucket to prefix, {"acme-data": "etl/stats/"}')
 
 
 def make_clients(settings: Settings, session: botocore.session.Session) -> Clients:

@@ -15,7 +15,14 @@ from local.datadog_server import DatadogServer
 from tests.scripted_server import ScriptedServer
 from tests.submitter import API_KEY, Submitter
 
-SETTINGS = {"REJECTED_QUEUE_URL", "CONSTANT_TAGS", "MAX_AGE_SECONDS", "LOG_LEVEL", "DDG_STACK"}
+SETTINGS = {
+    "REJECTED_QUEUE_URL",
+    "BUCKETS",
+    "CONSTANT_TAGS",
+    "MAX_AGE_SECONDS",
+    "LOG_LEVEL",
+    "DDG_STACK",
+}
 SETTING_PREFIXES = ("AWS_", "DATADOG_", "DD_", "STATS_")
 TEST_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "testing",

@@ -208,7 +208,9 @@ def test_what_was_not_created_is_ignored(submitter: Submitter, body: str) -> Non
     assert (s3.calls, outcome.retried, outcome.rejected) == ([], [], [])
     assert (outcome.files, outcome.summary["Ignored"]) == ((0, 0, 0), 2)
     where = f"s3://{BUCKET}/stats/a"
-    assert outcome.log == [f"ignored 2: not a new object: {where}, {where}"]
+    assert outcome.log == [
+        f"ignored 2: not a new object, or not below its bucket's prefix: {where}, {where}"
+    ]
 
 
 def test_event_without_an_object_is_ignored_too(submitter: Submitter) -> None:
@@ -221,9 +223,36 @@ def test_event_without_an_object_is_ignored_too(submitter: Submitter) -> None:
     assert outcome.log[0].endswith(f": message {message['messageId']}")
 
 
+@pytest.mark.parametrize(
+    ("prefix", "key", "job"),
+    [
+        pytest.param(None, "stats/j/a", "j", id="default"),
+        pytest.param(None, "other/j/a", None, id="beside-the-default"),
+        pytest.param(None, "stats", None, id="shorter"),
+        pytest.param("etl/stats/", "etl/stats/j/a", "j", id="own"),
+        pytest.param("etl/", "stats/j/a", None, id="beside-its-own"),
+        pytest.param("", "j/a", "j", id="whole-bucket"),
+        pytest.param("k=1/", "k%3D1/j/a", "j", id="decoded"),
+        pytest.param("100%25/", "100%25/j/a", "j", id="as-it-is"),
+    ],
+)
+def test_files_below_a_buckets_prefix_are_taken(
+    submitter: Submitter, prefix: str | None, key: str, job: str | None
+) -> None:
+    """The others, that a topic or a rule may tell of, are ignored. Both forms of a key count."""
+    buckets = {"another": "jobs/"} | ({} if prefix is None else {BUCKET: prefix})
+    submitter.set(BUCKETS=json.dumps(buckets))
+    objects = {key.replace("%3D", "="): stats(), "jobs/one/a": stats()}
+    outcome = submit(submitter, objects, by_eventbridge(key), by_s3("jobs/one/a", "another"))
+    assert outcome.summary["Ignored"] == (job is None)
+    assert (outcome.retried, outcome.rejected) == ([], [])
+    expected = {("m", (f"job:{name}",)) for name in ("one", job) if name}
+    assert submitter.stored().keys() == expected
+
+
 def test_ignored_object_settles_nothing(submitter: Submitter) -> None:
     """Its message ends as its other objects do."""
-    others = [record("stats/a", kind="ObjectRemoved:Delete"), record("stats/b", kind="What comes")]
+    others = [record("stats/a", kind="ObjectRemoved:Delete"), record("other/a")]
     denied = s3_error("403 Forbidden", "AccessDenied")
     objects: Objects = {"stats/good": stats(), "stats/bad": b"no", "stats/no": lambda call: denied}
     bodies = [json.dumps({"Records": [*others, record(key)]}) for key in objects]
@@ -236,10 +265,9 @@ def test_ignored_object_settles_nothing(submitter: Submitter) -> None:
 
 def test_line_of_the_ignored_is_bounded(submitter: Submitter) -> None:
     """A busy topic mustn't cost more in logs than in all else."""
-    records = [record(f"stats/{n:02}", kind="What comes") for n in range(50)]
-    [line] = submitter.submit(sqs_record(body=json.dumps({"Records": records}))).log
+    [line] = submitter.submit(sqs_record([f"other/{n:02}" for n in range(50)])).log
     assert line.startswith("ignored 50: ")
-    assert line.endswith("/stats/19, ...")
+    assert line.endswith("/other/19, ...")
 
 
 # --- What names no object ---
@@ -328,6 +356,7 @@ def test_files_arrive_by_each_way(submitter: Submitter, way: str) -> None:
     etag = s3.upload_part(**parts, PartNumber=1, Body=stats(parts=1))["ETag"]
     complete = {"Parts": [{"PartNumber": 1, "ETag": etag}]}
     s3.complete_multipart_upload(**parts, MultipartUpload=complete)
+    s3.put_object(Bucket=bucket, Key="other/a", Body=stats(no=1))
     s3.put_object(Bucket=bucket, Key="stats/deleted 100%", Body=stats(no=1))
     s3.delete_object(Bucket=bucket, Key="stats/deleted 100%")
     outcome = submitter.submit(*taken(sqs, url))
@@ -338,5 +367,5 @@ def test_files_arrive_by_each_way(submitter: Submitter, way: str) -> None:
     }
     assert outcome.retried == []
     assert outcome.reasons == ["the object is gone. Keep files until they are submitted."]
-    tagged = len(KEYS) + 2 if way == "eventbridge" else 0  # moto tells of tags at each put
-    assert outcome.summary["Ignored"] == 1 + tagged  # deleted
+    tagged = len(KEYS) + 3 if way == "eventbridge" else 0  # moto tells of tags at each put
+    assert outcome.summary["Ignored"] == 2 + tagged  # beside the prefix, and deleted

@@ -69,7 +69,7 @@ def test_job_becomes_a_tag(submitter: Submitter) -> None:
     keys = ["nightly/a", "nightly/2026/01/a", "My Job/a", "a"]
     files = {f"stats/{key}": stats(age=n) for n, key in enumerate(keys)}
     submitter.submit_from({**files, "elsewhere/nightly/a": stats(age=4)})
-    series = {("job:nightly",): [1.0] * 2, ("job:my_job",): [1.0], (): [1.0] * 2}
+    series = {("job:nightly",): [1.0] * 2, ("job:my_job",): [1.0], (): [1.0]}
     assert submitter.stored() == {("m", tags): values for tags, values in series.items()}
 
 
@@ -189,28 +189,29 @@ def test_attributes_of_a_message_may_be_missing(submitter: Submitter) -> None:
 
 def test_message_ends_as_the_worst_of_its_files(submitter: Submitter) -> None:
     """Retried over refused over submitted. A file is refused when its message is, not before."""
-    objects: Objects = {"good": stats(), "bad": MALFORMED, "worse": b"{}", "denied": DENIED}
-    settled = submitter.message("good", "bad", "worse")
-    waiting = submitter.message("good", "bad", "denied")
-    outcome = submitter.submit_from(objects, settled, waiting, submitter.message("good"))
+    good, bad, worse, denied = (f"stats/{name}" for name in ("good", "bad", "worse", "denied"))
+    objects: Objects = {good: stats(), bad: MALFORMED, worse: b"{}", denied: DENIED}
+    settled = submitter.message(good, bad, worse)
+    waiting = submitter.message(good, bad, denied)
+    outcome = submitter.submit_from(objects, settled, waiting, submitter.message(good))
     assert outcome.files == (3, 2, 2)
     assert outcome.retried == [1]
     [rejected] = outcome.rejected
     assert rejected.body == settled["body"]
-    assert rejected.attributes["reason"].startswith("bad: not JSON: ")
-    assert "; worse: no " in rejected.attributes["reason"]
-    assert rejected.attributes["key"] == "bad"  # not the message's first
+    assert rejected.attributes["reason"].startswith("stats/bad: not JSON: ")
+    assert "; stats/worse: no " in rejected.attributes["reason"]
+    assert rejected.attributes["key"] == bad  # not the message's first
     [line] = [line for line in outcome.log if "refused once" in line]
     assert line.startswith("retried 1: refused once its message is settled: not JSON: ")
-    assert line.endswith(f": s3://{BUCKET}/bad")
+    assert line.endswith(f": s3://{BUCKET}/{bad}")
 
 
 def test_refusal_is_settled_with_its_message(submitter: Submitter) -> None:
     """When the denied neighbour is there in the end, the bad file is refused and kept."""
-    message = submitter.message("bad", "denied")
-    objects: Objects = {"bad": MALFORMED, "denied": DENIED}
+    message = submitter.message("stats/bad", "stats/denied")
+    objects: Objects = {"stats/bad": MALFORMED, "stats/denied": DENIED}
     assert submitter.submit_from(objects, message).files == (0, 0, 2)
-    outcome = submitter.submit_from({**objects, "denied": stats()}, message)
+    outcome = submitter.submit_from({**objects, "stats/denied": stats()}, message)
     assert outcome.files == (1, 1, 0)
     assert [rejected.body for rejected in outcome.rejected] == [message["body"]]
 
@@ -305,8 +306,8 @@ def test_hostile_names_break_no_line(submitter: Submitter) -> None:
     ("hostile", "messages", "files"),
     [
         pytest.param({"bucket": "x" * 300_000}, 1, (0, 1, 0), id="bucket"),
-        pytest.param({"key": "x" * 20_000}, 25, (0, 0, 25), id="keys"),
-        pytest.param({"key": "\U0001f4a9" * 5_000}, 25, (0, 0, 25), id="keys-of-four-bytes"),
+        pytest.param({"key": "stats/" + "x" * 20_000}, 25, (0, 0, 25), id="keys"),
+        pytest.param({"key": "stats/" + "\U0001f4a9" * 5_000}, 25, (0, 0, 25), id="four-bytes"),
     ],
 )
 def test_hostile_lengths_fit_a_log_line(

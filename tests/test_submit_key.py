@@ -67,10 +67,11 @@ def test_nothing_is_posted_with_a_wrong_key(submitter: Submitter, answer: Answer
     Also what is read only after the first payload is full.
     """
     keys = asked(submitter, answer)
-    objects = {f"large-{n}": bulky(n, series=700) for n in range(2)}
-    objects |= {"good": stats(), "bad": b"{}", "_SUCCESS": b""}
-    messages = [sqs_record([key]) for key in [*objects, "gone"]]
-    outcome = submitter.submit_from(objects, *messages, sqs_record(["good", "bad"]))
+    objects = {f"stats/large-{n}": bulky(n, series=700) for n in range(2)}
+    objects |= {"stats/good": stats(), "stats/bad": b"{}", "stats/_SUCCESS": b""}
+    messages = [sqs_record([key]) for key in [*objects, "stats/gone"]]
+    messages.append(sqs_record(["stats/good", "stats/bad"]))
+    outcome = submitter.submit_from(objects, *messages)
     assert outcome.files == (0, 2, 5)
     assert outcome.retried == [0, 1, 2, 6]
     assert any(line.startswith(f"retried 4: {WRONG_KEY}") for line in outcome.log)

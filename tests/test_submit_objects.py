@@ -33,11 +33,13 @@ def test_markers_are_accepted_quietly(submitter: Submitter) -> None:
     empty += ["_$folder$", "a b/_c+d"]
     markers = dict.fromkeys(empty, b"") | {"job/_SUCCESS": b'{"committer": "magic"}'}
     markers |= {"no-json/_SUCCESS": b"\0", "large/_SUCCESS": b" " * (LIMIT + 1)}
+    markers = {f"stats/{key}": content for key, content in markers.items()}
     messages = [sqs_record([key]) for key in markers]
     objects = {**markers, "stats/a.json": stats()}
     outcome = submitter.submit_from(objects, *messages, sqs_record(objects))
     assert outcome.files == (1, 0, 0)
     assert (outcome.retried, outcome.rejected, outcome.log) == ([], [], [])
+    assert outcome.summary["Ignored"] == 0
 
 
 def test_anything_else_is_a_file(submitter: Submitter) -> None:
@@ -46,9 +48,11 @@ def test_anything_else_is_a_file(submitter: Submitter) -> None:
     malformed = ["_SUCCESS.json", "a_SUCCESS", "_success", "_SUCCESS/a", "_a.json", ".a"]
     good = {"_b.json": stats(), ".b": stats(), "day_$folder$": stats(), "job/": stats()}
     bad = dict.fromkeys(empty, b"") | dict.fromkeys(malformed, b" ")
-    outcome = submitter.submit_from({**bad, **good})
+    files = {f"stats/{key}": content for key, content in (bad | good).items()}
+    outcome = submitter.submit_from(files)
     assert outcome.files == (len(good), len(bad), 0)
-    assert {message.attributes["key"] for message in outcome.rejected} == bad.keys()
+    refused = {message.attributes["key"] for message in outcome.rejected}
+    assert refused == {f"stats/{key}" for key in bad}
 
 
 # --- Sizes and encodings ---
@@ -62,10 +66,10 @@ def test_content_encoding_is_left_alone(submitter: Submitter) -> None:
 
     outcome = submitter.submit_from(
         {
-            "a": encoded(gzip.compress(stats(m=1))),
-            "b": encoded(stats(n=1)),
-            "c": gzip.compress(stats(o=1)) + bytes(512),
-            "d": encoded(gzip.compress(b" " * 11_000_000)),
+            "stats/a": encoded(gzip.compress(stats(m=1))),
+            "stats/b": encoded(stats(n=1)),
+            "stats/c": gzip.compress(stats(o=1)) + bytes(512),
+            "stats/d": encoded(gzip.compress(b" " * 11_000_000)),
         }
     )
     assert outcome.files == (3, 1, 0)
@@ -214,8 +218,9 @@ GONE_HTML = response("404 Not Found", b"<html>Gone<br></html>")
 )
 def test_gone_object_is_refused(submitter: Submitter, answer: bytes) -> None:
     """404, in S3's words or a gateway's: no try again will find the object."""
-    with submitter.reading_from(bucket_of({"a": lambda call: answer, "b": stats()})) as s3:
-        outcome = submitter.submit(sqs_record(["a"]), sqs_record(["b"]))
+    objects: Objects = {"stats/a": lambda call: answer, "stats/b": stats()}
+    with submitter.reading_from(bucket_of(objects)) as s3:
+        outcome = submitter.submit(*(sqs_record([key]) for key in objects))
     assert outcome.files == (1, 1, 0)
     assert outcome.reasons == ["the object is gone. Keep files until they are submitted."]
     assert len(s3.calls) == 2
@@ -238,13 +243,14 @@ def drips(call: Call) -> Iterator[bytes]:
 def test_slow_s3_meets_the_deadline(submitter: Submitter, slow: Script) -> None:
     """What S3 didn't send in time is retried, and a refusal is kept; what it sent is submitted."""
     context = Context(4)
-    objects: Objects = {"a": stats(m=1), "slow": slow, "b": b"{}", "c": stats(n=1)}
+    files: Objects = {"a": stats(m=1), "slow": slow, "b": b"{}", "c": stats(n=1)}
+    objects = {f"stats/{name}": content for name, content in files.items()}
     with submitter.reading_from(bucket_of(objects)):
         outcome = submitter.submit(*(sqs_record([key]) for key in objects), context=context)
         assert context.get_remaining_time_in_millis() > 250
     assert outcome.files == (2, 1, 1)
     assert outcome.retried == [1]
-    assert f"retried 1: S3 did not send the object in time: s3://{BUCKET}/slow" in outcome.log
+    assert f"retried 1: S3 did not send the object in time: s3://{BUCKET}/stats/slow" in outcome.log
 
 
 def test_s3_that_hangs_costs_the_next_batch_nothing(submitter: Submitter) -> None:

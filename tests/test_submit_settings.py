@@ -59,6 +59,7 @@ MALFORMED = {
     "REJECTED_QUEUE_URL": ["", "rejected", "https://sqs.example.com/1/my queue"],
     "MAX_AGE_SECONDS": ["", "-1", "1.5", "1h", "1_000", "٣", "10000000000", " 60"],
     "LOG_LEVEL": ["", "LOUD", "20"],
+    "BUCKETS": ["[]", "{", '{"a": 1}', '{"a": null}', '"a"', "3", "[" * 100_000],
     "CONSTANT_TAGS": [",", "env:prod,,team:data", "env:prod,", "123", "env:prod,!!!"],
 }
 
@@ -82,7 +83,8 @@ def test_settings_show_no_key(submitter: Submitter) -> None:
 def test_import_does_nothing() -> None:
     """It reads no setting, opens no connection, runs no program: a start can fail at none."""
     names = """DATADOG_API_KEY DATADOG_API_KEY_SECRET_ARN DATADOG_APP_KEY DATADOG_HOST STATS_PREFIX
-        STATS_BUCKET REJECTED_QUEUE_URL CONSTANT_TAGS MAX_AGE_SECONDS LOG_LEVEL AWS_ENDPOINT_URL"""
+        STATS_BUCKET BUCKETS REJECTED_QUEUE_URL CONSTANT_TAGS MAX_AGE_SECONDS LOG_LEVEL
+        AWS_ENDPOINT_URL"""
     code = """
 import logging, os, sys, threading
 class Watched(type(os.environ)):
@@ -146,13 +148,13 @@ def test_constant_tags(submitter: Submitter, value: str, tags: tuple[str, ...]) 
 
 @pytest.mark.parametrize(
     ("prefix", "tags"),
-    [("stats/", ("job:job",)), ("", ("job:stats",)), ("stats/job/", ()), ("other/", ())],
+    [("stats/", [("job:job",)]), ("", [("job:stats",)]), ("stats/job/", [()]), ("other/", [])],
 )
-def test_stats_prefix(submitter: Submitter, prefix: str, tags: tuple[str, ...]) -> None:
-    """It tells which folder is the job's."""
+def test_stats_prefix(submitter: Submitter, prefix: str, tags: list[tuple[str, ...]]) -> None:
+    """It tells which files are taken, and which folder is the job's."""
     submitter.set(STATS_PREFIX=prefix)
     submitter.submit_from(FILES)
-    assert list(submitter.datadog.points) == [("m", tags)]
+    assert [each for _, each in submitter.datadog.points] == tags
 
 
 @pytest.mark.parametrize(
