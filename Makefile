@@ -10,7 +10,7 @@ pin = $(python) -m uv pip compile --quiet --no-annotate --custom-compile-command
 python_with = $(python) -m uv run --quiet --no-project --python $(python) --with
 mutmut = $(python_with) mutmut==3.8.1 mutmut
 
-.PHONY: help demo test venv zips bench simulate soak mutants fuzz advisories smoke-aws coverage format lock clean
+.PHONY: help demo test venv zips bench simulate soak mutants advisories smoke-aws coverage format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,8 +33,8 @@ bench: $(venv) ## Measure the submitter beside other ways (BENCH=--quick, or oth
 simulate: $(venv) ## Compute what loads cost and what outages do, and write docs/scaling.md
 	$(python) -m local.simulate
 
-soak: $(venv) ## Let faults strike 20 x 10,000 files, close the books, write docs/reliability.md
-	$(python) -m local.campaign --files 10000 --seeds 20
+soak: $(venv) ## Let faults strike for many thousand steps, and close the books (STORMS=1000: for longer)
+	STORMS=$(or $(STORMS),200) $(python) -m pytest tests/test_ledger.py -q -rP --show-capture=stdout
 
 mutants: $(venv) ## Break the functions in two thousand small ways; red if tests notice less than 95 %
 	rm -rf mutants
@@ -43,9 +43,6 @@ mutants: $(venv) ## Break the functions in two thousand small ways; red if tests
 	$(mutmut) export-cicd-stats
 	$(python) -c 'import json; n = json.load(open("mutants/mutmut-cicd-stats.json")); \
 	  share = n["killed"] / n["total"]; print(f"{share:.1%} noticed"); exit(share < 0.95)'
-
-fuzz: $(venv) ## Look for input that breaks the functions, a minute each for files, bodies, answers
-	$(python_with) atheris==3.0.0 python -m local.fuzz
 
 advisories: $(venv) ## Look for known vulnerabilities of the pinned packages
 	local/advisories.sh

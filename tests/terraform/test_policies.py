@@ -26,8 +26,7 @@ KMS_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-123456789
 def allow(actions: str, *resources: str, **more: object) -> Any:
     """Return a statement that allows the actions, given with spaces between."""
     given = {"Effect": "Allow", "Action": actions.split(), "Resource": list(resources)}
-    statement: Statement = normalised({**given, **more})
-    return statement
+    return normalised({**given, **more})
 
 
 def allow_service(service: str, actions: str, resource: str, source: object) -> Any:

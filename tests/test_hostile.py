@@ -1,0 +1,129 @@
+"""Whatever comes in, a file's bytes, a message or an answer, every file has its outcome.
+
+No exception, no lost message, no broken log line, no key: the fixture looks at these each time.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import time
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.events import sqs_record, stats
+from tests.scripted_server import Call, response
+from tests.submitter import Outcome, Submitter
+
+STEERING = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+hostile = settings(max_examples=60, deadline=None, suppress_health_check=[*HealthCheck])
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+anything = st.recursive(
+    scalars, lambda inside: st.lists(inside) | st.dictionaries(st.text(max_size=8), inside)
+)
+metrics = st.dictionaries(st.text("aX09_.", min_size=1, max_size=9), scalars | anything, max_size=6)
+objects = st.builds(
+    lambda age, tags, values: {"timestamp": int(time.time()) - age, "tags": tags, **values},
+    st.integers(-700, 3700),
+    st.lists(st.text(max_size=12), max_size=4) | anything,
+    metrics,
+)
+texts = anything.map(json.dumps) | st.lists(objects, max_size=4).flatmap(
+    lambda each: st.sampled_from((json.dumps(each), "\n".join(map(json.dumps, each))))
+)
+plain = texts.map(lambda text: text.encode("utf-8", "surrogatepass"))
+whole = plain | plain.map(gzip.compress)
+files = st.binary(max_size=500) | st.builds(
+    lambda content, missing, after: content[: len(content) - missing] + after,
+    whole,
+    st.integers(0, 8),
+    st.binary(max_size=8),
+)
+records = st.builds(
+    lambda bucket, key: {"s3": {"bucket": {"name": bucket}, "object": {"key": key}}},
+    st.text() | anything,
+    st.text() | anything,
+)
+bodies = (
+    st.text()
+    | st.sampled_from((100_000, 262_000, 262_144)).map(lambda size: "x" * size)
+    | anything.map(json.dumps)
+    | st.lists(records | anything, max_size=5).map(lambda each: json.dumps({"Records": each}))
+)
+answers = st.binary(max_size=200) | st.builds(
+    lambda status, lines, body: b"HTTP/1.1 " + b"\r\n".join([status, *lines, b"", body]),
+    st.sampled_from((b"200 OK", b"202 Accepted", b"400 Bad", b"413 x", b"503", b"999 ?")),
+    st.lists(
+        st.sampled_from(
+            (
+                b"Content-Length: 4",
+                b"Content-Length: -1",
+                b"Content-Length: 99999999999",
+                b"Transfer-Encoding: chunked",
+                b"Content-Encoding: gzip",
+                b"Location: //elsewhere",
+                b"Set-Cookie: a=b; Domain=..",
+                b"Connection: close",
+                b": ",
+                b"\xff\0: \x80",
+            )
+        ),
+        max_size=4,
+    ),
+    st.binary(max_size=50) | st.just(b'{"errors": ["x"]}'),
+)
+
+
+def check_texts(outcome: Outcome) -> None:
+    """Fail where a text ends a line, steers a terminal or turns the direction of what follows."""
+    for text in (*outcome.log, *outcome.reasons):
+        assert not STEERING.search(text), text
+        assert len(text.encode()) < 5000
+
+
+@hostile
+@given(content=files)
+def test_any_file(submitter: Submitter, content: bytes) -> None:
+    """Datadog keeps all of it as it was sent, or the reason why not is in the rejected queue."""
+    submitter.datadog.requests.clear()
+    submitter.datadog.points.clear()
+    outcome = submitter.submit_from({"stats/job/file": content})
+    assert outcome.files in ((1, 0, 0), (0, 1, 0))
+    check_texts(outcome)
+    sent = [series for request in submitter.datadog.requests for series in request.series or []]
+    assert {(each["metric"], tuple(each["tags"])) for each in sent} == {*submitter.datadog.points}
+    assert submitter.datadog.dropped == []
+
+
+@hostile
+@given(body=bodies)
+def test_any_message(submitter: Submitter, body: str) -> None:
+    """Whatever it names: submitted, or kept in the rejected queue as SQS takes it."""
+    with submitter.reading_from(lambda call: response(body=stats())):
+        outcome = submitter.submit(sqs_record(body=body))
+    assert outcome.retried == []
+    assert len(outcome.rejected) == (outcome.files[1] > 0)
+    check_texts(outcome)
+
+
+@hostile
+@given(answer=answers, receive_count=st.integers(1, 2))
+def test_any_answer(submitter: Submitter, answer: bytes, receive_count: int) -> None:
+    """202 alone is success, and nothing refuses a file at its message's first delivery."""
+
+    def script(call: Call) -> Any:
+        yield answer
+        raise ConnectionAbortedError
+
+    with submitter.posting_to(script):
+        message = submitter.message("stats/a", receive_count=receive_count)
+        outcome = submitter.submit_from({"stats/a": stats()}, message)
+    check_texts(outcome)
+    status = answer.partition(b"\r\n")[0]
+    assert outcome.files != (1, 0, 0) or b"202" in status
+    refusable = receive_count == 2 and (b"400" in status or b"413" in status)
+    assert outcome.files != (0, 1, 0) or refusable
