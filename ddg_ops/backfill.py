@@ -91,7 +91,8 @@ class Checkpoint:
 @click.command(cls=Command, examples=EXAMPLES)
 @click.option("--since", type=moment, required=True, metavar="TIME", help="Came at or after.")
 @click.option("--until", type=moment, default="now", metavar="TIME", show_default=True)
-@click.option("--prefix", help="Only keys that begin so; default: the stack's prefix.")
+@click.option("--bucket", default="", help="Default: the stack's own, or its only one.")
+@click.option("--prefix", help="Only keys that begin so; default: the bucket's prefix.")
 @click.option("--historical", is_flag=True, help=HISTORICAL)
 @click.option("--rate", type=POSITIVE, default=100.0, metavar="FILES", show_default=True)
 @click.option("--checkpoint", type=click.Path(path_type=Path), default="ddg_backfill.checkpoint")
@@ -104,6 +105,7 @@ def backfill(
     *,
     since: Moment,
     until: Moment,
+    bucket: str,
     prefix: str | None,
     historical: bool,
     rate: float,
@@ -117,12 +119,16 @@ def backfill(
     checkpoint is (ddg_backfill.checkpoint).
     """
     check_span(since, until)
-    prefix = stack.prefix if prefix is None else prefix
-    if not prefix.startswith(stack.prefix):
-        problem = f"--prefix {prefix} isn't below {stack.prefix}, which the submitter reads."
-        raise Stop(f"{problem} Did you mean {stack.prefix}{prefix}?", USAGE)
-    settings = operator_settings(stack, historical=historical, sending=yes)
-    asked = {"bucket": stack.bucket, "prefix": prefix, "since": since.text, "until": until.text}
+    settings = operator_settings(stack, historical=historical)
+    bucket = stack.choose_bucket(settings, bucket)
+    base = stack.prefix if bucket == stack.bucket else settings.prefix_of(bucket)
+    prefix = base if prefix is None else prefix
+    if not prefix.startswith(base):
+        problem = f"--prefix {prefix} isn't below {base}, which the submitter reads."
+        raise Stop(f"{problem} Did you mean {base}{prefix}?", USAGE)
+    if yes:
+        prove_key(stack, settings)
+    asked = {"bucket": bucket, "prefix": prefix, "since": since.text, "until": until.text}
     asked["historical"] = "yes" if historical else ""
     state = Checkpoint(asked, since.seconds, until.seconds)
     if yes:
@@ -133,7 +139,8 @@ def backfill(
     with screen.progress("files") as advance:
         while chunk := list(islice(keys, max(1, min(MAX_CHUNK_FILES, int(rate))))):
             started = time.monotonic()
-            outcomes = submit(stack, chunk, settings, dry_run=not yes)
+            files = [File(bucket, key) for key in chunk]
+            outcomes = submit(stack, files, settings, dry_run=not yes)
             note_outcomes(outcomes, state.counts, groups)
             state.after = chunk[-1]
             if yes:
@@ -155,31 +162,33 @@ def check_span(since: Moment, until: Moment) -> None:
         raise Stop(f"--until {until.text} is before --since {since.text}.", USAGE)
 
 
-def operator_settings(stack: Stack, *, historical: bool, sending: bool) -> Settings:
+def operator_settings(stack: Stack, *, historical: bool) -> Settings:
     """Return the deployed submitter's settings, but with the operator's own key."""
     known = {name: value for name, value in stack.environment().items() if name not in OWN_KEYS}
     own = {name: os.environ.get(name) for name in ("DATADOG_API_KEY", "DATADOG_HOST")}
     settings = reading_settings(known | {name: value for name, value in own.items() if value})
     window = min(settings.max_age or WINDOW_SECONDS, WINDOW_SECONDS)
-    if sending and not own["DATADOG_API_KEY"]:
+    return settings._replace(max_age=0 if historical else window)
+
+
+def prove_key(stack: Stack, settings: Settings) -> None:
+    """Raise Stop unless there is a key of the operator's and Datadog takes it."""
+    if not os.environ.get("DATADOG_API_KEY"):
         raise Stop(
             f"no key. Set DATADOG_API_KEY to one that {settings.api_host} takes; it is read from "
             "the environment alone, so that no list of processes shows it.",
             USAGE,
         )
-    settings = settings._replace(max_age=0 if historical else window)
     datadog = stack.aws.submitter(settings).datadog
-    if sending:
-        answer = datadog.validate(settings.api_key, DATADOG_SECONDS).wait(DATADOG_SECONDS)
-        if (finding := judge_datadog(settings.api_host, answer)).fix:
-            raise Stop(f"nothing was sent: {finding.text}. {finding.fix}")
-    return settings
+    answer = datadog.validate(settings.api_key, DATADOG_SECONDS).wait(DATADOG_SECONDS)
+    if (finding := judge_datadog(settings.api_host, answer)).fix:
+        raise Stop(f"nothing was sent: {finding.text}. {finding.fix}")
 
 
 def find_keys(stack: Stack, state: Checkpoint) -> Iterator[str]:
     """Yield the keys of the span that aren't done, in S3's order, which a checkpoint relies on."""
     pages = stack.aws.client("s3").get_paginator("list_objects_v2")
-    below = {"Bucket": stack.bucket, "Prefix": state.asked["prefix"]}
+    below = {"Bucket": state.asked["bucket"], "Prefix": state.asked["prefix"]}
     for page in pages.paginate(**below, **({"StartAfter": state.after} if state.after else {})):
         for each in page.get("Contents", []):
             came = each["LastModified"].timestamp()
@@ -189,14 +198,14 @@ def find_keys(stack: Stack, state: Checkpoint) -> Iterator[str]:
 
 
 def submit(
-    stack: Stack, keys: Sequence[str], settings: Settings, *, dry_run: bool
+    stack: Stack, files: Sequence[File], settings: Settings, *, dry_run: bool
 ) -> dict[File, Outcome]:
     """Submit files, or only read them; return the outcome of each, none of them a retry.
 
     Raises Stop where S3 or Datadog take none of them any more, after all PAUSES.
     """
     done: dict[File, Outcome] = {}
-    left = [File(stack.bucket, key) for key in keys]
+    left = list(files)
     pauses = iter(PAUSES)
     while left:
         batch = make_batch(stack.aws, settings)
@@ -210,7 +219,7 @@ def submit(
                 way = "What is done is kept; the same command goes on from here."
                 raise Stop(f"stopped at {where}: {why} {way}")
             time.sleep(pause)
-        left = [File(stack.bucket, file.key, receive_count=2) for file in retried]
+        left = [File(file.bucket, file.key, receive_count=2) for file in retried]
     return done
 
 

@@ -4,7 +4,7 @@ import json
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -14,9 +14,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ddg_ops import judging
 from ddg_ops.aws import APPLY, explain, is_missing, time_at_aws
-from ddg_ops.judging import Finding
+from ddg_ops.judging import Finding, Ways
 from ddg_ops.log import Line, log_events, read_event
-from ddg_ops.screen import FINE, POSITIVE, UNABLE, WRONG, Command, Screen, Stop, count
+from ddg_ops.screen import FINE, POSITIVE, UNABLE, USAGE, WRONG, Command, Screen, Stop, count
 from ddg_ops.stack import Stack, queue_name, queue_path, stack_options
 from ddg_settings import Settings, read_settings
 
@@ -41,15 +41,24 @@ NOT_TOLD = (
 )
 
 
-@click.command(cls=Command, examples=["", "--canary", "--stack ddg-stats --json"])
+EXAMPLES = ["", "--canary", "--canary --bucket acme-data", "--stack ddg-stats --json"]
+NO_BUCKET = "Is it in the stack's account and region, and its name right in `buckets`?"
+
+
+@click.command(cls=Command, examples=EXAMPLES)
 @click.option("--canary", is_flag=True, help="Put a file below <prefix>canary/ and follow it.")
+@click.option("--bucket", "buckets", multiple=True, help="Of the canary; may be given again.")
 @click.option("--timeout", type=POSITIVE, default=120.0, metavar="SECONDS", show_default=True)
 @stack_options
 @click.pass_obj
-def check(screen: Screen, stack: Stack, canary: bool, timeout: float) -> int:
+def check(
+    screen: Screen, stack: Stack, canary: bool, buckets: tuple[str, ...], timeout: float
+) -> int:
     """Ask whether the pipeline is healthy, end to end; a fix for each part that isn't."""
+    if buckets and not canary:
+        raise Stop("--bucket is for --canary, which writes a file: give both.", USAGE)
     found: list[dict[str, str]] = []
-    for part, finding in look(stack, timeout if canary else None):
+    for part, finding in look(stack, timeout if canary else None, buckets):
         found.append({"part": part} | finding._asdict())
         screen.say(f"{finding.state:<8}{part:<14}{finding.text}", STYLES[finding.state])
         if finding.fix:
@@ -62,7 +71,9 @@ def check(screen: Screen, stack: Stack, canary: bool, timeout: float) -> int:
     return code
 
 
-def look(stack: Stack, timeout: float | None) -> Iterator[tuple[str, Finding]]:
+def look(
+    stack: Stack, timeout: float | None, buckets: Sequence[str]
+) -> Iterator[tuple[str, Finding]]:
     """Yield what there is to say of each part; a timeout is the canary's."""
     who = stack.aws.client("sts").get_caller_identity()  # without it the rest would say the same
     identity = f"{who['Arn']}, in {stack.aws.region}"
@@ -72,20 +83,7 @@ def look(stack: Stack, timeout: float | None) -> Iterator[tuple[str, Finding]]:
         yield "identity", Finding("FAILED", text, "Choose its profile: --profile NAME.")
         return
     yield "identity", Finding("ok", identity)
-    settings: list[Settings] = []  # of the submitter, once its environment has been read
-    parts: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
-        ("notification", partial(check_notification, stack)),
-        ("function", partial(check_function, stack, settings)),
-        ("key", partial(check_key, stack, settings)),
-        ("mapping", partial(check_mapping, stack)),
-        ("queues", partial(check_queue, stack, "main", stack.main_url)),
-        ("queues", partial(check_queue, stack, "rejected", stack.rejected_url)),
-        ("queues", partial(check_queue, stack, "dead", stack.dead_letter_url)),
-        ("outcomes", partial(check_outcomes, stack, timeout)),
-        ("alarms", partial(check_alarms, stack)),
-        ("canary", partial(follow_canary, stack, settings, timeout)),
-    ]
-    for part, ask in parts:
+    for part, ask in list_parts(stack, timeout, buckets):
         try:
             yield from ((part, finding) for finding in ask())
         except Stop as stop:
@@ -96,15 +94,85 @@ def look(stack: Stack, timeout: float | None) -> Iterator[tuple[str, Finding]]:
             yield part, Finding("FAILED" if gone else "unknown", problem, APPLY if gone else fix)
 
 
+def list_parts(
+    stack: Stack, timeout: float | None, buckets: Sequence[str]
+) -> Iterator[tuple[str, Callable[[], Iterator[Finding]]]]:
+    """Yield each part with what asks it; the submitter's environment says what the rest is."""
+    settings: list[Settings] = []  # of the submitter, once its environment has been read
+    yield "function", partial(check_function, stack, settings)
+    others = dict(settings[0].buckets) if settings else {}
+    followed = choose_buckets(stack, settings, buckets) if timeout else []
+    if stack.bucket:
+        yield "notification", partial(check_notification, stack)
+    if others:
+        yield "notification", partial(check_buckets, stack, others)
+    yield "key", partial(check_key, stack, settings)
+    yield "mapping", partial(check_mapping, stack)
+    yield "queues", partial(check_queue, stack, "main", stack.main_url)
+    yield "queues", partial(check_queue, stack, "rejected", stack.rejected_url)
+    yield "queues", partial(check_queue, stack, "dead", stack.dead_letter_url)
+    yield "outcomes", partial(check_outcomes, stack, timeout)
+    yield "alarms", partial(check_alarms, stack)
+    for bucket in followed:
+        yield "canary", partial(follow_canary, stack, settings, bucket, timeout or 0)
+    if unread := [bucket for bucket in others if bucket not in followed]:
+        yield "access", partial(tell_unread, unread)
+
+
+def choose_buckets(stack: Stack, settings: list[Settings], named: Sequence[str]) -> Sequence[str]:
+    """Return the buckets that a canary is put into; Stop where one isn't the stack's."""
+    if not settings:  # the canary says that it can't be told where
+        return named or [stack.bucket]
+    return [stack.choose_bucket(settings[0], bucket) for bucket in named or [""]]
+
+
 def check_notification(stack: Stack) -> Iterator[Finding]:
     """Does the bucket tell the main queue of every new file below the prefix?"""
     answer = stack.aws.client("s3").get_bucket_notification_configuration(Bucket=stack.bucket)
     arn, name = stack.queue(stack.main_url)["QueueArn"], queue_name(stack.main_url)
-    if judging.notifies(answer, arn, stack.prefix):
+    if arn in judging.told(answer, "Queue", stack.prefix):
         yield Finding("ok", f"s3://{stack.bucket}/{stack.prefix} notifies {name}")
     else:
         text = f"s3://{stack.bucket} doesn't notify {name} of all new files below {stack.prefix}"
         yield Finding("FAILED", text, OVERWRITTEN)
+
+
+def check_buckets(stack: Stack, buckets: Mapping[str, str]) -> Iterator[Finding]:
+    """Is the main queue told of each bucket that was there before? A finding for each."""
+    queue = stack.queue(stack.main_url)
+    arn, events = queue["QueueArn"], stack.aws.client("events")
+    pages = events.get_paginator("list_rule_names_by_target").paginate(TargetArn=arn)
+    rules = [events.describe_rule(Name=name) for page in pages for name in page["RuleNames"]]
+    subscriptions = stack.aws.client("sns").get_paginator("list_subscriptions").paginate()
+    topics = {
+        each["TopicArn"]
+        for page in subscriptions
+        for each in page["Subscriptions"]
+        if each["Endpoint"] == arn and each["SubscriptionArn"].startswith("arn:")
+    }
+    ways = Ways(arn, queue.get("Policy", ""), rules, frozenset(topics))
+    for bucket, prefix in buckets.items():
+        configuration, problem = None, ""
+        try:
+            s3 = stack.aws.client("s3")
+            configuration = s3.get_bucket_notification_configuration(Bucket=bucket)
+        except ClientError as error:
+            problem = f": {explain(error).partition('. ')[0]}"
+            if is_missing(error):
+                yield Finding("FAILED", f"s3://{bucket}{problem}", NO_BUCKET)
+                continue
+        finding = judging.judge_bucket(bucket, prefix, configuration, ways)
+        if finding.state == "unknown":
+            fix = f"Ask its owner, or follow a file: ddg-ops check --canary --bucket {bucket}"
+            finding = finding._replace(text=f"{finding.text}{problem}", fix=fix)
+        yield finding
+
+
+def tell_unread(buckets: Sequence[str]) -> Iterator[Finding]:
+    """Say for which buckets it isn't known whether the role may read: AWS tells nobody but it."""
+    text = f"whether the role may read and decrypt is seen by a canary alone: {', '.join(buckets)}"
+    options = " ".join(f"--bucket {bucket}" for bucket in buckets)
+    yield Finding("unknown", text, f"ddg-ops check --canary {options}")
 
 
 def check_function(stack: Stack, settings: list[Settings]) -> Iterator[Finding]:
@@ -118,7 +186,7 @@ def check_function(stack: Stack, settings: list[Settings]) -> Iterator[Finding]:
     if queue_path(found.rejected_queue_url) != queue_path(stack.rejected_url):
         text = f"{stack.function} sends refused files to {found.rejected_queue_url}"
         yield Finding("FAILED", text, BY_HAND)
-    elif found.stats_prefix != stack.prefix:
+    elif stack.bucket and found.stats_prefix != stack.prefix:
         text = f"{stack.function} takes jobs from below {found.stats_prefix}, not {stack.prefix}"
         yield Finding("FAILED", text, BY_HAND)
     else:
@@ -225,19 +293,20 @@ def check_alarms(stack: Stack) -> Iterator[Finding]:
 
 
 def follow_canary(
-    stack: Stack, settings: list[Settings], timeout: float | None
+    stack: Stack, settings: list[Settings], bucket: str, timeout: float
 ) -> Iterator[Finding]:
-    """Put a file and follow it through the log; not without a timeout."""
-    if timeout is None:
-        return
+    """Put a file below a bucket's prefix and follow it through the log."""
+    if not settings and bucket != stack.bucket:
+        raise Stop("its prefix is unknown")
     points, now = random.randint(*CANARY_POINTS), int(time.time())
     if settings and settings[0].max_age:
         points = min(points, settings[0].max_age // 2) or 1
-    key = f"{stack.prefix}canary/{now}-{secrets.token_hex(4)}.json"
+    prefix = stack.prefix if bucket == stack.bucket else settings[0].prefix_of(bucket)
+    key = f"{prefix}canary/{now}-{secrets.token_hex(4)}.json"
     body = json.dumps([{"timestamp": now - second, CANARY_METRIC: 1} for second in range(points)])
     started = time.monotonic()
-    response = stack.aws.client("s3").put_object(Bucket=stack.bucket, Key=key, Body=body)
-    where = f"s3://{stack.bucket}/{key}"
+    response = stack.aws.client("s3").put_object(Bucket=bucket, Key=key, Body=body)
+    where = f"s3://{bucket}/{key}"
     took = 0.0
     while took <= timeout:
         took = time.monotonic() - started

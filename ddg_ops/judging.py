@@ -3,8 +3,10 @@
 Broken, unknown and fine are three things: what can't be seen from here isn't broken for that.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
+from urllib.parse import unquote_plus
 
 from ddg_ops.aws import APPLY
 from ddg_ops.log import Line, read_event
@@ -27,6 +29,8 @@ UNREACHED = (
     "the function reaches it, its log says: ddg-ops tail"
 )
 CLOCKS = "Compare MAX_AGE_SECONDS and this machine's clock; then ddg-ops rejected list"
+STEPS = "Type what the stack has for it: terraform output -json bucket_steps (docs/buckets.md)."
+NOT_OURS = f"Is the file's prefix the one in BUCKETS of the function? {APPLY}"
 BY_ITSELF = f'It comes again by itself once that is mended. See "files-retried" in {HANDBOOK}.'
 
 
@@ -38,15 +42,85 @@ class Finding(NamedTuple):
     fix: str = ""  # what to do, where it isn't ok
 
 
-def notifies(configuration: Mapping[str, Any], queue_arn: str, prefix: str) -> bool:
-    """Tell whether a bucket notifies a queue of every new file below a prefix."""
-    for each in configuration.get("QueueConfigurations", []):
+class Ways(NamedTuple):
+    """What may tell the main queue of new files, besides the buckets themselves."""
+
+    queue_arn: str
+    policy: str  # of the queue: whom it admits
+    rules: Sequence[Mapping[str, Any]]  # EventBridge's, with the queue as their target
+    topics: frozenset[str]  # that the queue is subscribed to
+
+    @property
+    def queue(self) -> str:
+        return self.queue_arn.rpartition(":")[2]
+
+
+def told(configuration: Mapping[str, Any], kind: str, prefix: str) -> list[str]:
+    """Return which ARNs of a kind (Queue, Topic) a bucket tells of every new file below a prefix.
+
+    S3 wants special characters of a filter encoded as in a form.
+    """
+    arns: list[str] = []
+    for each in configuration.get(f"{kind}Configurations", []):
         rules = each.get("Filter", {}).get("Key", {}).get("FilterRules", [])
         filters = {rule["Name"].lower(): rule["Value"] for rule in rules}
+        begins = filters.get("prefix", "")
         whole = "s3:ObjectCreated:*" in each["Events"] and not filters.get("suffix")
-        if each["QueueArn"] == queue_arn and whole and prefix.startswith(filters.get("prefix", "")):
-            return True
-    return False
+        if whole and prefix.startswith((begins, unquote_plus(begins))):
+            arns.append(each[f"{kind}Arn"])
+    return arns
+
+
+def takes(rule: Mapping[str, Any], bucket: str, prefix: str) -> bool:
+    """Tell whether a rule of EventBridge's is on and matches each new file below a prefix."""
+    pattern = json.loads(rule.get("EventPattern") or '{"source": []}')
+    detail = pattern.get("detail", {})
+    keys = detail.get("object", {}).get("key", [{"prefix": ""}])
+    begins = [key["prefix"] for key in keys if isinstance(key, dict) and "prefix" in key]
+    return (
+        rule["State"] != "DISABLED"
+        and "aws.s3" in pattern.get("source", ["aws.s3"])
+        and "Object Created" in pattern.get("detail-type", ["Object Created"])
+        and bucket in detail.get("bucket", {}).get("name", [bucket])
+        and prefix.startswith(tuple(begins))
+    )
+
+
+def judge_bucket(
+    bucket: str, prefix: str, configuration: Mapping[str, Any] | None, ways: Ways
+) -> Finding:
+    """Say whether the queue is told of a bucket's files; None: its configuration can't be read."""
+    where, queue = f"s3://{bucket}/{prefix}", ways.queue
+    seen = configuration or {}
+    topics = told(seen, "Topic", prefix)
+    if ways.queue_arn in told(seen, "Queue", prefix):
+        return Finding("ok", f"{where} notifies {queue}")
+    for topic in ways.topics.intersection(topics):
+        return Finding("ok", f"{where} notifies {queue}, by the topic {topic}")
+    for rule in (rule["Name"] for rule in ways.rules if takes(rule, bucket, prefix)):
+        if "EventBridgeConfiguration" in seen:
+            return Finding("ok", f"{where} notifies {queue}, by EventBridge's rule {rule}")
+        if configuration is None:
+            text = f"whether EventBridge is on for s3://{bucket} can't be seen; the rule matches"
+            return Finding("unknown", text)
+        text = f"EventBridge isn't on for s3://{bucket}, whose events the rule {rule} is for"
+        return Finding("FAILED", text, STEPS)
+    for rule in ways.rules:
+        if f'"{bucket}"' in rule.get("EventPattern", ""):
+            text = f"EventBridge's rule {rule['Name']} ({rule['State']}) doesn't take {where}"
+            return Finding("FAILED", text, f"{APPLY} Somebody may have changed it by hand.")
+    for topic in [topic for topic in topics if f'"{topic}"' in ways.policy]:
+        text = f"{queue} isn't subscribed to {topic}, which is told of {where}"
+        if topic.split(":")[4] == ways.queue_arn.split(":")[4]:
+            return Finding("FAILED", text, APPLY)
+        return Finding("unknown", f"{text}; its owner may see a subscription")
+    if configuration is None:
+        return Finding("unknown", f"what s3://{bucket} notifies can't be seen")
+    if "EventBridgeConfiguration" in seen and ways.topics:
+        text = f"{where} notifies no topic of {queue}'s itself; a rule of EventBridge's may"
+        return Finding("unknown", text)
+    text = f"{where} doesn't notify {queue} of all new files, by any way"
+    return Finding("FAILED", text, f"{APPLY} Then: {STEPS}")
 
 
 def judge_datadog(host: str, answer: Answer) -> Finding:
@@ -127,6 +201,8 @@ def judge_canary(message: str, where: str, points: int) -> Finding | None:
             reason = entry.text.removeprefix(f"refused {where}: ")
             return Finding("FAILED", f"{where} was refused ({reason})", CLOCKS)
         reason = entry.text.partition(": ")[2].partition(": s3://")[0]
+        if entry.text.startswith("ignored "):
+            return Finding("FAILED", f"{where} was ignored ({reason})", NOT_OURS)
         return Finding("FAILED", f"{where} is retried ({reason})", BY_ITSELF)
     if isinstance(entry, dict) and entry["Submitted"] and entry["Points"] >= points:
         text = f"{where} was submitted: a batch of its own with {points} points"

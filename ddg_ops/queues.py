@@ -25,7 +25,7 @@ from ddg_ops.reasons import Groups
 from ddg_ops.screen import FINE, UNABLE, Command, Screen, age, ago, count
 from ddg_ops.stack import Stack, foresee, make_batch, queue_name, reading_settings
 from ddg_ops.walk import Message, Walk, on_queue
-from ddg_outcomes import Outcome, Refused, Retry
+from ddg_outcomes import NOT_OURS, Ignored, Outcome, Refused, Retry
 from ddg_s3_objects import File
 
 MAX_SEND_BYTES = 262_144  # SQS, the bodies of one call together
@@ -80,12 +80,14 @@ def show_messages(screen: Screen, stack: Stack, walk: Walk) -> int:
 
 def open_object(aws: Aws, file: File) -> Any:
     """Return an object's body; None where there is no such object (any more)."""
-    try:
-        return aws.client("s3").get_object(Bucket=file.bucket, Key=file.key)["Body"]
-    except (ParamValidationError, ClientError) as error:  # no object can have that name, or has it
-        if isinstance(error, ClientError) and not is_missing(error):
-            raise
-        return None
+    named = {"Bucket": file.bucket} | ({"VersionId": file.version} if file.version else {})
+    for key in filter(None, (file.key, file.decoded_key)):
+        try:
+            return aws.client("s3").get_object(Key=key, **named)["Body"]
+        except (ParamValidationError, ClientError) as error:  # no object can have that name, or has
+            if isinstance(error, ClientError) and not is_missing(error):
+                raise
+    return None
 
 
 def read_beginning(aws: Aws, file: File) -> str:
@@ -154,6 +156,8 @@ def settle(outcomes: Sequence[Outcome]) -> tuple[str, str]:
         for outcome in outcomes:
             if isinstance(outcome, kind):
                 return verdict, outcome.reason
+    if outcomes and all(isinstance(outcome, Ignored) for outcome in outcomes):
+        return "would be ignored", NOT_OURS
     return GOOD, ""
 
 

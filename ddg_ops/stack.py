@@ -31,8 +31,8 @@ class Stack(NamedTuple):
     aws: Aws
     source: str  # what names it
     account: str  # "" where only the profile knows
-    bucket: str
-    prefix: str
+    bucket: str  # its own; "" where it has none
+    prefix: str  # of that
     main_url: str
     dead_letter_url: str
     rejected_url: str
@@ -52,6 +52,19 @@ class Stack(NamedTuple):
             raise Stop(f"{self.function}'s environment can't be read: {problem}")
         variables: dict[str, str] = environment.get("Variables", {})
         return variables
+
+    def choose_bucket(self, settings: Settings, named: str = "") -> str:
+        """Return the bucket that is named, else the stack's own or the only one.
+
+        Raises Stop where no files are taken from it, or where there are several.
+        """
+        buckets = [bucket for bucket in (self.bucket, *dict(settings.buckets)) if bucket]
+        if named in buckets:
+            return named
+        if not named and (self.bucket or len(buckets) == 1):
+            return buckets[0]
+        problem = f"the stack takes no files from {named}" if named else "which bucket?"
+        raise Stop(f"{problem}. Name one: --bucket {' or '.join(buckets)}.", USAGE)
 
     def queue(self, url: str) -> dict[str, str]:
         """Return all attributes of a queue."""
@@ -226,7 +239,7 @@ def read_stack(values: Mapping[str, Any], source: str, aws: Aws) -> Stack:
             aws=aws,
             source=source,
             account=f"{topic_arn}::::".split(":")[4],
-            bucket=text("bucket"),
+            bucket=text("bucket", default=""),
             prefix=text("prefix", default="stats/"),
             main_url=text("queue_urls", "stats"),
             dead_letter_url=text("queue_urls", "dead_letter"),
@@ -267,7 +280,13 @@ def find_by_name(name: str, aws: Aws) -> Stack:
         topic_arn=f"arn:{sqs.meta.partition}:sns:{region}:{account}:{name}-alarms",
     )
     try:
-        return stack._replace(prefix=stack.environment().get("STATS_PREFIX", stack.prefix))
+        environment = stack.environment()
+        stack = stack._replace(prefix=environment.get("STATS_PREFIX", stack.prefix))
+        # With others it may have none of its own, and its queue admits no such bucket then.
+        others = environment.get("BUCKETS", "{}") not in ("", "{}")
+        if others and f':{stack.bucket}"' not in stack.queue(stack.main_url).get("Policy", ""):
+            return stack._replace(bucket="")
+        return stack
     except ClientError as error:
         if not is_missing(error):
             raise

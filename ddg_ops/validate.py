@@ -19,7 +19,7 @@ from ddg_settings import Settings
 from ddg_stats_file import MAX_FILE_BYTES, Sample, StatsFileError
 
 SHOWN_POINTS = 10  # of a file that is good; --json has all
-SETTINGS = ("STATS_PREFIX", "CONSTANT_TAGS", "MAX_AGE_SECONDS")
+SETTINGS = ("STATS_PREFIX", "BUCKETS", "CONSTANT_TAGS", "MAX_AGE_SECONDS")
 EXAMPLES = [
     "nightly.json --job nightly",
     "--max-age 0 fixtures/*.json",
@@ -47,8 +47,8 @@ def validate(
 ) -> int:
     """Read stats files as the submitter would: the points that would arrive, or why not.
 
-    A FILE is a path, s3://bucket/key, or - for standard input. STATS_PREFIX, CONSTANT_TAGS and
-    MAX_AGE_SECONDS are read from the environment, where no --stack is given.
+    A FILE is a path, s3://bucket/key, or - for standard input. STATS_PREFIX, BUCKETS,
+    CONSTANT_TAGS and MAX_AGE_SECONDS are read from the environment, where no --stack is given.
     """
     for name in files:
         if name.startswith("s3://") and not re.match("s3://[^/]+/.", name):
@@ -84,6 +84,7 @@ def validate(
 
 def read(name: str, job: str, settings: Settings, aws: Aws) -> list[Sample]:
     """Return the samples of a file, of standard input (-) or of an object; none of a marker."""
+    bucket = ""
     if name.startswith("s3://"):
         bucket, _, key = name.removeprefix("s3://").partition("/")
         content = get_object(aws.client("s3"), File(bucket, key), MAX_FILE_BYTES) or b""
@@ -94,7 +95,7 @@ def read(name: str, job: str, settings: Settings, aws: Aws) -> list[Sample]:
         else:
             with Path(name).open("rb") as file:
                 content = file.read(MAX_FILE_BYTES + 1)
-    return [] if is_marker(File("", key), content) else parse(key, content, settings)
+    return [] if is_marker(File("", key), content) else parse(key, content, settings, bucket)
 
 
 def flatten(samples: Sequence[Sample]) -> list[dict[str, Any]]:

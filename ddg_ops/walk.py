@@ -19,8 +19,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 import ddg_s3_objects
 import ddg_stats_file
 from ddg_ops.aws import time_at_aws
-from ddg_ops.screen import Moment, Screen, count, moment, utc
-from ddg_ops.stack import Stack, queue_name, stack_options
+from ddg_ops.screen import Moment, Screen, Stop, count, moment, utc
+from ddg_ops.stack import Stack, queue_name, reading_settings, stack_options
 from ddg_outcomes import address
 from ddg_s3_objects import File
 
@@ -65,10 +65,16 @@ class Message(NamedTuple):
         return shown | {"body": self.body}
 
 
-def read_message(received: Mapping[str, Any], prefix: str) -> Message:
+def read_job(file: File, prefix: str) -> str:
+    """Return the job's tag, of the key as it was told where that is below the prefix."""
+    encoded = file.decoded_key and not file.key.startswith(prefix)
+    return ddg_stats_file.job_tag(file.decoded_key if encoded else file.key, prefix)
+
+
+def read_message(received: Mapping[str, Any], prefix_of: Callable[[str], str]) -> Message:
     """Return a received message, what it names read with the submitter's own eyes."""
     files = ddg_s3_objects.find_files(received["Body"])
-    job = ddg_stats_file.job_tag(files[0].key, prefix) if files else ""
+    job = read_job(files[0], prefix_of(files[0].bucket)) if files else ""
     system = received.get("Attributes", {})
     sent = int(system.get("SentTimestamp", 0)) / 1000
     times = count(int(system.get("ApproximateReceiveCount", 1)), "time")
@@ -137,7 +143,11 @@ class Walk:
 
     def __init__(self, stack: Stack, url: str, wanted: Selection, screen: Screen) -> None:
         self._sqs = stack.aws.client("sqs")
-        self._url, self._wanted, self._prefix = url, wanted, stack.prefix
+        self._url, self._wanted = url, wanted
+        try:
+            self._prefix_of = reading_settings(stack.environment()).prefix_of
+        except (ClientError, Stop):  # a queue can be read without its function
+            self._prefix_of = lambda bucket: stack.prefix
         self.name = queue_name(url)
         response = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
         attributes = response["Attributes"]
@@ -212,7 +222,7 @@ class Walk:
                 self._seen |= {each["MessageId"] for each in new}
                 # What was sent later comes back from our own replay. AWS's clock comes in whole
                 # seconds: the one in which the walk began is still in.
-                read = [read_message(each, self._prefix) for each in new]
+                read = [read_message(each, self._prefix_of) for each in new]
                 messages = [message for message in read if message.sent < self.now + 1]
                 empty = 0 if received else empty + 1
                 stale = 0 if messages else stale + bool(received)
