@@ -29,7 +29,7 @@ UNREACHED = (
     "the function reaches it, its log says: ddg-ops tail"
 )
 CLOCKS = "Compare MAX_AGE_SECONDS and this machine's clock; then ddg-ops rejected list"
-STEPS = "Type what the stack has for it: terraform output -json bucket_steps (docs/buckets.md)."
+STEPS = """Type what `terraform output -json bucket_steps | jq -r '."{}".notify'` prints."""
 NOT_OURS = f"Is the file's prefix the one in BUCKETS of the function? {APPLY}"
 BY_ITSELF = f'It comes again by itself once that is mended. See "files-retried" in {HANDBOOK}.'
 
@@ -104,7 +104,7 @@ def judge_bucket(
             text = f"whether EventBridge is on for s3://{bucket} can't be seen; the rule matches"
             return Finding("unknown", text)
         text = f"EventBridge isn't on for s3://{bucket}, whose events the rule {rule} is for"
-        return Finding("FAILED", text, STEPS)
+        return Finding("FAILED", text, STEPS.format(bucket))
     for rule in ways.rules:
         if f'"{bucket}"' in rule.get("EventPattern", ""):
             text = f"EventBridge's rule {rule['Name']} ({rule['State']}) doesn't take {where}"
@@ -120,7 +120,7 @@ def judge_bucket(
         text = f"{where} notifies no topic of {queue}'s itself; a rule of EventBridge's may"
         return Finding("unknown", text)
     text = f"{where} doesn't notify {queue} of all new files, by any way"
-    return Finding("FAILED", text, f"{APPLY} Then: {STEPS}")
+    return Finding("FAILED", text, f"{APPLY} {STEPS.format(bucket)}")
 
 
 def judge_datadog(host: str, answer: Answer) -> Finding:

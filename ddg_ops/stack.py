@@ -63,8 +63,8 @@ class Stack(NamedTuple):
             return named
         if not named and (self.bucket or len(buckets) == 1):
             return buckets[0]
-        problem = f"the stack takes no files from {named}" if named else "which bucket?"
-        raise Stop(f"{problem}. Name one: --bucket {' or '.join(buckets)}.", USAGE)
+        problem = f"takes no files from {named}" if named else "has no bucket of its own"
+        raise Stop(f"the stack {problem}. Name one: --bucket {' or '.join(buckets)}.", USAGE)
 
     def queue(self, url: str) -> dict[str, str]:
         """Return all attributes of a queue."""

@@ -56,7 +56,17 @@ Run = Callable[..., Result]
 def clients(moto: str, region: str) -> dict[str, Any]:
     """Return the tests' own clients; making them takes longer than all that they do."""
     make: Any = boto3.Session("testing", "testing", region_name=region).client
-    services = ("s3", "sqs", "lambda", "iam", "logs", "cloudwatch", "sns", "secretsmanager")
+    services = (
+        "s3",
+        "sqs",
+        "lambda",
+        "iam",
+        "logs",
+        "cloudwatch",
+        "sns",
+        "secretsmanager",
+        "events",
+    )
     return {service: make(service, endpoint_url=moto) for service in services}
 
 
@@ -83,12 +93,10 @@ class StackOnMoto:
             QueueUrl=self.main_url, Attributes={"RedrivePolicy": redrive}
         )
         self.main_arn = f"arn:aws:sqs:{region}:{ACCOUNT}:{self.name}-stats"
-        constraint = {} if region == REGION else {"LocationConstraint": region}
-        self.aws["s3"].create_bucket(
-            Bucket=self.bucket,
-            **({"CreateBucketConfiguration": constraint} if constraint else {}),
-        )
+        self.create_bucket(self.bucket)
         self.notify()
+        self.admitted = [f"arn:aws:s3:::{self.bucket}"]  # by the main queue's policy
+        self.admit()
         self.environment = {
             "DATADOG_API_KEY": KEY,
             "DATADOG_HOST": datadog_url,
@@ -136,6 +144,58 @@ class StackOnMoto:
         url: str = self.aws["sqs"].create_queue(QueueName=f"{self.name}-{name}")["QueueUrl"]
         return url
 
+    def create_bucket(self, bucket: str) -> None:
+        """Make a bucket in the stack's region."""
+        place = {"CreateBucketConfiguration": {"LocationConstraint": self.region}}
+        self.aws["s3"].create_bucket(Bucket=bucket, **(place if self.region != REGION else {}))
+
+    def admit(self, *arns: str) -> None:
+        """Let the main queue's policy admit buckets or topics."""
+        self.admitted += arns
+        statement = {"Condition": {"ArnEquals": {"aws:SourceArn": self.admitted}}}
+        self.aws["sqs"].set_queue_attributes(
+            QueueUrl=self.main_url, Attributes={"Policy": json.dumps({"Statement": [statement]})}
+        )
+
+    def connect(self, way: str, prefix: str = "etl/stats/") -> str:
+        """Take files from a bucket that was there before, by a way, which is in its name."""
+        bucket = f"{self.name}-by-{way}"
+        self.create_bucket(bucket)
+        buckets = json.loads(self.environment.get("BUCKETS", "{}")) | {bucket: prefix}
+        self.set_environment(BUCKETS=json.dumps(buckets))
+        if way == "eventbridge":
+            self.aws["s3"].put_bucket_notification_configuration(
+                Bucket=bucket, NotificationConfiguration={"EventBridgeConfiguration": {}}
+            )
+            self.put_rule(bucket, prefix)
+            target = {"Id": "stats", "Arn": self.main_arn}
+            self.aws["events"].put_targets(Rule=bucket, Targets=[target])
+        elif way == "sns":
+            topic = self.aws["sns"].create_topic(Name=bucket)["TopicArn"]
+            self.admit(topic)
+            self.subscription: str = self.aws["sns"].subscribe(
+                TopicArn=topic,
+                Protocol="sqs",
+                Endpoint=self.main_arn,
+                Attributes={"RawMessageDelivery": "true"},
+            )["SubscriptionArn"]
+            self.notify(bucket=bucket, prefix="", topic=topic)
+        else:
+            self.notify(bucket=bucket, prefix=prefix)
+        return bucket
+
+    def put_rule(self, bucket: str, prefix: str) -> None:
+        """Make the rule, which is called as the bucket is, or write it anew."""
+        detail = {"bucket": {"name": [bucket]}, "object": {"key": [{"prefix": prefix}]}}
+        pattern = {"source": ["aws.s3"], "detail-type": ["Object Created"], "detail": detail}
+        self.aws["events"].put_rule(Name=bucket, EventPattern=json.dumps(pattern))
+
+    def disown(self) -> None:
+        """Be a stack of create_bucket = false."""
+        self.outputs |= {"bucket": {"value": None}, "prefix": {"value": None}}
+        self.admitted.pop(0)
+        self.admit()
+
     def create_function(self, name: str) -> None:
         """Make a function with the submitter's environment."""
         content = io.BytesIO()
@@ -170,16 +230,17 @@ class StackOnMoto:
         # Else moto would take the queue's messages itself, to run the function in Docker.
         self.queue(self.main_url).lambda_event_source_mappings.clear()
 
-    def notify(self, prefix: str = "stats/") -> None:
-        """Have the bucket notify the main queue."""
-        rule = {"Name": "prefix", "Value": prefix}
-        queue = {
-            "QueueArn": self.main_arn,
+    def notify(self, prefix: str = "stats/", bucket: str = "", topic: str = "") -> None:
+        """Have a bucket notify the main queue, or a topic."""
+        kind, rules = "Topic" if topic else "Queue", [{"Name": "prefix", "Value": prefix}]
+        told = {
+            f"{kind}Arn": topic or self.main_arn,
             "Events": ["s3:ObjectCreated:*"],
-            "Filter": {"Key": {"FilterRules": [rule]}},
+            **({"Filter": {"Key": {"FilterRules": rules}}} if prefix else {}),
         }
         self.aws["s3"].put_bucket_notification_configuration(
-            Bucket=self.bucket, NotificationConfiguration={"QueueConfigurations": [queue]}
+            Bucket=bucket or self.bucket,
+            NotificationConfiguration={f"{kind}Configurations": [told]},
         )
         self.take(self.main_url)  # S3's test event
 
@@ -208,10 +269,10 @@ class StackOnMoto:
         data = {"MetricName": name, "Dimensions": named, "Value": value}
         self.aws["cloudwatch"].put_metric_data(Namespace=namespace, MetricData=[data])
 
-    def put(self, key: str, content: object) -> None:
+    def put(self, key: str, content: object, bucket: str = "") -> None:
         """Write a file; an object becomes JSON."""
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.aws["s3"].put_object(Bucket=self.bucket, Key=key, Body=body)
+        self.aws["s3"].put_object(Bucket=bucket or self.bucket, Key=key, Body=body)
 
     def reject(self, key: str, reason: str, body: str | None = None) -> None:
         """Put a message into the rejected queue, as the submitter does."""
@@ -360,10 +421,30 @@ def stats(**metrics: object) -> dict[str, object]:
     return {"timestamp": int(time.time())} | metrics
 
 
+@cache
+def tell_of_eventbridge() -> None:
+    """Have moto tell that EventBridge is on for a bucket, as S3 does."""
+    from moto.s3.responses import S3Response
+
+    responses: Any = S3Response
+    answer = responses.get_bucket_notification
+
+    def tell(response: Any) -> Any:
+        status, headers, body = answer(response)
+        kept = response.backend.get_bucket_notification_configuration(response.bucket_name)
+        if kept and kept.event_bridge is not None:
+            whole = re.sub("/>$", "></NotificationConfiguration>", body)  # of one without content
+            body = re.sub("(</[^>]+>)$", r"<EventBridgeConfiguration/>\1", whole)
+        return status, headers, body
+
+    responses.get_bucket_notification = tell
+
+
 def make_stack(
     moto: str, datadog: DatadogServer, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[StackOnMoto]:
     """A fixture's function: a stack, and commands that don't wait."""
+    tell_of_eventbridge()
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
     monkeypatch.setattr("botocore.session.create_loader", shared_loader)
     monkeypatch.setattr(walk, "WAIT_SECONDS", 0)

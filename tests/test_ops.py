@@ -543,7 +543,7 @@ def test_check_of_a_healthy_stack(stack: StackOnMoto, typed: Run) -> None:
     result = typed("check")
     assert (result.code, result.err) == (0, "")
     parts = re.findall(r"^ok +(\w+) ", result.out, re.MULTILINE)
-    expected = ["identity", "notification", "function", "key", "mapping", *["queues"] * 3]
+    expected = ["identity", "function", "notification", "key", "mapping", *["queues"] * 3]
     assert parts == [*expected, "outcomes", "alarms"]
     assert "fix:" not in result.out
     assert KEY not in result.out
@@ -793,6 +793,122 @@ def test_canary(
     [found] = findings(typed, "--canary", "--timeout", "0.3")["canary"]
     assert (found["state"], text in found["text"]) == (state, True), found
     assert fix in found["fix"]
+
+
+# --- Buckets that were there before ---
+
+
+def test_check_of_buckets(
+    stack: StackOnMoto, typed: Run, monkeypatch: Patch, datadog: DatadogServer
+) -> None:
+    """Each is asked how its files are told of; a canary alone shows that they can be read."""
+    for way in ("eventbridge", "sns", "s3"):
+        stack.connect(way)
+    found = findings(typed)
+    told = [(each["state"], each["text"].split(stack.name)[-1]) for each in found["notification"]]
+    assert [state for state, _ in told] == 4 * ["ok"]
+    assert [text for _, text in told][1:] == ["-by-eventbridge", "-by-sns", "-stats"]
+    [access] = found["access"]
+    assert access["state"] == "unknown"
+    result = run(*access["fix"].split()[1:], "--timeout", "0.3", "--stack", stack.name)
+    assert "is neither submitted nor refused" in result.out  # nobody takes them yet
+    on_sleep(monkeypatch, check, stack.submit)
+    stack.submit()
+    result = typed(*access["fix"].split()[1:])
+    assert (result.code, result.out.count(" was submitted: ")) == (0, 3), result.out
+    assert ("ddg.canary", ("env:test", "job:canary")) in datadog.points
+
+
+# What is done | the way | the state, what it says | and the fix
+UNTOLD = """
+s3 put_bucket_notification_configuration Bucket={b} | eventbridge | FAILED | isn't on | {b}".notify
+events disable_rule Name={b} | eventbridge | FAILED | (DISABLED) doesn't take | terraform apply
+rule | eventbridge | FAILED | (ENABLED) doesn't take | terraform apply
+events remove_targets Rule={b} | eventbridge | FAILED | by any way | terraform apply
+refuse | eventbridge | unknown | the rule matches: your AWS profile may not Get | --bucket {b}
+sns unsubscribe SubscriptionArn={s} | sns | FAILED | isn't subscribed to arn | terraform apply
+s3 put_bucket_notification_configuration Bucket={b} | s3 | FAILED | by any way | {b}".notify
+prefix | s3 | FAILED | by any way | {b}".notify
+refuse | s3 | unknown | what s3://{b} notifies can't be seen: your AWS | --bucket {b}
+s3 delete_bucket Bucket={b} | s3 | FAILED | s3://{b}: not there (GetBucketNotif | right in `buckets`
+"""
+
+
+@pytest.mark.parametrize("row", UNTOLD.strip().splitlines())
+def test_check_of_a_bucket_that_is_not_told_of(
+    row: str, stack: StackOnMoto, typed: Run, monkeypatch: Patch
+) -> None:
+    """What is missing is FAILED with what to type; what can't be seen from here is unknown."""
+    way = row.split(" | ")[1]
+    bucket = stack.connect(way)
+    values = {"b": bucket, "s": getattr(stack, "subscription", "")}
+    what, _, state, text, fix = row.format(**values).split(" | ")
+    with AwsFront(stack.moto) as front:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", front.url)
+        if what == "refuse":
+            front.refused, front.refusal = (
+                f"{bucket}?notification",
+                "<Error><Code>AccessDenied</Code></Error>",
+            )
+        elif what == "rule":
+            stack.put_rule(bucket, "etl/stats/nightly/")
+        elif what == "prefix":
+            stack.notify("etl/other/", bucket)
+        else:
+            service, operation, pair = what.split()
+            more: dict[str, Any] = {"NotificationConfiguration": {}} if "put_" in what else {}
+            more |= {"Ids": ["stats"]} if "targets" in what else {}
+            getattr(stack.aws[service], operation)(**dict([pair.split("=")]), **more)
+        own, found = findings(typed)["notification"]
+    assert (own["state"], found["state"]) == ("ok", state), found
+    assert text in found["text"]
+    assert fix in found["fix"]
+
+
+def test_commands_on_every_bucket(
+    stack: StackOnMoto, typed: Run, monkeypatch: Patch, datadog: DatadogServer
+) -> None:
+    """A stack without a bucket of its own: the job and the prefix are the bucket's."""
+    stack.disown()
+    bucket = stack.connect("eventbridge")
+    stack.put("etl/stats/nightly/a=b c.json", stats(rows="1"), bucket)
+    stack.submit()
+    listed = typed("rejected", "list", "--job", "nightly", "--json").document
+    assert [each["job"] for each in listed["groups"]] == ["job:nightly"]
+    assert f"{bucket}/etl/stats/nightly/a=b c.json" in listed["groups"][0]["example"]
+    encoded = {"detail": {"bucket": {"name": bucket}, "object": {"key": "etl/stats/etl%2Fa%3Db"}}}
+    stack.put("etl/stats/etl/a=b", stats(rows=1), bucket)
+    stack.purge(stack.main_url)
+    stack.send_all(stack.dead_letter_url, [json.dumps({"source": "aws.s3"} | encoded)])
+    assert '| {"timestamp": ' in typed("dead", "show").out
+    assert "     1  would be submitted\n" in typed("dead", "replay").out
+    assert typed("dead", "replay", "--yes").code == 0
+    stack.submit()
+    assert ("rows", ("env:test", "job:etl")) in datadog.points
+    monkeypatch.setenv("DATADOG_API_KEY", KEY)
+    dry = typed("backfill", "--since", "1h").out
+    assert f"backfill of s3://{bucket}/etl/stats/, " in dry
+    assert "2 found, 1 would be submitted" in dry
+    name = f"s3://{bucket}/etl/stats/etl/a=b"
+    assert "rows{env:test,job:etl} = 1" in typed("validate", name).out
+    other = stack.connect("s3", "")
+    for line, problem in (
+        (
+            "backfill --since 1h",
+            f"the stack has no bucket of its own. Name one: --bucket {bucket} or {other}.",
+        ),
+        ("check --canary", "the stack has no bucket of its own. Name one:"),
+        ("check --canary --bucket acme", "the stack takes no files from acme. Name one:"),
+        ("check --bucket acme", "--bucket is for --canary"),
+        (f"backfill --since 1h --bucket {bucket} --prefix x", "Did you mean etl/stats/x?"),
+    ):
+        result = typed(*line.split())
+        assert (result.code, problem in result.err) == (2, True), result
+    result = run(*f"backfill --since 1h --bucket {other}".split(), "--stack", stack.name)
+    assert f"backfill of s3://{other}/, " in result.out
+    result = typed("check")
+    assert result.code == 1  # a file was refused
+    assert len(re.findall("^ok +notification", result.out, re.MULTILINE)) == 2
 
 
 # --- tail ---
