@@ -199,6 +199,18 @@ variable "mock_interval_minutes" {
   }
 }
 
+# An undeclared variable only warns, and the schedule would change with hardly a word.
+variable "mock_schedule" {
+  type        = string
+  description = "The schedule in 1.0, here to be refused: `mock_interval_minutes` is in its place."
+  default     = null
+
+  validation {
+    condition     = var.mock_schedule == null
+    error_message = "mock_schedule is now mock_interval_minutes: rate(5 minutes) is 5."
+  }
+}
+
 # ---------------------------------------------------------------------------------------
 # Submitter: docs/scaling.md says when to raise which
 # ---------------------------------------------------------------------------------------

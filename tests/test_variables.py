@@ -72,6 +72,7 @@ ROWS = [
     Row("zip_folder", [".", "../of mine"], ["", " "]),
     Row("file_retention_days", [15, 3650], [14, 15.5]),
     Row("mock_interval_minutes", [1, 1440], [0, 1.5, 1441]),
+    Row("mock_schedule", [None], ["", "rate(1 minute)"]),
     Row("batch_size", [1, 10], [0, 1.5, 11]),
     Row("batch_size", [11, 10_000], [10_001], along={"batch_window": 1}),
     Row("batch_window", [0, 300], [-1, 1.5, 301]),
