@@ -35,7 +35,7 @@ locals {
         above       = 0
         period      = 60
         periods     = 1
-        description = "Files could not be submitted within ${local.max_receive_count} tries and wait in the queue ${aws_sqs_queue.dead_letter.name}. First read the retries' reasons in the log group ${aws_cloudwatch_log_group.metric_submit.name}; once the cause is gone move the messages back to ${aws_sqs_queue.stats.name} (ddg-ops dead replay)."
+        description = "Files could not be submitted within ${local.max_receive_count} tries, or EventBridge could not deliver their events, and they wait in the queue ${aws_sqs_queue.dead_letter.name}. First read the retries' reasons in the log group ${aws_cloudwatch_log_group.metric_submit.name}; once the cause is gone move the messages back to ${aws_sqs_queue.stats.name} (ddg-ops dead replay)."
       }
 
       rejected-expiring = {
@@ -109,7 +109,7 @@ locals {
   )
 
   silence_alarm = "${var.name}-nothing-submitted"
-  alarm_names   = concat([for alarm in keys(local.alarms) : "${var.name}-${alarm}"], var.mock_datasource_enabled ? [local.silence_alarm] : [])
+  alarm_names   = concat([for alarm in keys(local.alarms) : "${var.name}-${alarm}"], local.mock_datasource_count == 1 ? [local.silence_alarm] : [])
   alarm_arns    = [for name in local.alarm_names : "arn:${local.partition}:cloudwatch:${local.region}:${local.account}:alarm:${name}"]
 }
 

@@ -23,7 +23,7 @@ locals {
   mock_datasource_zip    = "${local.zip_folder}/ddg_mock_datasource.zip"
   mock_datasource_name   = "${var.name}-mock-datasource"
   mock_datasource_prefix = "${var.stats_prefix}mock-datasource/"
-  mock_datasource_count  = var.mock_datasource_enabled ? 1 : 0
+  mock_datasource_count  = var.create_bucket && var.mock_datasource_enabled ? 1 : 0
 }
 
 resource "aws_cloudwatch_log_group" "mock_datasource" {
@@ -67,7 +67,7 @@ resource "aws_lambda_function" "mock_datasource" {
 
   environment {
     variables = {
-      STATS_BUCKET = aws_s3_bucket.stats.bucket
+      STATS_BUCKET = aws_s3_bucket.stats[0].bucket
       STATS_PREFIX = var.stats_prefix
     }
   }
@@ -136,17 +136,27 @@ resource "aws_cloudwatch_event_target" "mock_schedule" {
 
 locals {
   # Bucket names are one for all accounts. 63 characters at most: 24 + 1 + 12 + 1 + 15 are 53.
-  bucket_name = "${var.name}-${local.account}-${local.region}"
+  bucket_name  = "${var.name}-${local.account}-${local.region}"
+  bucket_count = var.create_bucket ? 1 : 0
+
+  # Of all that files are taken from: bucket -> prefix.
+  prefixes     = merge(var.create_bucket ? { (local.bucket_name) = var.stats_prefix } : {}, { for name, bucket in local.buckets : name => bucket.prefix })
+  first_bucket = var.create_bucket ? local.bucket_name : keys(local.buckets)[0]
 }
 
+# What 1.0 has without an index, Terraform itself moves to [0].
 resource "aws_s3_bucket" "stats" {
+  count = local.bucket_count
+
   bucket        = local.bucket_name
   force_destroy = var.force_destroy
   tags          = var.tags
 }
 
 resource "aws_s3_bucket_public_access_block" "stats" {
-  bucket = aws_s3_bucket.stats.id
+  count = local.bucket_count
+
+  bucket = aws_s3_bucket.stats[0].id
 
   block_public_acls       = true
   block_public_policy     = true
@@ -155,7 +165,9 @@ resource "aws_s3_bucket_public_access_block" "stats" {
 }
 
 resource "aws_s3_bucket_ownership_controls" "stats" {
-  bucket = aws_s3_bucket.stats.id
+  count = local.bucket_count
+
+  bucket = aws_s3_bucket.stats[0].id
 
   rule {
     object_ownership = "BucketOwnerEnforced" # a file that another account wrote is ours to read
@@ -163,7 +175,9 @@ resource "aws_s3_bucket_ownership_controls" "stats" {
 }
 
 resource "aws_s3_bucket_server_side_encryption_configuration" "stats" {
-  bucket = aws_s3_bucket.stats.id
+  count = local.bucket_count
+
+  bucket = aws_s3_bucket.stats[0].id
 
   rule {
     apply_server_side_encryption_by_default {
@@ -173,7 +187,9 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "stats" {
 }
 
 resource "aws_s3_bucket_lifecycle_configuration" "stats" {
-  bucket = aws_s3_bucket.stats.id
+  count = local.bucket_count
+
+  bucket = aws_s3_bucket.stats[0].id
 
   rule {
     id     = "files"
@@ -199,7 +215,9 @@ resource "aws_s3_bucket_lifecycle_configuration" "stats" {
 }
 
 resource "aws_s3_bucket_policy" "stats" {
-  bucket = aws_s3_bucket.stats.id
+  count = local.bucket_count
+
+  bucket = aws_s3_bucket.stats[0].id
   policy = data.aws_iam_policy_document.tls_only["bucket"].json
 
   depends_on = [aws_s3_bucket_public_access_block.stats] # S3 refuses the two at the same time
@@ -207,7 +225,9 @@ resource "aws_s3_bucket_policy" "stats" {
 
 # A bucket has one notification configuration: another resource of this type would overwrite it.
 resource "aws_s3_bucket_notification" "stats" {
-  bucket = aws_s3_bucket.stats.id
+  count = local.bucket_count
+
+  bucket = aws_s3_bucket.stats[0].id
 
   queue {
     id            = "${var.name}-stats"
@@ -216,7 +236,9 @@ resource "aws_s3_bucket_notification" "stats" {
     filter_prefix = var.stats_prefix
   }
 
-  depends_on = [aws_sqs_queue_policy.stats] # S3 tries the queue before it takes the configuration
+  # S3 tries the queue before it takes the configuration, and a submitter with another prefix would
+  # ignore the files.
+  depends_on = [aws_sqs_queue_policy.stats, aws_lambda_function.metric_submit]
 }
 
 # ---------------------------------------------------------------------------------------
@@ -281,7 +303,7 @@ resource "aws_sqs_queue_policy" "stats" {
 
 resource "aws_sqs_queue_policy" "dead_letter" {
   queue_url = aws_sqs_queue.dead_letter.url
-  policy    = data.aws_iam_policy_document.tls_only["dead_letter"].json
+  policy    = data.aws_iam_policy_document.dead_letter_queue.json
 }
 
 resource "aws_sqs_queue_policy" "rejected" {
@@ -301,6 +323,20 @@ locals {
   api_key_given = nonsensitive(var.ddg_api_key != null)
   app_key_given = nonsensitive(var.ddg_app_key != null)
   secret_given  = var.ddg_api_key_secret_arn != null
+
+  environment = merge(
+    {
+      DATADOG_HOST       = "https://api.${var.ddg_site}"
+      STATS_PREFIX       = var.stats_prefix
+      BUCKETS            = jsonencode({ for name, bucket in local.buckets : name => bucket.prefix })
+      REJECTED_QUEUE_URL = aws_sqs_queue.rejected.url
+      CONSTANT_TAGS      = join(",", var.constant_tags)
+      MAX_AGE_SECONDS    = tostring(var.max_age_seconds)
+    },
+    local.api_key_given ? { DATADOG_API_KEY = var.ddg_api_key } : {},
+    local.app_key_given ? { DATADOG_APP_KEY = var.ddg_app_key } : {},
+    local.secret_given ? { DATADOG_API_KEY_SECRET_ARN = var.ddg_api_key_secret_arn } : {},
+  )
 }
 
 resource "aws_cloudwatch_log_group" "metric_submit" {
@@ -323,7 +359,7 @@ resource "aws_iam_role_policy" "metric_submit" {
 
 resource "aws_lambda_function" "metric_submit" {
   function_name    = local.metric_submit_name
-  description      = "Posts the metrics of new files in s3://${local.bucket_name}/${var.stats_prefix} to Datadog."
+  description      = "Posts the metrics of new stats files to Datadog."
   role             = aws_iam_role.metric_submit.arn
   runtime          = "python3.13"
   architectures    = ["arm64"]
@@ -335,18 +371,7 @@ resource "aws_lambda_function" "metric_submit" {
   tags             = var.tags
 
   environment {
-    variables = merge(
-      {
-        DATADOG_HOST       = "https://api.${var.ddg_site}"
-        STATS_PREFIX       = var.stats_prefix
-        REJECTED_QUEUE_URL = aws_sqs_queue.rejected.url
-        CONSTANT_TAGS      = join(",", var.constant_tags)
-        MAX_AGE_SECONDS    = tostring(var.max_age_seconds)
-      },
-      local.api_key_given ? { DATADOG_API_KEY = var.ddg_api_key } : {},
-      local.app_key_given ? { DATADOG_APP_KEY = var.ddg_app_key } : {},
-      local.secret_given ? { DATADOG_API_KEY_SECRET_ARN = var.ddg_api_key_secret_arn } : {},
-    )
+    variables = local.environment
   }
 
   logging_config {
@@ -366,6 +391,11 @@ resource "aws_lambda_function" "metric_submit" {
     precondition {
       condition     = fileexists(local.metric_submit_zip)
       error_message = "${local.metric_submit_zip} is missing: run ./zipper.sh, then apply again."
+    }
+
+    precondition {
+      condition     = length(base64encode(join("", concat(keys(local.environment), values(local.environment))))) <= 5460 # for 4,095 bytes
+      error_message = "The submitter's environment is over the 4,096 bytes that Lambda takes: give fewer or shorter buckets, prefixes and constant_tags, or spread the buckets over two stacks."
     }
   }
 

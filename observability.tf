@@ -1,7 +1,7 @@
 # The pipeline's health on a page: the CloudWatch dashboard.
 
 locals {
-  submit_metrics = { for metric in ["Submitted", "Refused", "Retried", "Points", "Requests", "WireBytes", "FetchMilliseconds", "PostMilliseconds"] :
+  submit_metrics = { for metric in ["Submitted", "Refused", "Retried", "Ignored", "Points", "Requests", "WireBytes", "FetchMilliseconds", "PostMilliseconds"] :
     metric => ["DatadogStats", metric, "FunctionName", aws_lambda_function.metric_submit.function_name]
   }
   queue_names = [aws_sqs_queue.stats.name, aws_sqs_queue.dead_letter.name, aws_sqs_queue.rejected.name]
@@ -11,7 +11,7 @@ locals {
     {
       title     = "Files by outcome"
       statistic = "Sum"
-      metrics   = [local.submit_metrics.Submitted, local.submit_metrics.Refused, local.submit_metrics.Retried]
+      metrics   = [local.submit_metrics.Submitted, local.submit_metrics.Refused, local.submit_metrics.Retried, local.submit_metrics.Ignored]
     },
     {
       title     = "Points and requests to Datadog"

@@ -1,22 +1,22 @@
 output "bucket" {
-  description = "Bucket to write stats files to."
-  value       = aws_s3_bucket.stats.bucket
+  description = "Bucket of the stack's own to write stats files to; null without one."
+  value       = one(aws_s3_bucket.stats[*].bucket)
 
   depends_on = [aws_s3_bucket_notification.stats] # who learns the name may write at once
 }
 
 output "prefix" {
-  description = "Folder of the bucket that files are taken from; the folder below it names the job."
-  value       = var.stats_prefix
+  description = "Folder of that bucket that files are taken from; the folder below it names the job. Null without the bucket."
+  value       = var.create_bucket ? var.stats_prefix : null
 }
 
 output "upload_command" {
   description = "Paste it into a shell: a file of your own, in Datadog some seconds later as my.first.metric{job:my-job}."
   value       = <<-EOT
-    printf '{"timestamp": %d, "my.first.metric": 42}' "$(date +%s)" | aws s3 cp - "s3://${aws_s3_bucket.stats.bucket}/${var.stats_prefix}my-job/$(date +%s).json" --region ${local.region}
+    printf '{"timestamp": %d, "my.first.metric": 42}' "$(date +%s)" | aws s3 cp - "s3://${local.first_bucket}/${local.prefixes[local.first_bucket]}my-job/$(date +%s).json" --region ${local.region}
   EOT
 
-  depends_on = [aws_s3_bucket_notification.stats]
+  depends_on = [aws_s3_bucket_notification.stats, aws_cloudwatch_event_target.bucket, aws_sns_topic_subscription.bucket]
 }
 
 output "queue_urls" {
@@ -26,6 +26,27 @@ output "queue_urls" {
     dead_letter = aws_sqs_queue.dead_letter.url
     rejected    = aws_sqs_queue.rejected.url
   }
+}
+
+output "queue_arn" {
+  description = "Queue stats, as a bucket's own notification configuration names it."
+  value       = aws_sqs_queue.stats.arn
+
+  depends_on = [aws_sqs_queue_policy.stats, aws_lambda_function.metric_submit] # S3 may send, and what it sends is read
+}
+
+output "bucket_steps" {
+  description = "For each of `buckets`, what its owner does, null where that is nothing: `notify` (commands so that the stack is told of new files), `bucket_policy` and `key_policy` (statements to add, for a bucket or a key of another account), and `producer_policy` (for a job's role: it may write below the prefix)."
+  value = {
+    for bucket, policy in local.producer_policies : bucket => {
+      notify          = try(coalesce(join("", [for steps in [local.notification_steps, local.forwarding_steps, local.topic_steps] : try(steps[bucket], "")])), null)
+      bucket_policy   = try(jsonencode(local.bucket_statements[bucket]), null)
+      key_policy      = try(jsonencode(local.key_statements[bucket]), null)
+      producer_policy = jsonencode(policy)
+    }
+  }
+
+  depends_on = [aws_cloudwatch_event_target.bucket, aws_sqs_queue_policy.stats, aws_lambda_function.metric_submit] # an event before them is lost
 }
 
 output "function_names" {
@@ -60,8 +81,8 @@ output "dashboard_url" {
 }
 
 output "producer_policy_json" {
-  description = "IAM policy to attach to a job's role: it may write below the prefix, and nothing else."
-  value       = data.aws_iam_policy_document.producer.json
+  description = "IAM policy to attach to a job's role: it may write below the prefix of the stack's own bucket, and nothing else; null without one."
+  value       = var.create_bucket ? data.aws_iam_policy_document.producer.json : null
 
   depends_on = [aws_s3_bucket_notification.stats]
 }

@@ -49,14 +49,24 @@ data "aws_iam_policy_document" "metric_submit" {
 
   statement {
     sid       = "ReadFiles"
-    actions   = ["s3:GetObject"]
-    resources = ["${local.bucket_arn}/${var.stats_prefix}*"] # * is the file's own name
+    actions   = ["s3:GetObject", "s3:GetObjectVersion"]
+    resources = [for bucket, prefix in local.prefixes : "arn:${local.partition}:s3:::${bucket}/${prefix}*"] # * is the file's own name
   }
 
   statement {
     sid       = "TellMissingFromForbidden" # without it S3 answers 403 for a file that is gone
     actions   = ["s3:ListBucket"]          # no condition on s3:prefix: GetObject carries none
-    resources = [local.bucket_arn]
+    resources = [for bucket in keys(local.prefixes) : "arn:${local.partition}:s3:::${bucket}"]
+  }
+
+  dynamic "statement" {
+    for_each = length(local.kms_keys) == 0 ? [] : [local.kms_keys]
+
+    content {
+      sid       = "DecryptFiles"
+      actions   = ["kms:Decrypt"]
+      resources = statement.value
+    }
   }
 
   statement {
@@ -127,26 +137,77 @@ data "aws_iam_policy_document" "tls_only" {
 data "aws_iam_policy_document" "stats_queue" {
   source_policy_documents = [data.aws_iam_policy_document.tls_only["stats"].json]
 
-  statement {
-    sid       = "BucketNotifies"
-    actions   = ["sqs:SendMessage"]
-    resources = [local.queue_arns["stats"]]
+  # A statement for each owner: a queue's policy has 20 at most.
+  dynamic "statement" {
+    for_each = local.notifying_buckets
 
-    principals {
-      type        = "Service"
-      identifiers = ["s3.amazonaws.com"]
+    content {
+      sid       = "BucketsOf${statement.key}Notify"
+      actions   = ["sqs:SendMessage"]
+      resources = [local.queue_arns["stats"]]
+
+      principals {
+        type        = "Service"
+        identifiers = ["s3.amazonaws.com"]
+      }
+
+      condition {
+        test     = "ArnEquals"
+        variable = "aws:SourceArn"
+        values   = statement.value
+      }
+
+      condition {
+        test     = "StringEquals"
+        variable = "aws:SourceAccount" # a bucket's ARN names no account: it could be deleted and taken by another
+        values   = [statement.key]
+      }
     }
+  }
 
-    condition {
-      test     = "ArnEquals"
-      variable = "aws:SourceArn"
-      values   = [local.bucket_arn]
+  dynamic "statement" {
+    for_each = { for service, sources in local.sources : service => sources if length(sources) > 0 }
+
+    content {
+      sid       = statement.key == "events" ? "RulesSend" : "TopicsSend"
+      actions   = ["sqs:SendMessage"]
+      resources = [local.queue_arns["stats"]]
+
+      principals {
+        type        = "Service"
+        identifiers = ["${statement.key}.amazonaws.com"]
+      }
+
+      condition {
+        test     = "ArnEquals"
+        variable = "aws:SourceArn"
+        values   = statement.value
+      }
     }
+  }
+}
 
-    condition {
-      test     = "StringEquals"
-      variable = "aws:SourceAccount" # a bucket's ARN names no account: ours could be deleted and taken by another
-      values   = [local.account]
+data "aws_iam_policy_document" "dead_letter_queue" {
+  source_policy_documents = [data.aws_iam_policy_document.tls_only["dead_letter"].json]
+
+  dynamic "statement" {
+    for_each = length(local.sources.events) > 0 ? [local.sources.events] : []
+
+    content {
+      sid       = "RulesSendWhatTheyCannotDeliver"
+      actions   = ["sqs:SendMessage"]
+      resources = [local.queue_arns["dead-letter"]]
+
+      principals {
+        type        = "Service"
+        identifiers = ["events.amazonaws.com"]
+      }
+
+      condition {
+        test     = "ArnEquals"
+        variable = "aws:SourceArn"
+        values   = statement.value
+      }
     }
   }
 }

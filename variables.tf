@@ -177,12 +177,81 @@ variable "force_destroy" {
 }
 
 # ---------------------------------------------------------------------------------------
+# Buckets that were there before: docs/buckets.md
+# ---------------------------------------------------------------------------------------
+
+variable "create_bucket" {
+  type        = bool
+  description = "Whether the stack has a bucket of its own, and the generator. Without them it takes files from `buckets` alone. Turning it off deletes the bucket, as `destroy` does."
+  default     = true
+  nullable    = false
+
+  validation {
+    condition     = var.create_bucket || length(var.buckets) > 0
+    error_message = "create_bucket = false leaves nothing to take files from: name at least one bucket in buckets."
+  }
+}
+
+# Maps of strings, since a typed object would drop an attribute that is misspelt without a word.
+variable "buckets" {
+  type        = map(map(string))
+  description = "Buckets that you have already, to take files from as well: name to attributes, such as { acme-data = { prefix = \"etl/stats/\" } }. Their notifications stay as they are; the output `bucket_steps` says what is left to do. [buckets.md](buckets.md) has the attributes: `prefix`, `notify`, `topic_arn`, `account_id`, `kms_key_arn`."
+  default     = {}
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for name in keys(var.buckets) : can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", name))])
+    error_message = "buckets are given by their names, 3 to 63 characters such as acme-data: no s3://, no ARN, no folder."
+  }
+
+  validation {
+    condition     = !contains(keys(var.buckets), local.bucket_name)
+    error_message = "buckets has ${local.bucket_name}, which is the stack's own: leave it out, create_bucket = true is enough."
+  }
+
+  validation {
+    condition     = length(setsubtract(flatten([for given in var.buckets : try(keys(given), [])]), ["prefix", "notify", "topic_arn", "account_id", "kms_key_arn"])) == 0
+    error_message = "buckets have no attribute ${join(", ", setsubtract(flatten([for given in var.buckets : try(keys(given), [])]), ["prefix", "notify", "topic_arn", "account_id", "kms_key_arn"]))}: there are prefix, notify, topic_arn, account_id and kms_key_arn."
+  }
+
+  validation {
+    condition     = alltrue([for given in var.buckets : try(given.prefix, null) == null || can(regex("^(|[^*?$%\\x60\\x27\\x22\\x5C\\pC]{0,511}/)$", given.prefix))])
+    error_message = "buckets have a prefix that ends in a slash, such as etl/stats/, or is empty for the whole bucket: at most 512 characters, no quotes, no backslash, none of *?$%."
+  }
+
+  validation {
+    condition     = alltrue([for given in var.buckets : contains(["eventbridge", "sns", "s3"], coalesce(try(given.notify, null), "s3"))])
+    error_message = "buckets have a notify that is eventbridge, sns or s3, or none: that is eventbridge, and sns with a topic_arn."
+  }
+
+  validation {
+    condition     = alltrue([for given in var.buckets : (try(given.topic_arn, null) == null) == (coalesce(try(given.notify, null), try(given.topic_arn, null) == null ? "s3" : "sns") != "sns")])
+    error_message = "buckets have a topic_arn with notify = \"sns\", and with that alone."
+  }
+
+  validation {
+    condition     = alltrue([for given in var.buckets : try(given.topic_arn, null) == null || can(regex("^arn:aws[a-z-]*:sns:${data.aws_region.current.id}:[0-9]{12}:[A-Za-z0-9_-]{1,256}$", given.topic_arn))])
+    error_message = "buckets have a topic_arn of the stack's region, no FIFO topic: arn:aws:sns:${data.aws_region.current.id}:123456789012:uploads."
+  }
+
+  validation {
+    condition     = alltrue([for given in var.buckets : try(given.account_id, null) == null || can(regex("^[0-9]{12}$", given.account_id))])
+    error_message = "buckets have an account_id of 12 digits, in quotes where the first is 0: the owner's, if that is another account."
+  }
+
+  validation {
+    condition     = alltrue([for given in var.buckets : try(given.kms_key_arn, null) == null || can(regex("^arn:aws[a-z-]*:kms:${data.aws_region.current.id}:[0-9]{12}:key/[A-Za-z0-9-]+$", given.kms_key_arn))])
+    error_message = "buckets have a kms_key_arn of the stack's region, of a key and not of an alias: arn:aws:kms:${data.aws_region.current.id}:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab."
+  }
+}
+
+# ---------------------------------------------------------------------------------------
 # Generator
 # ---------------------------------------------------------------------------------------
 
 variable "mock_datasource_enabled" {
   type        = bool
-  description = "Whether the generator of sample files is made and scheduled. Turn it off once your own jobs write files."
+  description = "Whether the generator of sample files is made and scheduled; it needs the bucket of the stack's own. Turn it off once your own jobs write files."
   default     = true
   nullable    = false
 }

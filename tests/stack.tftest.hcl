@@ -43,7 +43,7 @@ run "defaults" {
       batch_size    = aws_lambda_event_source_mapping.metric_submit.batch_size
       batch_window  = aws_lambda_event_source_mapping.metric_submit.maximum_batching_window_in_seconds
       timeout       = aws_lambda_function.metric_submit.timeout
-      force_destroy = aws_s3_bucket.stats.force_destroy
+      force_destroy = aws_s3_bucket.stats[0].force_destroy
       mails         = length(aws_sns_topic_subscription.alarm_email)
       schedule      = aws_cloudwatch_event_rule.mock_schedule[0].schedule_expression
       retries       = aws_lambda_function_event_invoke_config.mock_datasource[0].maximum_retry_attempts
@@ -128,7 +128,7 @@ run "everything_else_than_default" {
   }
 
   assert {
-    condition     = length(aws_s3_bucket.stats.bucket) <= 63 && alltrue([for role in [aws_iam_role.metric_submit, aws_iam_role.mock_datasource[0]] : length(role.name) <= 64])
+    condition     = length(aws_s3_bucket.stats[0].bucket) <= 63 && alltrue([for role in [aws_iam_role.metric_submit, aws_iam_role.mock_datasource[0]] : length(role.name) <= 64])
     error_message = "The longest name, account and region make names that S3 and IAM take."
   }
 
@@ -144,6 +144,7 @@ run "everything_else_than_default" {
 
   assert {
     condition = aws_lambda_function.metric_submit.environment[0].variables == tomap({
+      BUCKETS            = "{}"
       CONSTANT_TAGS      = "env:prod,team:data"
       DATADOG_API_KEY    = "X"
       DATADOG_HOST       = "https://api.us5.datadoghq.com"
@@ -156,12 +157,12 @@ run "everything_else_than_default" {
 
   assert {
     condition = {
-      bucket        = aws_s3_bucket.stats.bucket
-      force_destroy = aws_s3_bucket.stats.force_destroy
+      bucket        = aws_s3_bucket.stats[0].bucket
+      force_destroy = aws_s3_bucket.stats[0].force_destroy
       receives      = local.max_receive_count
-      prefixes      = [aws_lambda_function.mock_datasource[0].environment[0].variables.STATS_PREFIX, aws_s3_bucket_notification.stats.queue[0].filter_prefix]
-      files         = aws_s3_bucket_lifecycle_configuration.stats.rule[0].expiration[0].days
-      uploads       = aws_s3_bucket_lifecycle_configuration.stats.rule[1].abort_incomplete_multipart_upload[0].days_after_initiation
+      prefixes      = [aws_lambda_function.mock_datasource[0].environment[0].variables.STATS_PREFIX, aws_s3_bucket_notification.stats[0].queue[0].filter_prefix]
+      files         = aws_s3_bucket_lifecycle_configuration.stats[0].rule[0].expiration[0].days
+      uploads       = aws_s3_bucket_lifecycle_configuration.stats[0].rule[1].abort_incomplete_multipart_upload[0].days_after_initiation
       logs          = [for group in [aws_cloudwatch_log_group.metric_submit, aws_cloudwatch_log_group.mock_datasource[0]] : group.retention_in_days]
       concurrency   = aws_lambda_event_source_mapping.metric_submit.scaling_config[0].maximum_concurrency
       memory        = aws_lambda_function.metric_submit.memory_size
@@ -184,6 +185,78 @@ run "everything_else_than_default" {
     }
     error_message = "Each setting arrives where it belongs."
   }
+}
+
+run "others_buckets_alone" {
+  command = plan
+
+  variables {
+    create_bucket = false
+    buckets = {
+      acme-data   = { prefix = "a b/c=/" }
+      acme-abroad = { prefix = "", account_id = "210987654321", kms_key_arn = "arn:aws:kms:us-isof-south-1:210987654321:key/k" }
+      acme-direct = { notify = "s3", prefix = "a b/c=/" }
+      acme-topic  = { topic_arn = "arn:aws:sns:us-isof-south-1:123456789012:uploads" }
+      acme-topic2 = { topic_arn = "arn:aws:sns:us-isof-south-1:210987654321:uploads" }
+      acme-topic3 = { topic_arn = "arn:aws:sns:us-isof-south-1:210987654321:uploads" }
+
+      o23456789-123456789-123456789-123456789-123456789-123456789-123 = {}
+    }
+  }
+
+  assert {
+    condition = {
+      own     = concat(aws_s3_bucket.stats, aws_lambda_function.mock_datasource, aws_cloudwatch_metric_alarm.nothing_submitted)
+      outputs = [for own in [output.bucket, output.prefix, output.producer_policy_json] : own == null]
+      alarms  = length(output.alarm_names)
+      upload  = strcontains(output.upload_command, "\"s3://acme-abroad/my-job/")
+      topics  = [for topic, one in aws_sns_topic_subscription.bucket : [topic, one.raw_message_delivery, one.filter_policy == null]]
+      } == {
+      own     = []
+      outputs = [true, true, true]
+      alarms  = 8 # silence is none: nobody knows how often others' jobs write
+      upload  = true
+      topics  = [["arn:aws:sns:us-isof-south-1:123456789012:uploads", true, true], ["arn:aws:sns:us-isof-south-1:210987654321:uploads", true, true]]
+    }
+    error_message = "Nothing is the stack's own, and a topic has one subscription whatever buckets it tells of."
+  }
+
+  assert {
+    condition = { for rule in aws_cloudwatch_event_rule.bucket : rule.name => jsondecode(rule.event_pattern).detail } == {
+      "ddg-stats.acme-data"   = { bucket = { name = ["acme-data"] }, object = { key = [{ prefix = "a b/c=/" }, { prefix = "a%20b/c%3D/" }] } }
+      "ddg-stats.acme-abroad" = { bucket = { name = ["acme-abroad"] } }
+
+      "ddg-stats.o23456789-123456789-123456789-123456789-12345.846ab77a" = { bucket = { name = ["o23456789-123456789-123456789-123456789-123456789-123456789-123"] }, object = { key = [{ prefix = "stats/" }] } }
+    }
+    error_message = "A rule matches one bucket and one prefix, encoded or not, and its name has at most 64 characters."
+  }
+
+  assert {
+    condition = { for name, steps in output.bucket_steps : name => concat([for text in ["{EventBridgeConfiguration", "\"Value\":\"a+b/c%3D/\"", "put-targets", "sns add-permission"] : strcontains(coalesce(steps.notify, "-"), text)], [steps.bucket_policy != null, steps.key_policy != null]) if length(name) < 20 } == {
+      acme-data   = [true, false, false, false, false, false]
+      acme-abroad = [true, false, true, false, true, true]
+      acme-direct = [false, true, false, false, false, false] # S3 wants the prefix encoded
+      acme-topic  = [false, false, false, false, false, false]
+      acme-topic2 = [false, false, false, true, false, false]
+      acme-topic3 = [false, false, false, true, false, false]
+    }
+    error_message = "The owner's steps are those of the bucket's way and account."
+  }
+
+  assert {
+    condition     = [for statement in jsondecode(output.bucket_steps["acme-abroad"].producer_policy).Statement : [statement.Action, statement.Resource]] == [["s3:PutObject", "arn:aws:s3:::acme-abroad/*"], ["kms:GenerateDataKey", "arn:aws:kms:us-isof-south-1:210987654321:key/k"]]
+    error_message = "A job may write below the prefix, and encrypt what it writes."
+  }
+}
+
+run "environment_too_large" {
+  command = plan
+
+  variables {
+    buckets = { for number in range(60) : "a-bucket-with-a-long-name-${number}" => { prefix = "and/a/long/prefix/of/its/own/${number}/" } }
+  }
+
+  expect_failures = [aws_lambda_function.metric_submit]
 }
 
 run "another_partition" {

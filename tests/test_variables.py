@@ -30,6 +30,14 @@ SITES = "datadoghq.com datadoghq.eu us3.datadoghq.com us5.datadoghq.com us9.data
 NO_SITES = "api.us3.datadoghq.com app.datadoghq.com evildatadoghq.com datadoghq.com.example.org"
 KEYS = ["X", "0123456789abcdef0123456789abcdef", "!~"]
 NO_KEYS = ["", "a b", "ab\n", "a\tb", "a\0b", "schlüssel"]
+TOPIC = "arn:aws:sns:us-east-1:210987654321:acme_up-loads"
+DATA_KEY = KMS_KEY.replace("us-gov-west-1", "us-east-1")
+
+
+def data(**attributes: object) -> dict[str, object]:
+    """Return a bucket with attributes, as the variable `buckets` has it."""
+    return {"acme-data": attributes}
+
 
 SETTINGS = [  # of the submitter
     Row("ddg_api_key", KEYS, NO_KEYS),
@@ -54,6 +62,31 @@ SETTINGS = [  # of the submitter
         [],
         ["", "stats", "/stats/", "a//b/", "*/", "a b/", "s" * 256 + "/"],
     ),
+    Row(
+        "buckets",
+        [
+            {},
+            *({name: {}} for name in ("a.b", "1-2", "b" * 63)),
+            *(data(prefix=prefix) for prefix in ("", "etl/stats/", "dt=1 é+(/", "s" * 511 + "/")),
+            data(topic_arn=TOPIC),
+            data(notify="sns", topic_arn=TOPIC, account_id="012345678901", kms_key_arn=DATA_KEY),
+            data(notify="s3", account_id="210987654321"),
+            {"acme-data": None, "acme-logs": {"prefix": None, "notify": None, "topic_arn": None}},
+        ],
+        [],
+        [
+            *({name: {}} for name in ("", "ab", "s3://acme", "Acme", "acme-", "b" * 64)),
+            {"ddg-stats-123456789012-us-east-1": {}},
+            data(prefx="etl/"),
+            *(data(prefix=prefix) for prefix in ("etl", "*/", "$/", "'/", "a\n/", "s" * 512 + "/")),
+            data(notify="email"),
+            data(notify="sns"),
+            *(data(notify=other, topic_arn=TOPIC) for other in ("s3", "eventbridge")),
+            *(data(topic_arn=arn) for arn in ("", TOPIC.replace("us-", "eu-"), TOPIC + ".fifo")),
+            *(data(account_id=account) for account in ("", 12345678901, "1" * 13)),
+            *(data(kms_key_arn=arn) for arn in ("", KMS_KEY, "arn:aws:kms:us-east-1:1:alias/a")),
+        ],
+    ),
 ]
 ROWS = [
     *SETTINGS,
@@ -73,6 +106,8 @@ ROWS = [
     Row("file_retention_days", [15, 3650], [14, 15.5]),
     Row("mock_interval_minutes", [1, 1440], [0, 1.5, 1441]),
     Row("mock_schedule", [None], ["", "rate(1 minute)"]),
+    Row("create_bucket", [True], [False]),
+    Row("create_bucket", [False], [], along={"buckets": data()}),
     Row("batch_size", [1, 10], [0, 1.5, 11]),
     Row("batch_size", [11, 10_000], [10_001], along={"batch_window": 1}),
     Row("batch_window", [0, 300], [-1, 1.5, 301]),
@@ -88,7 +123,8 @@ def test_terraform_takes_and_refuses(tmp_path: Path) -> None:
     """Each value in a plan of its own; one that is refused must be refused under its own name."""
     variables = (ROOT / "variables.tf").read_text()
     here = variables.replace("data.aws_region.current.id", '"us-east-1"')  # needs no provider then
-    (tmp_path / "variables.tf").write_text(here)
+    own = 'locals { bucket_name = "ddg-stats-123456789012-us-east-1" }'
+    (tmp_path / "variables.tf").write_text(f"{here}\n{own}\n")
     runs: dict[str, dict[str, Any]] = {}
     for number, row in enumerate(ROWS):
         for verdict, values in (("takes", row.taken), ("no", [*row.refused, *row.stricter])):
@@ -107,7 +143,7 @@ def test_each_variable_has_rows() -> None:
     switches = {
         name for name, block in read_blocks(ROOT, "variable").items() if block["type"] == "bool"
     }
-    assert {row.variable for row in ROWS} == read_blocks(ROOT, "variable").keys() - switches
+    assert {row.variable for row in ROWS} | switches == read_blocks(ROOT, "variable").keys()
 
 
 # How main.tf hands a variable to the submitter, as stack.tftest.hcl holds it to
@@ -119,6 +155,7 @@ ENVIRONMENT: dict[str, Callable[[Any], dict[str, str]]] = {
     "max_age_seconds": lambda seconds: {"MAX_AGE_SECONDS": str(seconds)},
     "constant_tags": lambda tags: {"CONSTANT_TAGS": ",".join(tags)},
     "stats_prefix": lambda prefix: {"STATS_PREFIX": prefix},
+    "buckets": lambda buckets: {"BUCKETS": json.dumps(dict.fromkeys(buckets, "stats/"))},
 }
 
 

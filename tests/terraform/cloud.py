@@ -9,8 +9,10 @@ from typing import Any
 import boto3
 import requests
 from moto.awslambda.models import LambdaFunction
+from moto.events.models import EventPattern
 from moto.iam.access_control import IAMRequest, PermissionResult
 from moto.s3.models import FakeBucket
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 from moto.sqs.models import Queue
 
@@ -87,6 +89,7 @@ def start() -> Iterator[Cloud]:
     if not hasattr(Queue, "redrive_allow_policy"):  # once in a process
         mend_buckets()
         mend_queues()
+        mend_rules()
         mend_functions()
         mend_permissions()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request otherwise
@@ -100,10 +103,22 @@ def start() -> Iterator[Cloud]:
 def mend_buckets() -> None:
     """Keep a bucket's policy and don't apply it: moto's Deny holds whatever its Condition.
 
-    One that refuses plain HTTP would refuse everything.
+    One that refuses plain HTTP would refuse everything. And tell that EventBridge is on.
     """
     model: Any = FakeBucket
     model.get_permission = lambda *_: PermissionResult.NEUTRAL
+    responses: Any = S3Response
+    notifies = responses.get_bucket_notification
+
+    def tell(response: Any) -> Any:
+        status, headers, body = notifies(response)
+        told = response.backend.get_bucket_notification_configuration(response.bucket_name)
+        if told and told.event_bridge is not None:
+            end = "</NotificationConfiguration>"
+            body = body.replace(end, f"<EventBridgeConfiguration/>{end}")
+        return status, headers, body
+
+    responses.get_bucket_notification = tell
 
 
 def mend_queues() -> None:
@@ -133,6 +148,13 @@ def mend_queues() -> None:
     model.BASE_ATTRIBUTES = [*model.BASE_ATTRIBUTES, "RedriveAllowPolicy"]
     model._set_attributes = keep
     model.attributes = property(tell)
+
+
+def mend_rules() -> None:
+    """Let a schedule match no event: moto fails at what it runs, and asks no other rule."""
+    model: Any = EventPattern
+    matches = model.matches_event
+    model.matches_event = lambda rule, event: bool(rule.get_pattern()) and matches(rule, event)
 
 
 def mend_functions() -> None:

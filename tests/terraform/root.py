@@ -103,6 +103,15 @@ class Root:
         """Return what the state file holds."""
         return json.loads((self.folder / "terraform.tfstate").read_text())
 
+    def forget_indices(self, kind: str) -> None:
+        """Make a state of before: take the indices from resources whose types begin so."""
+        state = self.state()
+        for resource in state["resources"]:
+            if resource["type"].startswith(kind):
+                for instance in resource["instances"]:
+                    instance.pop("index_key", None)
+        (self.folder / "terraform.tfstate").write_text(json.dumps(state))
+
     def outputs(self) -> dict[str, Any]:
         """Return the outputs."""
         return {name: output["value"] for name, output in self.state()["outputs"].items()}

@@ -6,12 +6,15 @@ With stand-ins and with the genuine provider, so that it is one story: there an 
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from local.datadog_server import DatadogServer
 from tests.terraform.cloud import ACCOUNT, REGION, Cloud
 from tests.terraform.flow import MadeFunction, generate, submit_waiting
+from tests.terraform.owner import BUCKETS, TOPIC, Owner
 from tests.terraform.root import Root, Step
 
 BUCKET = f"life-{ACCOUNT}-{REGION}"
@@ -20,9 +23,12 @@ KMS_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-123456789
 
 GENERATOR = "aws_lambda_function.mock_datasource[0]"
 GENERATOR_STARTS = "aws_cloudwatch_event_target.mock_schedule[0]"
-NOTIFICATION = "aws_s3_bucket_notification.stats"
+NOTIFICATION = "aws_s3_bucket_notification.stats[0]"
 SUBMITTER = "aws_lambda_function.metric_submit"
 SUBMITTER_STARTS = "aws_lambda_event_source_mapping.metric_submit"
+RULE = 'aws_cloudwatch_event_rule.bucket["acme-data"]'
+RULE_STARTS = 'aws_cloudwatch_event_target.bucket["acme-data"]'
+SUBSCRIPTION = f'aws_sns_topic_subscription.bucket["{TOPIC}"]'
 BEFORE = [  # what must be there before the other begins, and go after it
     ("aws_sqs_queue_policy.stats", NOTIFICATION),  # S3 may send
     (NOTIFICATION, GENERATOR),  # of a file before it nobody is told
@@ -35,6 +41,12 @@ BEFORE = [  # what must be there before the other begins, and go after it
     (SUBMITTER, SUBMITTER_STARTS),
     ("aws_sns_topic_policy.alarms", 'aws_cloudwatch_metric_alarm.pipeline["files-rejected"]'),
     (GENERATOR_STARTS, "aws_cloudwatch_metric_alarm.nothing_submitted[0]"),
+    ("aws_sqs_queue_policy.stats", RULE_STARTS),
+    ("aws_sqs_queue_policy.dead_letter", RULE_STARTS),
+    ("aws_sqs_queue_policy.stats", SUBSCRIPTION),
+    (SUBMITTER, NOTIFICATION),  # one that isn't told of a prefix ignores what is below it
+    (SUBMITTER, RULE),
+    (SUBMITTER, SUBSCRIPTION),
 ]
 
 
@@ -44,11 +56,19 @@ def in_order(steps: list[Step], *wanted: Step) -> bool:
     return places == sorted(places)
 
 
-def test_stack_lives_and_leaves_nothing(cloud: Cloud, new_stack: Callable[..., Root]) -> None:
-    """Apply, no changes, a file to Datadog, a change in place, destroy without keys and zips."""
-    before = cloud.names()
+def test_stack_lives_and_leaves_nothing(
+    cloud: Cloud, new_stack: Callable[..., Root], tmp_path: Path
+) -> None:
+    """Apply, no changes, a file to Datadog, a change in place, destroy without keys and zips.
+
+    Beside its own bucket it has three that were there before: their configurations are the owner's.
+    """
+    owner = Owner(cloud, tmp_path)
+    before, configured = cloud.names(), owner.configured()
     tags = {"team": "data"}
-    root = new_stack(name="life", stats_prefix="jobs/", constant_tags=["env:test"], tags=tags)
+    root = new_stack(
+        name="life", stats_prefix="jobs/", constant_tags=["env:test"], tags=tags, buckets=BUCKETS
+    )
     root.run("validate")
 
     steps = root.steps("apply")
@@ -70,14 +90,29 @@ def test_stack_lives_and_leaves_nothing(cloud: Cloud, new_stack: Callable[..., R
         "DATADOG_APP_KEY": "X",
         "DATADOG_HOST": "https://api.datadoghq.com",
         "STATS_PREFIX": "jobs/",
+        "BUCKETS": '{"acme-archive":"","acme-data":"etl/daily stats/","acme-direct":"stats/"}',
         "REJECTED_QUEUE_URL": outputs["queue_urls"]["rejected"],
         "CONSTANT_TAGS": "env:test",
         "MAX_AGE_SECONDS": "3600",
     }
     assert generator.environment == {"STATS_BUCKET": BUCKET, "STATS_PREFIX": "jobs/"}
 
+    applied = owner.configured()
+    assert applied == configured | {"subscribers": applied["subscribers"]}
+    for _ in range(2):  # typed twice, they change nothing more
+        owner.type(filter(None, (each["notify"] for each in outputs["bucket_steps"].values())))
+    left, typed = owner.configured(), owner.configured()
+    [notified] = typed["acme-direct"].pop("QueueConfigurations")
+    assert notified["QueueArn"] == outputs["queue_arn"]
+    assert typed["acme-data"].pop("EventBridgeConfiguration") == {}
+    assert typed == applied
+
     now = int(time.time())
     with DatadogServer("X") as datadog:
+        for bucket, values in BUCKETS.items():
+            body = json.dumps({"timestamp": now, "rows": 1})
+            for folder in (f"{values.get('prefix', 'stats/')}{bucket}/", "beside/"):
+                owner.s3.put_object(Bucket=bucket, Key=f"{folder}a b+c=ü.json", Body=body)
         [generated] = generate(cloud, root)
         s3 = cloud.client("s3")
         good = json.dumps({"timestamp": now, "rows": 7})
@@ -87,11 +122,20 @@ def test_stack_lives_and_leaves_nothing(cloud: Cloud, new_stack: Callable[..., R
         printed = submit_waiting(cloud, root, datadog)
     assert generated.startswith("jobs/mock-datasource/")
     assert datadog.points["rows", ("env:test", "job:nightly")] == {now: 7}
+    for bucket in BUCKETS:
+        assert datadog.points["rows", ("env:test", f"job:{bucket}")] == {now: 1}
     generated_metrics = {one for one, tags in datadog.points if "job:mock-datasource" in tags}
     assert generated_metrics == {"sample.stats", "processed.data"}
     summaries = [json.loads(line) for line in printed if '"Submitted"' in line]
-    assert sum(summary["Submitted"] for summary in summaries) == 2
+    assert sum(summary["Submitted"] for summary in summaries) == 6  # acme-archive is taken whole
     assert sum(summary["Refused"] for summary in summaries) == 2  # both are kept
+
+    reader = cloud.client("s3", cloud.assume(submitter.role))
+    with cloud.enforcing_iam():
+        for bucket in ("acme-data", "acme-direct"):
+            reader.list_objects_v2(Bucket=bucket)
+            with pytest.raises(ClientError, match="AccessDenied"):
+                reader.get_object(Bucket=bucket, Key="beside/a b+c=ü.json")
 
     root.configure(stats_prefix="stats/")  # a generator that went on would write unnoticed
     assert in_order(
@@ -105,7 +149,8 @@ def test_stack_lives_and_leaves_nothing(cloud: Cloud, new_stack: Callable[..., R
     )
     changed = MadeFunction(cloud, root, "life-metric-submit")
     assert changed.environment == {**submitter.environment, "STATS_PREFIX": "stats/"}
-    assert root.changes() == {}
+    root.forget_indices("aws_s3_bucket")  # as 1.0 left it
+    assert root.changes().keys() == {"move"}
 
     for zip_file in root.folder.glob("*.zip"):
         zip_file.unlink()
@@ -116,6 +161,7 @@ def test_stack_lives_and_leaves_nothing(cloud: Cloud, new_stack: Callable[..., R
         wanted = Step("complete", "delete", then), Step("start", "delete", first)
         assert in_order(steps, *wanted), wanted
     assert cloud.names() == before
+    assert owner.configured() == left | {"subscribers": []}
 
 
 @pytest.mark.parametrize(
@@ -140,9 +186,10 @@ def test_stack_lives_and_leaves_nothing(cloud: Cloud, new_stack: Callable[..., R
             {
                 "ddg_api_key_secret_arn": SECRET,
                 "ddg_api_key_kms_key_arn": KMS_KEY,
-                "mock_datasource_enabled": False,
+                "create_bucket": False,
+                "buckets": BUCKETS,
             },
-            id="key in a secret, generator off",
+            id="key in a secret, others' buckets alone",
         ),
     ],
 )

@@ -17,7 +17,7 @@ def test_two_environments_in_one_state(cloud: Cloud, new_caller: Callable[[], Ro
     root = new_caller()
     (root.folder / "job.tf").write_text(JOB)
     steps = root.steps("apply")
-    notified = 'module.ddg_stats["test"].aws_s3_bucket_notification.stats'
+    notified = 'module.ddg_stats["test"].aws_s3_bucket_notification.stats[0]'
     assert steps.index(Step("complete", "create", notified)) < steps.index(JOB_STARTS)
     assert root.changes() == {}
 

@@ -21,6 +21,8 @@ LOGS = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/ddg-stats"
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:ddg-stats-alarms"
 ALARMS = f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm"
 KMS_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+OTHER_ACCOUNT = "210987654321"
+QUEUE_NAMES = ("stats", "dead-letter")
 
 
 def allow(actions: str, *resources: str, **more: object) -> Any:
@@ -29,12 +31,13 @@ def allow(actions: str, *resources: str, **more: object) -> Any:
     return normalised({**given, **more})
 
 
-def allow_service(service: str, actions: str, resource: str, source: object) -> Any:
-    """Return a statement that allows a service of AWS to act for this account's own source."""
-    condition = {
-        "ArnEquals": {"aws:SourceArn": source},
-        "StringEquals": {"aws:SourceAccount": ACCOUNT},
-    }
+def allow_service(
+    service: str, actions: str, resource: str, source: object, account: str = ACCOUNT
+) -> Any:
+    """Return a statement that allows a service of AWS to act for a source; "" is any account's."""
+    condition = {"ArnEquals": {"aws:SourceArn": source}}
+    if account:
+        condition["StringEquals"] = {"aws:SourceAccount": account}
     return allow(actions, resource, Principal={"Service": service}, Condition=condition)
 
 
@@ -56,7 +59,7 @@ def normalised(value: Any) -> Any:
 
 SUBMITTER = [
     allow("sqs:ReceiveMessage sqs:DeleteMessage sqs:GetQueueAttributes", f"{QUEUES}-stats"),
-    allow("s3:GetObject", f"{BUCKET}/stats/*"),
+    allow("s3:GetObject s3:GetObjectVersion", f"{BUCKET}/stats/*"),
     allow("s3:ListBucket", BUCKET),
     allow("sqs:SendMessage", f"{QUEUES}-rejected"),
     allow("logs:CreateLogStream logs:PutLogEvents", f"{LOGS}-metric-submit:*"),
@@ -83,7 +86,7 @@ LAMBDA_ALONE = {
         ("aws_iam_role_policy.mock_datasource[0]", GENERATOR),
         ("aws_iam_role.metric_submit", [LAMBDA_ALONE]),
         ("aws_iam_role.mock_datasource[0]", [LAMBDA_ALONE]),
-        ("aws_s3_bucket_policy.stats", [refuse_plain_http("s3:*", BUCKET, f"{BUCKET}/*")]),
+        ("aws_s3_bucket_policy.stats[0]", [refuse_plain_http("s3:*", BUCKET, f"{BUCKET}/*")]),
         ("aws_sqs_queue_policy.stats", MAIN_QUEUE),
         (
             "aws_sqs_queue_policy.dead_letter",
@@ -95,6 +98,48 @@ LAMBDA_ALONE = {
 def test_policy_says_exactly(stack: Root, address: str, expected: list[Any]) -> None:
     """Each policy allows what is listed, on what is listed, and nothing else."""
     assert statements(stack, address) == normalised(expected)
+
+
+def test_policies_name_others_buckets_alone(cloud: Cloud, new_stack: Callable[..., Root]) -> None:
+    """The role, and both queues, have each bucket, topic, rule and key that is told, no more."""
+    topic = cloud.client("sns").create_topic(Name="uploads")["TopicArn"]
+    buckets = {
+        "acme-data": {"prefix": "etl/", "kms_key_arn": KMS_KEY},
+        "acme-logs": {"prefix": "", "topic_arn": topic},
+        "acme-direct": {"notify": "s3"},
+        "acme-abroad": {"notify": "s3", "account_id": OTHER_ACCOUNT},
+    }
+    root = new_stack(name="others", create_bucket=False, buckets=buckets)
+    root.apply()
+    data, logs, direct, abroad = (f"arn:aws:s3:::{bucket}" for bucket in buckets)
+    rule = f"arn:aws:events:{REGION}:{ACCOUNT}:rule/others.acme-data"
+    stats, dead_letter = (QUEUES.replace("ddg-stats", f"others-{q}") for q in QUEUE_NAMES)
+
+    keys = [f"{data}/etl/*", f"{logs}/*", f"{direct}/stats/*", f"{abroad}/stats/*"]
+    role = statements(root, "aws_iam_role_policy.metric_submit")
+    assert [one for one in role if "others" not in str(one["Resource"])] == normalised(
+        [
+            allow("s3:GetObject s3:GetObjectVersion", *keys),
+            allow("s3:ListBucket", data, logs, direct, abroad),
+            allow("kms:Decrypt", KMS_KEY),
+        ]
+    )
+    send = "sqs:SendMessage"
+    assert statements(root, "aws_sqs_queue_policy.stats") == normalised(
+        [
+            refuse_plain_http("sqs:*", stats),
+            allow_service("s3.amazonaws.com", send, stats, direct),
+            allow_service("s3.amazonaws.com", send, stats, abroad, OTHER_ACCOUNT),
+            allow_service("events.amazonaws.com", send, stats, rule, ""),
+            allow_service("sns.amazonaws.com", send, stats, topic, ""),
+        ]
+    )
+    assert statements(root, "aws_sqs_queue_policy.dead_letter") == normalised(
+        [
+            refuse_plain_http("sqs:*", dead_letter),
+            allow_service("events.amazonaws.com", send, dead_letter, rule, ""),
+        ]
+    )
 
 
 def statements(root: Root, address: str) -> Any:
