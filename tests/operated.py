@@ -10,13 +10,13 @@ import json
 import re
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import boto3
 import pytest
@@ -49,9 +49,6 @@ class Result(NamedTuple):
         return json.loads(self.out)
 
 
-Run = Callable[..., Result]
-
-
 @cache
 def clients(moto: str, region: str) -> dict[str, Any]:
     """Return the tests' own clients; making them takes longer than all that they do."""
@@ -77,9 +74,11 @@ shared_loader = cache(create_loader)
 class StackOnMoto:
     """A stack as main.tf makes it, as far as the commands look."""
 
-    def __init__(self, moto: str, datadog_url: str, region: str = REGION) -> None:
+    def __init__(
+        self, moto: str, datadog: DatadogServer, patch: pytest.MonkeyPatch, region: str = REGION
+    ) -> None:
         self.name = f"ops-{next(numbers)}"
-        self.moto, self.region = moto, region
+        self.moto, self.datadog, self.patch, self.region = moto, datadog, patch, region
         self.aws = clients(moto, region)
         self.bucket = f"{self.name}-{ACCOUNT}-{region}"
         self.function = f"{self.name}-metric-submit"
@@ -99,7 +98,7 @@ class StackOnMoto:
         self.admit()
         self.environment = {
             "DATADOG_API_KEY": KEY,
-            "DATADOG_HOST": datadog_url,
+            "DATADOG_HOST": datadog.url,
             "STATS_PREFIX": "stats/",
             "REJECTED_QUEUE_URL": self.rejected_url,
             "CONSTANT_TAGS": "env:test",
@@ -123,7 +122,9 @@ class StackOnMoto:
             )
             self.alarm(alarm, "OK")
         self.topic = self.aws["sns"].create_topic(Name=f"{self.name}-alarms")["TopicArn"]
-        self.aws["sns"].subscribe(TopicArn=self.topic, Protocol="email", Endpoint="a@example.com")
+        self.pager: str = self.aws["sns"].subscribe(
+            TopicArn=self.topic, Protocol="email", Endpoint="a@example.com"
+        )["SubscriptionArn"]
         self.outputs: dict[str, dict[str, Any]] = {
             "bucket": {"value": self.bucket},
             "prefix": {"value": "stats/"},
@@ -139,6 +140,11 @@ class StackOnMoto:
             "alarm_names": {"value": [f"{self.name}-{alarm}" for alarm in ALARMS]},
             "alarm_topic_arn": {"value": self.topic},
         }
+
+    def run(self, line: str, *words: str) -> Result:
+        """Type a command line about the stack."""
+        Path("outputs.json").write_text(json.dumps(self.outputs))
+        return run(line, *words, "--stack", "outputs.json")
 
     def _queue(self, name: str) -> str:
         url: str = self.aws["sqs"].create_queue(QueueName=f"{self.name}-{name}")["QueueUrl"]
@@ -288,18 +294,7 @@ class StackOnMoto:
 
     def bodies(self, url: str) -> list[str]:
         """Return the bodies of a queue's visible messages; they stay visible."""
-        messages = []
-        while (
-            batch := self.aws["sqs"]
-            .receive_message(QueueUrl=url, MaxNumberOfMessages=10)
-            .get("Messages")
-        ):
-            messages += batch
-        for message in messages:
-            self.aws["sqs"].change_message_visibility(
-                QueueUrl=url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
-            )
-        return sorted(message["Body"] for message in messages)
+        return sorted(message.body for message in self.queue(url).messages)
 
     def queue(self, url: str) -> Any:
         """Return moto's own queue."""
@@ -357,24 +352,33 @@ class StackOnMoto:
         self.log(*printed.getvalue().splitlines())
 
 
-class AwsFront(ThreadingHTTPServer):
-    """AWS in front of moto: it looks at signatures, and may refuse what is asked."""
+class LocalServer(ThreadingHTTPServer):
+    """A server in a thread."""
 
-    def __init__(self, moto: str) -> None:
-        super().__init__(("127.0.0.1", 0), _FrontHandler)
-        self.moto = moto.removeprefix("http://")
+    request_queue_size = 64
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
-        self.signers: set[tuple[str, str]] = set()  # access key, region
-        self.services: set[str] = set()
-        self.refused, self.refusal = "", ""  # a part of a path, the answer to it
 
-    def __enter__(self) -> AwsFront:
+    def __enter__(self) -> Self:
         Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.shutdown()
         self.server_close()
+
+
+class AwsFront(LocalServer):
+    """AWS in front of moto: it looks at signatures, and may refuse what is asked."""
+
+    def __init__(self, moto: str) -> None:
+        super().__init__(_FrontHandler)
+        self.moto = moto.removeprefix("http://")
+        self.signers: set[tuple[str, str]] = set()  # access key, region
+        self.services: set[str] = set()
+        self.refused, self.refusal = "", ""  # a part of a path, the answer to it
 
 
 class _FrontHandler(BaseHTTPRequestHandler):
@@ -441,9 +445,10 @@ def tell_of_eventbridge() -> None:
 
 
 def make_stack(
-    moto: str, datadog: DatadogServer, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[StackOnMoto]:
-    """A fixture's function: a stack, and commands that don't wait."""
+    moto: str, datadog: DatadogServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> StackOnMoto:
+    """A fixture's function: a stack, and commands that don't wait, in a folder of the test's."""
+    monkeypatch.chdir(tmp_path)
     tell_of_eventbridge()
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
     monkeypatch.setattr("botocore.session.create_loader", shared_loader)
@@ -451,21 +456,10 @@ def make_stack(
     monkeypatch.setattr(check, "POLL_SECONDS", 0)
     monkeypatch.setattr(log, "POLL_SECONDS", 0)
     monkeypatch.setattr(backfill, "PAUSES", (0.0,))
-    yield StackOnMoto(moto, datadog.url)
+    return StackOnMoto(moto, datadog, monkeypatch)
 
 
-def run(*words: str, text: str | None = None) -> Result:
-    """Type a command line."""
-    result = CliRunner().invoke(cli, words, input=text)
+def run(line: str, *words: str, text: str | None = None) -> Result:
+    """Type a command line, and words with a space in them."""
+    result = CliRunner().invoke(cli, [*line.split(), *words], input=text)
     return Result(result.exit_code, result.stdout, result.stderr)
-
-
-def make_run(stack: StackOnMoto, tmp_path: Path) -> Run:
-    """A fixture's function: what types a command line about the stack."""
-    outputs = tmp_path / "outputs.json"
-
-    def run_it(*words: str) -> Result:
-        outputs.write_text(json.dumps(stack.outputs))
-        return run(*words, "--stack", str(outputs))
-
-    return run_it

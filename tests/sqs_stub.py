@@ -6,11 +6,12 @@ import json
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+from http.server import BaseHTTPRequestHandler
+from threading import Lock
 from typing import Any
 
-ACCOUNT = "123456789012"
+from tests.operated import ACCOUNT, LocalServer
+
 ARN = f"arn:aws:sqs:us-east-1:{ACCOUNT}:"
 WHO = f"<R><GetCallerIdentityResult><Account>{ACCOUNT}</Account></GetCallerIdentityResult></R>"
 
@@ -25,31 +26,20 @@ class Queue:
     receives: int = 0
 
 
-class SqsStub(ThreadingHTTPServer):
+class SqsStub(LocalServer):
     """What ddg-ops asks of SQS, for queues named in the URL's path; and who it is, of what stack.
 
     most_in_flight: where more are received the oldest of them is visible again, as it is with a
     reader that is slower than the visibility timeout.
     """
 
-    request_queue_size = 64
-
     def __init__(
         self, message: Callable[[int], dict[str, Any]], most_in_flight: int = 10**9
     ) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.message, self.most_in_flight = message, most_in_flight
         self.queues: dict[str, Queue] = {}
-        self.url = f"http://127.0.0.1:{self.server_port}"
         self.lock = Lock()
-
-    def __enter__(self) -> SqsStub:
-        Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.server_close()
 
     def answer(self, action: str, request: dict[str, Any]) -> dict[str, Any]:
         """Do what is asked."""

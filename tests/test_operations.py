@@ -16,7 +16,7 @@ import pytest
 from botocore.client import BaseClient
 
 import ddg_stats_file
-from tests.operated import KEY, Run, StackOnMoto, make_run, make_stack, run, stats
+from tests.operated import KEY, StackOnMoto, make_stack, run, stats
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs/operations.md").read_text("utf-8")
@@ -24,7 +24,6 @@ EXAMPLES = ROOT / "docs/examples"
 BUCKETS = (ROOT / "docs/buckets.md").read_text("utf-8")
 COMMANDS = re.findall(r"\.venv/bin/ddg-ops ([^`\n]+)", PAGE + BUCKETS)
 stack = pytest.fixture(make_stack)
-typed = pytest.fixture(make_run)
 Patch = pytest.MonkeyPatch
 
 
@@ -36,12 +35,10 @@ def test_limits_are_the_codes() -> None:
         assert int(number.replace(",", "")) == getattr(ddg_stats_file, constant), constant
 
 
-def test_each_command_of_the_page_works(
-    stack: StackOnMoto, typed: Run, tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_each_command_of_the_page_works(stack: StackOnMoto, tmp_path: Path) -> None:
     """Typed in the pages' order against a stack with refused files and dead letters."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DATADOG_API_KEY", KEY)
+    stack.patch.chdir(tmp_path)
+    stack.patch.setenv("DATADOG_API_KEY", KEY)
     (tmp_path / "stats.json").write_text(json.dumps(stats(rows=1)))
     stack.put("stats/nightly/1.json", b"not JSON")
     stack.submit()
@@ -55,7 +52,7 @@ def test_each_command_of_the_page_works(
             words.append("--no-follow")
         if "--canary" in words:
             words += ["--timeout", "0.01"]
-        result = typed(*words)
+        result = stack.run(*words)
         may_read_is_unknown = command == "check"  # of the bucket that was there before
         assert result.code in ((1, 3) if may_read_is_unknown else (0, 1)), (command, result)
     assert len(COMMANDS) > 20
@@ -76,44 +73,22 @@ IAM_ACTIONS = {  # where the permission has another name (Service Authorization 
 }
 
 
-@pytest.mark.parametrize(
-    ("row", "lines", "silent"),
-    [
-        pytest.param(
-            "`check`",
-            ["check --canary --timeout 0.01"],
-            {"secretsmanager:GetSecretValue"},
-            id="check",
-        ),
-        pytest.param(
-            "`rejected`, `dead`",
-            [
-                "rejected list",
-                "rejected show",
-                "rejected save kept",
-                "rejected replay",
-                "dead list",
-                "rejected replay --yes",
-            ],
-            {"s3:ListBucket", "s3:GetObjectVersion"},  # of a file that is gone, or has versions
-            id="queues",
-        ),
-        pytest.param("`backfill`", ["backfill --since 1h --yes"], set(), id="backfill"),
-        pytest.param("`tail`", ["tail --no-follow"], set(), id="tail"),
-    ],
-)
-def test_permissions_are_those_of_the_calls(
-    row: str,
-    lines: list[str],
-    silent: set[str],
-    stack: StackOnMoto,
-    typed: Run,
-    tmp_path: Path,
-    monkeypatch: Patch,
-) -> None:
-    """The table has what the commands call, and nothing else; `silent` is called only at times."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DATADOG_API_KEY", KEY)
+CALLS: dict[str, tuple[str, set[str]]] = {  # row -> what is typed; what is called only at times
+    "`check`": ("check --canary --timeout 0.01", {"secretsmanager:GetSecretValue"}),
+    "`rejected`, `dead`": (
+        "rejected list, rejected show, rejected save kept, rejected replay, rejected replay --yes",
+        {"s3:ListBucket", "s3:GetObjectVersion"},  # of a file that is gone, or has versions
+    ),
+    "`backfill`": ("backfill --since 1h --yes", set()),
+    "`tail`": ("tail --no-follow", set()),
+}
+
+
+@pytest.mark.parametrize("row", CALLS)
+def test_permissions_are_those_of_the_calls(row: str, stack: StackOnMoto) -> None:
+    """The table has what the commands call, and nothing else."""
+    lines, silent = CALLS[row]
+    stack.patch.setenv("DATADOG_API_KEY", KEY)
     if row == "`check`":
         stack.connect("eventbridge")
     stack.put("stats/a/1.json", stats(rows=1))
@@ -126,9 +101,9 @@ def test_permissions_are_those_of_the_calls(
         called.add(f"{client.meta.service_model.endpoint_prefix}:{operation}")
         return call(client, operation, parameters)
 
-    monkeypatch.setattr(clients, "_make_api_call", note)
-    for line in lines:
-        assert typed(*line.split()).code in (0, 1)
+    stack.patch.setattr(clients, "_make_api_call", note)
+    for line in lines.split(", "):
+        assert stack.run(line).code in (0, 1)
     needed = {IAM_ACTIONS.get(operation, operation) for operation in called}
     assert needed | silent == set(re.findall(r"`([a-z0-9]+:[A-Za-z]+)`", PERMISSIONS[row]))
 

@@ -22,15 +22,13 @@ import pytest
 from ddg_ops import check, log
 from ddg_ops.cli import cli
 from ddg_ops.screen import Screen, moment, utc
-from local.datadog_server import Answer, DatadogServer
+from local.datadog_server import Answer
 from tests.operated import (
     ALARMS,
     KEY,
     REGION,
     AwsFront,
-    Run,
     StackOnMoto,
-    make_run,
     make_stack,
     run,
     stats,
@@ -38,7 +36,6 @@ from tests.operated import (
 
 ROOT = Path(__file__).resolve().parent.parent
 stack = pytest.fixture(make_stack)
-typed = pytest.fixture(make_run)
 Capsys = pytest.CaptureFixture[str]
 Patch = pytest.MonkeyPatch
 
@@ -63,7 +60,7 @@ def commands(group: click.Command, path: str) -> Iterator[tuple[str, click.Comma
 def test_each_help_has_examples_that_are_right(path: str, monkeypatch: Patch) -> None:
     """What --help shows can be typed, however narrow the terminal is."""
     monkeypatch.setenv("COLUMNS", "40")
-    shown = run(*path.split()[1:], "--help")
+    shown = run(path.removeprefix("ddg-ops"), "--help")
     assert (shown.code, shown.err) == (0, "")
     examples = [line.strip() for line in shown.out.partition("Examples:\n")[2].splitlines()]
     for line in examples:
@@ -100,28 +97,29 @@ def test_each_help_has_examples_that_are_right(path: str, monkeypatch: Patch) ->
 )
 def test_wrong_command_line(line: str, problem: str) -> None:
     """One line says what is wrong, 2 tells it apart; with --json a machine reads the same."""
-    result = run(*line.split())
+    result = run(line)
     assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
     assert problem in result.err
-    machine = run(*line.split(), "--json")
+    machine = run(line, "--json")
     assert machine.document == {"error": result.err[len("ddg-ops: ") : -1], "exit_code": 2}
 
 
 @pytest.mark.parametrize("line", ["", "rejected", "dead"])
 def test_command_that_is_missing(line: str) -> None:
     """What there is to choose from is shown, and 2 says that nothing was done."""
-    result = run(*line.split())
+    result = run(line)
     assert (result.code, result.out) == (2, "")
     assert "Commands:" in result.err
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds_ago"),
-    [("now", 0), ("45s", 45), ("30m", 1800), ("6h", 21_600), ("2d", 172_800)],
-)
-def test_times_ago(text: str, seconds_ago: int) -> None:
-    """A span means that long before now."""
-    assert time.time() - moment(text).seconds == pytest.approx(seconds_ago, abs=2)
+def test_times_ago() -> None:
+    """A span means that long before now; at 3 a.m. "since noon" is yesterday's noon."""
+    spans = {"now": 0, "45s": 45, "30m": 1800, "6h": 21_600, "2d": 172_800}
+    for offset in (120, -120):
+        spans[time.strftime("%H:%M", time.gmtime(time.time() + offset))] = -offset % 86_400
+    for text, seconds_ago in spans.items():
+        most = 62 if ":" in text else 2
+        assert time.time() - moment(text).seconds == pytest.approx(seconds_ago, abs=most), text
 
 
 @pytest.mark.parametrize(
@@ -137,16 +135,6 @@ def test_times_ago(text: str, seconds_ago: int) -> None:
 def test_times(text: str, shown: str) -> None:
     """Dates are UTC unless they say otherwise."""
     assert utc(moment(text).seconds) == shown
-
-
-def test_time_of_day_is_the_last_one() -> None:
-    """At 3 a.m. "since noon" is yesterday's noon."""
-    ahead, before = (
-        moment(time.strftime("%H:%M", time.gmtime(time.time() + offset))).seconds
-        for offset in (120, -120)
-    )
-    assert 86_000 < time.time() - ahead < 86_400
-    assert 0 < time.time() - before < 200
 
 
 # --- As a process ---
@@ -282,25 +270,25 @@ def terraform(script: str, patch: Patch) -> None:
     patch.setenv("PATH", f"{Path.cwd()}:/usr/bin:/bin")
 
 
-def test_stack_is_terraforms(stack: StackOnMoto, monkeypatch: Patch) -> None:
+def test_stack_is_terraforms(stack: StackOnMoto) -> None:
     """In the folder of the state nothing has to be named, the region neither."""
     Path("out.json").write_text(json.dumps(stack.outputs))
-    terraform('[ "$*" = "output -json -no-color" ] && cat out.json', monkeypatch)
-    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    terraform('[ "$*" = "output -json -no-color" ] && cat out.json', stack.patch)
+    stack.patch.delenv("AWS_DEFAULT_REGION")
     result = run("check")
     assert (result.code, stack.bucket in result.out) == (0, True)
 
 
 @pytest.mark.parametrize("variable", ["AWS_REGION", "AWS_DEFAULT_REGION", "--region"])
-def test_stack_by_name(variable: str, stack: StackOnMoto, monkeypatch: Patch) -> None:
+def test_stack_by_name(variable: str, stack: StackOnMoto) -> None:
     """A name is enough; the region is an option, or either variable, of which the first wins."""
-    monkeypatch.delenv("AWS_DEFAULT_REGION")
-    assert "no AWS region" in run("check", "--stack", stack.name).err
+    stack.patch.delenv("AWS_DEFAULT_REGION")
+    assert "no AWS region" in run("check --stack", stack.name).err
     region = ["--region", REGION] if variable == "--region" else []
     if not region:
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-        monkeypatch.setenv(variable, REGION)
-    monkeypatch.setenv("DDG_STACK", stack.name)
+        stack.patch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+        stack.patch.setenv(variable, REGION)
+    stack.patch.setenv("DDG_STACK", stack.name)
     result = run("check", *region)
     assert (result.code, stack.bucket in result.out) == (0, True)
 
@@ -310,11 +298,7 @@ def test_stack_by_name(variable: str, stack: StackOnMoto, monkeypatch: Patch) ->
     [
         pytest.param("echo '{}'", "`terraform output` names no stack:", id="nothing applied"),
         pytest.param("echo no", "`terraform output` isn't JSON", id="no JSON"),
-        pytest.param(
-            "echo '│ Error: Backend initialization required' >&2; exit 1",
-            "failed: Error: Backend initialization required.",
-            id="not initialised",
-        ),
+        pytest.param("echo '│ Error: B' >&2; exit 1", "failed: Error: B.", id="not initialised"),
         pytest.param(None, "no terraform here to ask", id="no terraform"),
     ],
 )
@@ -344,23 +328,23 @@ def test_no_stack_from_terraform(script: str | None, problem: str, monkeypatch: 
         pytest.param("", b"\xff\xfe", "isn't JSON", id="no text"),
     ],
 )
-def test_outputs_of_another_shape(
-    name: str, value: object, problem: str, stack: StackOnMoto
-) -> None:
+def test_outputs_of_another_shape(name: str, value: object, problem: str) -> None:
     """One line, and no traceback."""
-    content: object = stack.outputs | {name: value} if name else value
+    urls = dict.fromkeys(("stats", "dead_letter", "rejected"), "https://x")
+    outputs = {"bucket": "b", "queue_urls": urls, "function_names": {"metric_submit": "f"}}
+    content: object = outputs | {name: value} if name else value
     raw = content.encode() if isinstance(content, str) else content
     Path("o.json").write_bytes(raw if isinstance(raw, bytes) else json.dumps(raw).encode())
-    result = run("check", "--stack", "o.json")
+    result = run("check --stack o.json")
     assert (result.code in (2, 3), result.out, result.err.count("\n")) == (True, "", 1)
     assert problem in result.err
 
 
 def test_stack_that_is_elsewhere(stack: StackOnMoto) -> None:
     """Another name, or another region than the outputs'."""
-    assert f"no stack nobodys in {REGION}" in run("check", "--stack", "nobodys").err
+    assert f"no stack nobodys in {REGION}" in run("check --stack nobodys").err
     Path("o.json").write_text(json.dumps(stack.outputs))
-    result = run("check", "--stack", "o.json", "--region", "eu-west-1")
+    result = run("check --stack o.json --region eu-west-1")
     assert result.code == 2
     assert "the stack is in us-east-1, and --region says eu-west-1" in result.err
 
@@ -368,12 +352,11 @@ def test_stack_that_is_elsewhere(stack: StackOnMoto) -> None:
 # --- The session ---
 
 
-def test_profile_and_region_reach_all(
-    moto: str, datadog: DatadogServer, monkeypatch: Patch
-) -> None:
+def test_profile_and_region_reach_all(stack: StackOnMoto) -> None:
     """Whatever a command asks of AWS is signed by the profile and for the region it was given."""
+    moto, patch = stack.moto, stack.patch
     with AwsFront(moto) as front:
-        stack = StackOnMoto(moto, datadog.url, region="eu-west-1")
+        stack = StackOnMoto(moto, stack.datadog, patch, region="eu-west-1")
         secrets = stack.aws["secretsmanager"]
         arn = secrets.create_secret(Name=stack.name, SecretString=KEY)["ARN"]
         stack.set_environment(DATADOG_API_KEY="", DATADOG_API_KEY_SECRET_ARN=arn)
@@ -382,11 +365,11 @@ def test_profile_and_region_reach_all(
         profiles = "[default]\n{}[profile other]\nregion = ap-south-1\n{}"
         keys = "aws_access_key_id = {0}\naws_secret_access_key = {0}\n"
         Path("config").write_text(profiles.format(keys.format("MINE"), keys.format("OTHER")))
-        monkeypatch.setenv("AWS_CONFIG_FILE", "config")
+        patch.setenv("AWS_CONFIG_FILE", "config")
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            monkeypatch.delenv(name)
-        monkeypatch.setenv("AWS_ENDPOINT_URL", front.url)
-        monkeypatch.setenv("DATADOG_API_KEY", KEY)
+            patch.delenv(name)
+        patch.setenv("AWS_ENDPOINT_URL", front.url)
+        patch.setenv("DATADOG_API_KEY", KEY)
         Path("o.json").write_text(json.dumps(stack.outputs))
         options = ["--stack", "o.json", "--profile", "other", "--region", "eu-west-1"]
         for line in (
@@ -398,7 +381,7 @@ def test_profile_and_region_reach_all(
             "tail --no-follow",
             f"validate s3://{stack.bucket}/stats/a/1.json",
         ):
-            result = run(*line.split(), *options)
+            result = run(line, *options)
             assert "Credentials" not in result.out + result.err, line
             assert result.code == (1 if "check" in line else 0), (line, result)
         assert front.signers == {("OTHER", "eu-west-1")}
@@ -417,7 +400,7 @@ def test_profile_and_region_reach_all(
 )
 @pytest.mark.parametrize("line", ["rejected list --stack any", "check --stack o.json"])
 def test_wrong_credentials_are_one_line(
-    code: str, problem: str, line: str, stack: StackOnMoto, monkeypatch: Patch
+    code: str, problem: str, line: str, stack: StackOnMoto
 ) -> None:
     """No traceback, and once, not for each part: what is wrong and what to do."""
     Path("o.json").write_text(json.dumps(stack.outputs))
@@ -425,8 +408,8 @@ def test_wrong_credentials_are_one_line(
     error = f"<Error><Code>{shown}</Code><Message>No.</Message></Error>"
     with AwsFront(stack.moto) as front:
         front.refusal = f"<ErrorResponse>{error}</ErrorResponse>"
-        monkeypatch.setenv("AWS_ENDPOINT_URL", front.url)
-        result = run(*line.split(), "--json")
+        stack.patch.setenv("AWS_ENDPOINT_URL", front.url)
+        result = run(line, "--json")
     assert (result.code, result.err.count("\n"), result.document["exit_code"]) == (3, 1, 3)
     assert problem in result.err
 
@@ -455,7 +438,7 @@ def test_no_way_to_aws_is_one_line(
             monkeypatch.delenv(name)
         else:
             monkeypatch.setenv(name, value)
-    result = run("rejected", "list", "--stack", "any")
+    result = run("rejected list --stack any")
     assert (result.code, result.out, result.err.count("\n")) == (3, "", 1)
     assert problem in result.err
 
@@ -486,14 +469,14 @@ def test_validate() -> None:
     assert result.out.count(" = ") == 12
     for words, code in (("good.json good.gz", 0), ("gone.json", 3), ("gone.json bad.json", 1)):
         assert run("validate", *words.split()).code == code
-    assert "unread   gone.json: No such file" in run("validate", "gone.json").out
+    assert "unread   gone.json: No such file" in run("validate gone.json").out
 
 
 def test_validate_for_machines() -> None:
     """One document: all points, each reason."""
     Path("good").write_text('{"timestamp": 1575839011, "rows": 5, "tags": ["Env:Prod"]}')
     Path("bad").write_text("")
-    result = run("validate", "good", "bad", "gone", *["--job", "etl", "--max-age", "0", "--json"])
+    result = run("validate good bad gone", *["--job", "etl", "--max-age", "0", "--json"])
     good, bad, gone = result.document["files"]
     point = {"metric": "rows", "timestamp": 1575839011, "value": 5, "tags": ["env:prod", "job:etl"]}
     assert good == {"file": "good", "ok": True, "points": [point]}
@@ -501,15 +484,15 @@ def test_validate_for_machines() -> None:
     assert gone["problem"] == "can't be read: No such file or directory"
 
 
-def test_validate_takes_the_functions_settings(stack: StackOnMoto, monkeypatch: Patch) -> None:
+def test_validate_takes_the_functions_settings(stack: StackOnMoto) -> None:
     """They are in the environment or the stack's own; a wrong one is a usage error."""
     Path("old.json").write_text('{"timestamp": 1575839011, "rows": 5}')
-    assert run("validate", "old.json").code == 1
+    assert run("validate old.json").code == 1
     for value, code in (("0", 0), ("ever", 2)):
-        monkeypatch.setenv("MAX_AGE_SECONDS", value)
-        assert run("validate", "old.json").code == code
+        stack.patch.setenv("MAX_AGE_SECONDS", value)
+        assert run("validate old.json").code == code
     stack.set_environment(MAX_AGE_SECONDS="0")
-    result = run("validate", "old.json", "--stack", stack.name)
+    result = run("validate old.json --stack", stack.name)
     assert (result.code, "rows{env:test} = 5" in result.out) == (0, True)
 
 
@@ -524,30 +507,30 @@ def test_validate_from_the_bucket_and_stdin(stack: StackOnMoto) -> None:
     for name, code, text in (("large", 1, over), ("gone", 3, "not there (GetObject")):
         result = run("validate", f"{base}/{name}")
         assert (result.code, text in result.out) == (code, True), result
-    assert over in run("validate", "-", text=large).out
+    assert over in run("validate -", text=large).out
 
 
 # --- check ---
 
 
-def findings(typed: Run, *arguments: str) -> dict[str, list[dict[str, Any]]]:
+def findings(stack: StackOnMoto, *arguments: str) -> dict[str, list[dict[str, Any]]]:
     """Return what check finds, by part."""
     parts: dict[str, list[dict[str, Any]]] = {}
-    for finding in typed("check", "--json", *arguments).document["findings"]:
+    for finding in stack.run("check --json", *arguments).document["findings"]:
         parts.setdefault(finding["part"], []).append(finding)
     return parts
 
 
-def test_check_of_a_healthy_stack(stack: StackOnMoto, typed: Run) -> None:
+def test_check_of_a_healthy_stack(stack: StackOnMoto) -> None:
     """All is well: 0, a line each, no fix."""
-    result = typed("check")
+    result = stack.run("check")
     assert (result.code, result.err) == (0, "")
     parts = re.findall(r"^ok +(\w+) ", result.out, re.MULTILINE)
     expected = ["identity", "function", "notification", "key", "mapping", *["queues"] * 3]
     assert parts == [*expected, "outcomes", "alarms"]
     assert "fix:" not in result.out
     assert KEY not in result.out
-    assert typed("check", "--json").document["healthy"] is True
+    assert stack.run("check --json").document["healthy"] is True
 
 
 def no_failures(stack: StackOnMoto) -> None:
@@ -641,11 +624,11 @@ def do(what: str, stack: StackOnMoto) -> None:
 
 
 @pytest.mark.parametrize("row", BROKEN.strip().splitlines())
-def test_check_of_a_broken_stack(row: str, stack: StackOnMoto, typed: Run) -> None:
+def test_check_of_a_broken_stack(row: str, stack: StackOnMoto) -> None:
     """What is broken is named with its fix, and so is what can't be told; all is looked at."""
     what, parts, text, fix = row.split(" | ")
     do(what, stack)
-    result = typed("check", "--json")
+    result = stack.run("check --json")
     found = result.document["findings"]
     bad = [each for each in found if each["state"] in ("FAILED", "unknown")]
     named = {each["part"] + "?" * (each["state"] == "unknown") for each in bad}
@@ -657,20 +640,20 @@ def test_check_of_a_broken_stack(row: str, stack: StackOnMoto, typed: Run) -> No
     assert {each["part"] for each in found} >= {"identity", "queues", "alarms"}
 
 
-def test_check_of_another_account(stack: StackOnMoto, typed: Run) -> None:
+def test_check_of_another_account(stack: StackOnMoto) -> None:
     """What that account lacks isn't gone: nothing more is said."""
     stack.outputs["alarm_topic_arn"] = {"value": f"arn:aws:sns:{REGION}:999999999999:x-alarms"}
-    [finding] = typed("check", "--json").document["findings"]
+    [finding] = stack.run("check --json").document["findings"]
     assert (finding["part"], finding["state"]) == ("identity", "FAILED")
     assert "the stack is in 999999999999" in finding["text"]
 
 
-def test_check_of_what_may_not_be_seen(stack: StackOnMoto, typed: Run, monkeypatch: Patch) -> None:
+def test_check_of_what_may_not_be_seen(stack: StackOnMoto) -> None:
     """Without permission a part is neither well nor broken: 3, with its own fix."""
     with AwsFront(stack.moto) as front:
         front.refused, front.refusal = "/configuration", '{"Code": "AccessDeniedException"}'
-        monkeypatch.setenv("AWS_ENDPOINT_URL", front.url)
-        result = typed("check", "--json")
+        stack.patch.setenv("AWS_ENDPOINT_URL", front.url)
+        result = stack.run("check --json")
     states = {each["part"]: each for each in result.document["findings"]}
     assert result.code == 3
     assert states["function"]["state"] == states["mapping"]["state"] == "unknown"
@@ -683,7 +666,7 @@ def test_check_by_name_of_what_is_gone(stack: StackOnMoto) -> None:
     """A stack is found by what is left of it."""
     stack.aws["sqs"].delete_queue(QueueUrl=stack.rejected_url)
     stack.aws["lambda"].delete_function(FunctionName=stack.function)
-    result = run("check", "--stack", stack.name)
+    result = run("check --stack", stack.name)
     assert result.code == 1
     assert result.out.count("\nFAILED") == 3  # the function, the mapping, a queue
 
@@ -697,38 +680,30 @@ def test_check_by_name_of_what_is_gone(stack: StackOnMoto) -> None:
     ],
 )
 def test_check_of_a_datadog_that_does_not_say(
-    answer: Answer, text: str, stack: StackOnMoto, typed: Run, datadog: DatadogServer
+    answer: Answer, text: str, stack: StackOnMoto
 ) -> None:
     """That is no bad key, and the key doesn't travel on."""
-    datadog.respond_validate = lambda request: answer
-    [key] = findings(typed)["key"]
+    stack.datadog.respond_validate = lambda request: answer
+    [key] = findings(stack)["key"]
     assert (key["state"], text in key["text"]) == ("unknown", True)
-    assert (len(datadog.validations), datadog.requests) == (1, [])
+    assert (len(stack.datadog.validations), stack.datadog.requests) == (1, [])
 
 
-def test_check_with_the_key_in_a_secret(stack: StackOnMoto, typed: Run) -> None:
-    """The secret's key is asked for at Datadog too."""
-    name_the_secret(stack, f'{{"api_key": "{KEY}"}}')
-    assert findings(typed)["key"][0]["state"] == "ok"
-
-
-def test_check_says_why_files_were_retried(stack: StackOnMoto, typed: Run) -> None:
+def test_check_says_why_files_were_retried(stack: StackOnMoto) -> None:
     """The last hour by outcome, and the last retry's reason; nobody subscribed is a note."""
     for outcome, number in (("Submitted", 5), ("Retried", 2)):
         stack.metric("DatadogStats", outcome, number, FunctionName=stack.function)
     stack.log(json.dumps({"level": "WARNING", "message": "retried 2: Datadog answered 403. x"}))
-    topic = stack.outputs["alarm_topic_arn"]["value"]
-    for each in stack.aws["sns"].list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]:
-        stack.aws["sns"].unsubscribe(SubscriptionArn=each["SubscriptionArn"])
-    found = findings(typed)
+    stack.aws["sns"].unsubscribe(SubscriptionArn=stack.pager)
+    name_the_secret(stack, f'{{"api_key": "{KEY}"}}')  # which is asked for at Datadog too
+    found = findings(stack)
+    assert found["key"][0]["state"] == "ok"
     assert [each["text"] for each in found["outcomes"]] == [
         "in the last 60 minutes: 5 submitted, 0 refused, 2 retried",
         "the last retry: retried 2: Datadog answered 403. x",
     ]
-    assert (found["alarms"][-1]["state"], found["alarms"][-1]["text"][:16]) == (
-        "note",
-        "nobody hears the",
-    )
+    alarms = found["alarms"][-1]
+    assert (alarms["state"], alarms["text"][:16]) == ("note", "nobody hears the")
 
 
 # --- The canary ---
@@ -740,16 +715,14 @@ def on_sleep(monkeypatch: Patch, module: Any, action: Callable[[], object]) -> N
     monkeypatch.setattr(module, "time", SimpleNamespace(**clock))
 
 
-def test_canary_is_submitted(
-    stack: StackOnMoto, typed: Run, monkeypatch: Patch, datadog: DatadogServer
-) -> None:
+def test_canary_is_submitted(stack: StackOnMoto) -> None:
     """The file goes the whole way, and the log shows a batch that can be none but its own."""
-    on_sleep(monkeypatch, check, stack.submit)
+    on_sleep(stack.patch, check, stack.submit)
     keep_a_generator(stack)
-    result = typed("check", "--canary")
+    result = stack.run("check --canary")
     assert result.code == 0, result.out  # and no batch of the generator's yet is a note
     assert re.search(r"was submitted: a batch of its own with \d+ points; \d+\.\d s", result.out)
-    assert ("ddg.canary", ("env:test", "job:canary")) in datadog.points
+    assert ("ddg.canary", ("env:test", "job:canary")) in stack.datadog.points
 
 
 def among_others(stack: StackOnMoto) -> None:
@@ -779,18 +752,10 @@ def with_an_outage(stack: StackOnMoto) -> None:
     ],
     ids=["among others", "refused", "retried", "nobody takes it", "nobody was told"],
 )
-def test_canary(
-    action: Break,
-    state: str,
-    text: str,
-    fix: str,
-    stack: StackOnMoto,
-    typed: Run,
-    monkeypatch: Patch,
-) -> None:
+def test_canary(action: Break, state: str, text: str, fix: str, stack: StackOnMoto) -> None:
     """Evidence, refusal, retry, or none of them after the timeout: each is told, with a fix."""
-    on_sleep(monkeypatch, check, lambda: action(stack))
-    [found] = findings(typed, "--canary", "--timeout", "0.3")["canary"]
+    on_sleep(stack.patch, check, lambda: action(stack))
+    [found] = findings(stack, "--canary", "--timeout", "0.3")["canary"]
     assert (found["state"], text in found["text"]) == (state, True), found
     assert fix in found["fix"]
 
@@ -798,25 +763,23 @@ def test_canary(
 # --- Buckets that were there before ---
 
 
-def test_check_of_buckets(
-    stack: StackOnMoto, typed: Run, monkeypatch: Patch, datadog: DatadogServer
-) -> None:
+def test_check_of_buckets(stack: StackOnMoto) -> None:
     """Each is asked how its files are told of; a canary alone shows that they can be read."""
     for way in ("eventbridge", "sns", "s3"):
         stack.connect(way)
-    found = findings(typed)
+    found = findings(stack)
     told = [(each["state"], each["text"].split(stack.name)[-1]) for each in found["notification"]]
     assert [state for state, _ in told] == 4 * ["ok"]
     assert [text for _, text in told][1:] == ["-by-eventbridge", "-by-sns", "-stats"]
     [access] = found["access"]
     assert access["state"] == "unknown"
-    result = run(*access["fix"].split()[1:], "--timeout", "0.3", "--stack", stack.name)
+    result = run(access["fix"].removeprefix("ddg-ops "), "--timeout", "0.3", "--stack", stack.name)
     assert "is neither submitted nor refused" in result.out  # nobody takes them yet
-    on_sleep(monkeypatch, check, stack.submit)
+    on_sleep(stack.patch, check, stack.submit)
     stack.submit()
-    result = typed(*access["fix"].split()[1:])
+    result = stack.run(access["fix"].removeprefix("ddg-ops "))
     assert (result.code, result.out.count(" was submitted: ")) == (0, 3), result.out
-    assert ("ddg.canary", ("env:test", "job:canary")) in datadog.points
+    assert ("ddg.canary", ("env:test", "job:canary")) in stack.datadog.points
 
 
 # What is done | the way | the state, what it says | and the fix
@@ -835,16 +798,14 @@ s3 delete_bucket Bucket={b} | s3 | FAILED | s3://{b}: not there (GetBucketNotif 
 
 
 @pytest.mark.parametrize("row", UNTOLD.strip().splitlines())
-def test_check_of_a_bucket_that_is_not_told_of(
-    row: str, stack: StackOnMoto, typed: Run, monkeypatch: Patch
-) -> None:
+def test_check_of_a_bucket_that_is_not_told_of(row: str, stack: StackOnMoto) -> None:
     """What is missing is FAILED with what to type; what can't be seen from here is unknown."""
     way = row.split(" | ")[1]
     bucket = stack.connect(way)
     values = {"b": bucket, "s": getattr(stack, "subscription", "")}
     what, _, state, text, fix = row.format(**values).split(" | ")
     with AwsFront(stack.moto) as front:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", front.url)
+        stack.patch.setenv("AWS_ENDPOINT_URL", front.url)
         if what == "refuse":
             front.refused, front.refusal = (
                 f"{bucket}?notification",
@@ -859,38 +820,36 @@ def test_check_of_a_bucket_that_is_not_told_of(
             more: dict[str, Any] = {"NotificationConfiguration": {}} if "put_" in what else {}
             more |= {"Ids": ["stats"]} if "targets" in what else {}
             getattr(stack.aws[service], operation)(**dict([pair.split("=")]), **more)
-        own, found = findings(typed)["notification"]
+        own, found = findings(stack)["notification"]
     assert (own["state"], found["state"]) == ("ok", state), found
     assert text in found["text"]
     assert fix in found["fix"]
 
 
-def test_commands_on_every_bucket(
-    stack: StackOnMoto, typed: Run, monkeypatch: Patch, datadog: DatadogServer
-) -> None:
+def test_commands_on_every_bucket(stack: StackOnMoto) -> None:
     """A stack without a bucket of its own: the job and the prefix are the bucket's."""
     stack.disown()
     bucket = stack.connect("eventbridge")
     stack.put("etl/stats/nightly/a=b c.json", stats(rows="1"), bucket)
     stack.submit()
-    listed = typed("rejected", "list", "--job", "nightly", "--json").document
+    listed = stack.run("rejected list --job nightly --json").document
     assert [each["job"] for each in listed["groups"]] == ["job:nightly"]
     assert f"{bucket}/etl/stats/nightly/a=b c.json" in listed["groups"][0]["example"]
     encoded = {"detail": {"bucket": {"name": bucket}, "object": {"key": "etl/stats/etl%2Fa%3Db"}}}
     stack.put("etl/stats/etl/a=b", stats(rows=1), bucket)
     stack.purge(stack.main_url)
     stack.send_all(stack.dead_letter_url, [json.dumps({"source": "aws.s3"} | encoded)])
-    assert '| {"timestamp": ' in typed("dead", "show").out
-    assert "     1  would be submitted\n" in typed("dead", "replay").out
-    assert typed("dead", "replay", "--yes").code == 0
+    assert '| {"timestamp": ' in stack.run("dead show").out
+    assert "     1  would be submitted\n" in stack.run("dead replay").out
+    assert stack.run("dead replay --yes").code == 0
     stack.submit()
-    assert ("rows", ("env:test", "job:etl")) in datadog.points
-    monkeypatch.setenv("DATADOG_API_KEY", KEY)
-    dry = typed("backfill", "--since", "1h").out
+    assert ("rows", ("env:test", "job:etl")) in stack.datadog.points
+    stack.patch.setenv("DATADOG_API_KEY", KEY)
+    dry = stack.run("backfill --since 1h").out
     assert f"backfill of s3://{bucket}/etl/stats/, " in dry
     assert "2 found, 1 would be submitted" in dry
     name = f"s3://{bucket}/etl/stats/etl/a=b"
-    assert "rows{env:test,job:etl} = 1" in typed("validate", name).out
+    assert "rows{env:test,job:etl} = 1" in stack.run("validate", name).out
     other = stack.connect("s3", "")
     for line, problem in (
         (
@@ -902,11 +861,11 @@ def test_commands_on_every_bucket(
         ("check --bucket acme", "--bucket is for --canary"),
         (f"backfill --since 1h --bucket {bucket} --prefix x", "Did you mean etl/stats/x?"),
     ):
-        result = typed(*line.split())
+        result = stack.run(line)
         assert (result.code, problem in result.err) == (2, True), result
-    result = run(*f"backfill --since 1h --bucket {other}".split(), "--stack", stack.name)
+    result = run(f"backfill --since 1h --bucket {other}", "--stack", stack.name)
     assert f"backfill of s3://{other}/, " in result.out
-    result = typed("check")
+    result = stack.run("check")
     assert result.code == 1  # a file was refused
     assert len(re.findall("^ok +notification", result.out, re.MULTILINE)) == 2
 
@@ -919,46 +878,37 @@ def summary(**values: int) -> dict[str, Any]:
     return {"_aws": {}, "Submitted": 0, "Refused": 0, "Retried": 0, "Points": 0} | values
 
 
-@pytest.mark.parametrize(
-    ("line", "shown"),
-    [
-        pytest.param(
-            json.dumps(summary(Submitted=8, Points=24, Requests=1, WireBytes=700)),
-            "    8 submitted    0 refused    0 retried     24 points   1 requests     700 B  "
-            "fetch 0 ms  post 0 ms",
-            id="summary",
+LINES = [  # of the log, and what is shown of it
+    (
+        summary(Submitted=8, Points=24, Requests=1, WireBytes=700),
+        (
+            f"{8:5} submitted{0:5} refused{0:5} retried{24:7} points{1:4} requests{700:8} B  "
+            "fetch 0 ms  post 0 ms"
         ),
-        pytest.param("refused s3://b/\x1b[2J: no", "refused s3://b/\ufffd[2J: no", id="refusal"),
-        pytest.param(
-            json.dumps({"level": "ERROR", "message": "no", "stackTrace": ["File x"]}),
-            "no ['File x']",
-            id="error with its trace",
-        ),
-        pytest.param("2025 id Task timed out", "2025 id Task timed out", id="text"),
-        pytest.param(
-            json.dumps({"type": "platform.report", "record": {"status": "timeout"}}),
-            "the function ended with timeout",
-            id="timeout",
-        ),
-        pytest.param(
-            json.dumps({"type": "platform.report", "record": {"status": "success"}}),
-            None,
-            id="Lambda's report",
-        ),
-        pytest.param(json.dumps({"type": "platform.start"}), None, id="Lambda's start"),
-        pytest.param("[1]", None, id="JSON of another shape"),
-    ],
-)
-def test_tail_of_a_line(line: str, shown: str | None, stack: StackOnMoto, typed: Run) -> None:
+    ),
+    ("refused s3://b/\x1b[2J: no", "refused s3://b/\ufffd[2J: no"),
+    ({"level": "ERROR", "message": "no", "stackTrace": ["File x"]}, "no ['File x']"),
+    ("2025 id Task timed out", "2025 id Task timed out"),
+    (
+        {"type": "platform.report", "record": {"status": "timeout"}},
+        "the function ended with timeout",
+    ),
+    ({"type": "platform.report", "record": {"status": "success"}}, None),
+    ({"type": "platform.start"}, None),
+    ([1], None),
+]
+
+
+def test_tail_of_lines(stack: StackOnMoto) -> None:
     """A batch a line; refusals, retries and errors as they are; what Lambda says of itself not."""
-    stack.log(line)
-    lines = typed("tail", "--no-follow").out.splitlines()
-    assert [each[10:] for each in lines] == ([] if shown is None else [shown])
-    documents = typed("tail", "--no-follow", "--json").out.splitlines()
+    stack.log(*(line if isinstance(line, str) else json.dumps(line) for line, _ in LINES))
+    lines = stack.run("tail --no-follow").out.splitlines()
+    assert [line[10:] for line in lines] == [shown for _, shown in LINES if shown]
+    documents = stack.run("tail --no-follow --json").out.splitlines()
     assert len([json.loads(each)["at"] for each in documents]) == len(lines)
 
 
-def test_tail_follows(stack: StackOnMoto, typed: Run, monkeypatch: Patch) -> None:
+def test_tail_follows(stack: StackOnMoto) -> None:
     """New lines come once each, late ones too, until Ctrl-C; older than --since stay out."""
     stack.log("old", at=time.time() - 7200)
     stack.log("first")
@@ -973,8 +923,8 @@ def test_tail_follows(stack: StackOnMoto, typed: Run, monkeypatch: Patch) -> Non
             raise KeyboardInterrupt
         steps.pop(0)()
 
-    on_sleep(monkeypatch, log, step)
-    result = typed("tail")
+    on_sleep(stack.patch, log, step)
+    result = stack.run("tail")
     assert (result.code, result.err.count("\n")) == (130, 1)
     assert [line[10:] for line in result.out.splitlines()] == ["first", "second", "late"]
-    assert "old" in typed("tail", "--no-follow", "--since", "3h").out
+    assert "old" in stack.run("tail --no-follow --since 3h").out

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,22 +23,23 @@ from botocore.exceptions import ClientError
 
 import ddg_stats_file
 from ddg_ops import backfill, queues, walk
+from ddg_ops.aws import Aws
 from ddg_ops.reasons import TOO_OLD, Groups
 from ddg_ops.screen import utc
 from ddg_series_api import SeriesApi
 from local.datadog_server import Answer, DatadogServer, Request
-from tests.operated import KEY, Result, Run, StackOnMoto, make_run, make_stack, notification, stats
-from tests.sqs_stub import ACCOUNT, Queue, SqsStub
+from tests.operated import ACCOUNT, KEY, Result, StackOnMoto, make_stack, notification, stats
+from tests.sqs_stub import Queue, SqsStub
 
 ROOT = Path(__file__).resolve().parent.parent
 stack = pytest.fixture(make_stack)
-typed = pytest.fixture(make_run)
 Patch = pytest.MonkeyPatch
 
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: Patch) -> None:
-    """Checkpoints and notes are written where the command is run."""
+    """Checkpoints and notes are written where the command is run; the operator has a key."""
+    monkeypatch.setenv("DATADOG_API_KEY", KEY)
     monkeypatch.chdir(tmp_path)
 
 
@@ -51,37 +53,37 @@ def reject(stack: StackOnMoto, *keys: str, reason: str = "not JSON") -> list[str
 # --- The story ---
 
 
-def test_story_of_a_broken_job(stack: StackOnMoto, typed: Run, datadog: DatadogServer) -> None:
+def test_story_of_a_broken_job(stack: StackOnMoto) -> None:
     """At 3 a.m.: a job's files are refused since noon. Find out why, mend it, get them in."""
     for number in range(3):
         stack.put(f"stats/nightly/{number}.json", stats(rows=str(number)))
     stack.put("stats/etl/1.json", stats(rows=1))
     stack.submit()
 
-    assert typed("check").code == 1  # "See what and why: ddg-ops rejected list"
-    listed = typed("rejected", "list", "--json").document
+    assert stack.run("check").code == 1  # "See what and why: ddg-ops rejected list"
+    listed = stack.run("rejected list --json").document
     assert [(each["count"], each["job"]) for each in listed["groups"]] == [(3, "job:nightly")]
     assert '"rows" is the string "' in listed["groups"][0]["reason"]
-    assert '| {"timestamp": ' in typed("rejected", "show", "--job", "nightly", "--limit", "1").out
+    assert '| {"timestamp": ' in stack.run("rejected show --job nightly --limit 1").out
 
-    dry = typed("rejected", "replay", "--job", "nightly")
+    dry = stack.run("rejected replay --job nightly")
     assert re.search(r' 3  would be refused again\n +"rows" is the string "\d"', dry.out)
     for number in range(3):  # the job has been mended, and writes them again
         stack.put(f"stats/nightly/{number}.json", stats(rows=number))
     stack.take(stack.main_url)  # as if these had come under other keys
-    assert "     3  would be submitted\n" in typed("rejected", "replay", "--job", "nightly").out
+    assert "     3  would be submitted\n" in stack.run("rejected replay --job nightly").out
     assert stack.bodies(stack.main_url) == []
-    assert "3 sent from" in typed("rejected", "replay", "--job", "nightly", "--yes").out
+    assert "3 sent from" in stack.run("rejected replay --job nightly --yes").out
     stack.submit()
 
-    assert ("rows", ("env:test", "job:nightly")) in datadog.points
-    assert typed("check").code == 0
+    assert ("rows", ("env:test", "job:nightly")) in stack.datadog.points
+    assert stack.run("check").code == 0
 
 
 # --- list, show ---
 
 
-def test_list_groups_by_job_and_reason(stack: StackOnMoto, typed: Run) -> None:
+def test_list_groups_by_job_and_reason(stack: StackOnMoto) -> None:
     """The same trouble in many files is told once, with an example; all is given back."""
     for number in range(12):
         old = (
@@ -90,7 +92,7 @@ def test_list_groups_by_job_and_reason(stack: StackOnMoto, typed: Run) -> None:
         stack.reject(f"stats/etl/{number}.json", old)
     stack.reject("stats/nightly/a.json", "S3 is odd, at line 3")
     before = stack.bodies(stack.rejected_url)
-    result = typed("rejected", "list")
+    result = stack.run("rejected list")
     lines = result.out.splitlines()
     assert (result.code, lines[0], lines[4]) == (0, "    12  job:etl", "     1  job:nightly")
     example = re.search(r"etl/(\d+)\.json", lines[3])
@@ -102,7 +104,7 @@ def test_list_groups_by_job_and_reason(stack: StackOnMoto, typed: Run) -> None:
     assert lines[-2].startswith("SQS says about 13. What was received was hidden for 300 s or more")
     assert lines[-1].startswith("SQS deletes the oldest of them in ")
     assert stack.bodies(stack.rejected_url) == before
-    document = typed("rejected", "list", "--json", "--job", "nightly").document
+    document = stack.run("rejected list --json --job nightly").document
     times = document["groups"][0].pop("oldest"), document["groups"][0].pop("newest")
     assert times[0] == times[1]
     assert document["groups"] == [
@@ -157,6 +159,11 @@ def test_too_old_is_told_by_the_contracts_words(place: str) -> None:
         assert bool(TOO_OLD.fullmatch(f"{place}{error.value}")) is expected
 
 
+NO_SUCH_JOB = (
+    "0 of 3 messages in {}, by --job nope --reason old. There are: job:etl (2), job:my_job (1)."
+)
+
+
 @pytest.mark.parametrize(
     ("options", "keys", "said"),
     [
@@ -167,20 +174,14 @@ def test_too_old_is_told_by_the_contracts_words(place: str) -> None:
         pytest.param("--since 1h", "My Job/1 etl/1 etl/2", "3 messages in {}.", id="since"),
         pytest.param("", "My Job/1 etl/1 etl/2", "3 messages in {}.", id="all"),
         pytest.param("--limit 0", "", "0 messages of {}, by --limit 0.", id="none"),
-        pytest.param(
-            "--job nope --reason old",
-            "",
-            "0 of 3 messages in {}, by --job nope --reason old. "
-            "There are: job:etl (2), job:my_job (1).",
-            id="no such job",
-        ),
+        pytest.param("--job nope --reason old", "", NO_SUCH_JOB, id="no such job"),
     ],
 )
-def test_selection(options: str, keys: str, said: str, stack: StackOnMoto, typed: Run) -> None:
+def test_selection(options: str, keys: str, said: str, stack: StackOnMoto) -> None:
     """What isn't chosen stays, and what there was is said."""
     reject(stack, "stats/My Job/1")
     reject(stack, "stats/etl/1", "stats/etl/2", reason="older than 2h")
-    result = typed("rejected", "discard", "--yes", *options.split())
+    result = stack.run("rejected discard --yes", *options.split())
     assert result.code == 0
     assert said.format(f"{stack.name}-rejected") in result.out
     chosen = {f"stats/{key}" for key in re.findall(r"My Job/1|etl/\d", keys)}
@@ -191,16 +192,16 @@ def test_selection(options: str, keys: str, said: str, stack: StackOnMoto, typed
     assert left == {"stats/My Job/1", "stats/etl/1", "stats/etl/2"} - chosen
 
 
-def test_selection_by_time(stack: StackOnMoto, typed: Run) -> None:
+def test_selection_by_time(stack: StackOnMoto) -> None:
     """--since takes the times that list shows."""
     reject(stack, "stats/a/1", "stats/a/2")
     stack.queue(stack.rejected_url)._messages[0].sent_timestamp -= 10_000_000
     for since, number in (("1h", 1), ("4h", 2), (utc(time.time() + 5), 0)):
-        document = typed("rejected", "list", "--since", since, "--json").document
+        document = stack.run("rejected list --since", since, "--json").document
         assert document["messages_chosen"] == number
 
 
-def test_show_has_the_files(stack: StackOnMoto, typed: Run) -> None:
+def test_show_has_the_files(stack: StackOnMoto) -> None:
     """The files' beginnings: plain, gzip, gone, broken, impossible; a message that names none."""
     stack.put("stats/a/plain", b'{"a":\t"\x1b[31m"}\nline two')
     stack.put("stats/a/zip", gzip.compress(b"zipped " + 5000 * b"x"))
@@ -209,7 +210,7 @@ def test_show_has_the_files(stack: StackOnMoto, typed: Run) -> None:
     stack.reject("", "the message names no object", body="nonsense")
     for bucket in ("../no bucket", "nobodys-bucket"):
         stack.reject("k", "odd", body=notification(bucket, "k"))
-    result = typed("rejected", "show", "--limit", "9")
+    result = stack.run("rejected show --limit 9")
     for line in ('{"a":   "\ufffd[31m"}', "line two", "nonsense"):
         assert f"\n    | {line}\n" in result.out
     assert result.out.count("    | (the file is gone)\n") == 3
@@ -217,41 +218,42 @@ def test_show_has_the_files(stack: StackOnMoto, typed: Run) -> None:
     assert "xxx...\n" in result.out
     assert "    | (broken gzip data: " in result.out
     assert "\x1b" not in result.out
-    document = typed("rejected", "show", "--key", "plain", "--json").document
+    document = stack.run("rejected show --key plain --json").document
     assert document["messages"][0]["files"][0]["beginning"].startswith('{"a":')
 
 
-def test_dead_messages(stack: StackOnMoto, typed: Run) -> None:
+def test_dead_messages(stack: StackOnMoto) -> None:
     """The same commands; there is no reason on them, and the log is where to look, and when."""
     bodies = sorted(notification(stack.bucket, f"stats/a/{number}") for number in range(3))
     stack.send_all(stack.dead_letter_url, bodies)
     for message in stack.queue(stack.dead_letter_url)._messages:
         message.sent_timestamp -= 10_000_000
     stack.log("retried 1: Datadog answered 403. ", at=time.time() - 9_990)
-    listed = typed("dead", "list")
+    listed = stack.run("dead list")
     assert "     3  job:a\n        received 1 time; the log says why: ddg-ops tail" in listed.out
     hint = re.search(r"ddg-ops (tail --since \S+ --no-follow)", listed.out)
     assert hint
-    assert "Datadog answered 403." in typed(*hint[1].split()).out
-    assert "(the file is gone)" in typed("dead", "show").out
-    assert "Nothing was sent" in typed("dead", "replay").out
+    assert "Datadog answered 403." in stack.run(hint[1]).out
+    assert "(the file is gone)" in stack.run("dead show").out
+    assert "Nothing was sent" in stack.run("dead replay").out
     assert stack.bodies(stack.dead_letter_url) == bodies
-    assert typed("dead", "replay", "--yes").code == 0
+    assert stack.run("dead replay --yes").code == 0
     assert stack.bodies(stack.main_url) == bodies
     assert stack.bodies(stack.dead_letter_url) == []
-    assert "0 messages in" in typed("dead", "list").out
+    assert "0 messages in" in stack.run("dead list").out
 
 
 # --- replay ---
 
 
-def test_replay_is_dry_without_yes(stack: StackOnMoto, typed: Run, datadog: DatadogServer) -> None:
-    """It says what would become of each file, and changes nothing."""
+def test_replay_is_dry_without_yes(stack: StackOnMoto) -> None:
+    """It says what would become of each file, and changes nothing; --only-good keeps the rest."""
     stack.put("stats/a/good", stats(rows=1))
     stack.put("stats/a/bad", stats(rows="1"))
-    bodies = reject(stack, "stats/a/good", "stats/a/bad", "stats/a/gone", "stats/a/_SUCCESS")
+    bodies = reject(stack, "stats/a/bad", "stats/a/gone")
+    good = reject(stack, "stats/a/good", "stats/a/_SUCCESS")
     stack.take(stack.main_url)
-    result = typed("rejected", "replay")
+    result = stack.run("rejected replay")
     for line in (
         "     2  would be submitted\n",
         '     1  would be refused again\n        "rows" is the string "1". A metric',
@@ -259,38 +261,28 @@ def test_replay_is_dry_without_yes(stack: StackOnMoto, typed: Run, datadog: Data
         "Nothing was sent. With --yes 4 messages would go from",
     ):
         assert line in result.out
-    assert stack.bodies(stack.rejected_url) == bodies
+    assert stack.bodies(stack.rejected_url) == sorted(bodies + good)
     assert stack.bodies(stack.main_url) == []
-    document = typed("rejected", "replay", "--json").document
+    document = stack.run("rejected replay --json").document
     assert (document["dry_run"], document["forecast"][0]["count"]) == (True, 2)
-    assert (datadog.requests, datadog.validations) == ([], [])
+    assert (stack.datadog.requests, stack.datadog.validations) == ([], [])
+    assert stack.run("rejected replay --only-good --yes").code == 0
+    assert stack.bodies(stack.main_url) == good
+    assert stack.bodies(stack.rejected_url) == bodies
 
 
-def test_replay_sends_the_body_as_it_came(stack: StackOnMoto, typed: Run) -> None:
+def test_replay_sends_the_body_as_it_came(stack: StackOnMoto) -> None:
     """What S3 wrote, to the byte, whatever it is."""
     odd = '{"Records": [],\t"é": "\U0001f600"}'
     stack.reject("", "no object", body=odd)
     bodies = reject(stack, *(f"stats/a/{number}" for number in range(11)))
-    result = typed("rejected", "replay", "--yes", "--json")
+    result = stack.run("rejected replay --yes --json")
     assert (result.code, result.document["sent"], result.document["kept"]) == (0, 12, 0)
     assert stack.bodies(stack.main_url) == sorted([*bodies, odd])
     assert stack.bodies(stack.rejected_url) == []
 
 
-def test_replay_of_the_good_alone(stack: StackOnMoto, typed: Run) -> None:
-    """What would be refused again stays where it is, with its reason."""
-    stack.put("stats/a/good", stats(rows=1))
-    stack.put("stats/a/bad", stats(rows="1"))
-    stack.take(stack.main_url)
-    good, bad = reject(stack, "stats/a/good"), reject(stack, "stats/a/bad")
-    assert typed("rejected", "replay", "--only-good", "--yes").code == 0
-    assert stack.bodies(stack.main_url) == good
-    assert stack.bodies(stack.rejected_url) == bad
-
-
-def test_replay_ends_though_all_come_back(
-    stack: StackOnMoto, typed: Run, monkeypatch: Patch
-) -> None:
+def test_replay_ends_though_all_come_back(stack: StackOnMoto) -> None:
     """What is refused again while the replay goes on isn't sent again by it."""
     reject(stack, *(f"stats/a/{number}" for number in range(11)))
     send, rounds = queues.send, itertools.count()
@@ -301,69 +293,56 @@ def test_replay_ends_though_all_come_back(
         stack.submit()
         return sent
 
-    monkeypatch.setattr(queues, "send", send_and_refuse)
-    monkeypatch.setattr(walk, "time_at_aws", lambda _: time.time() - 1)
-    assert typed("rejected", "replay", "--yes", "--json").document["sent"] == 11
+    stack.patch.setattr(queues, "send", send_and_refuse)
+    stack.patch.setattr(walk, "time_at_aws", lambda _: time.time() - 1)
+    assert stack.run("rejected replay --yes --json").document["sent"] == 11
     assert len(stack.bodies(stack.rejected_url)) == 11  # the files are gone: refused again
 
 
-@pytest.mark.parametrize("taken", [4, 0], ids=["some", "none"])
+DENIED = ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "Send")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (None, 3, " sent from"),
+        (DENIED, 3, "your AWS profile may not Send (no)"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+    ids=["some", "none", "Ctrl-C"],
+)
 def test_replay_keeps_what_sqs_does_not_take(
-    taken: int, stack: StackOnMoto, typed: Run, monkeypatch: Patch
+    error: BaseException | None, code: int, said: str, stack: StackOnMoto
 ) -> None:
-    """SQS may take some messages and not others, or none: those are visible again, and it's 3."""
+    """SQS may take some messages and not others, or none: those are visible again."""
     reject(stack, *(f"stats/a/{number}" for number in range(10)))
     send = queues.send
 
     def refuse(stack_: Any, messages: Any) -> Any:
-        if not taken:
-            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "Send")
-        return send(stack_, messages[:taken])
+        if error:
+            raise error
+        return send(stack_, messages[:4])
 
-    monkeypatch.setattr(queues, "send", refuse)
-    result = typed("rejected", "replay", "--yes", "--json")
-    assert result.code == 3
-    sent = result.document["sent"] if taken else 0
-    assert taken or "your AWS profile may not Send (no)" in result.err
-    assert len(stack.bodies(stack.rejected_url)) == 10 - sent > 0
-
-
-def test_ctrl_c_gives_back(stack: StackOnMoto, typed: Run, monkeypatch: Patch) -> None:
-    """Whoever looks next sees all that was in hand."""
-    bodies = reject(stack, *(f"stats/a/{number}" for number in range(25)))
-
-    def interrupt(stack_: Any, messages: Any) -> Any:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(queues, "send", interrupt)
-    assert typed("rejected", "replay", "--yes").code == 130
-    assert stack.bodies(stack.rejected_url) == bodies
+    stack.patch.setattr(queues, "send", refuse)
+    result = stack.run("rejected replay --yes")
+    assert (result.code, said in result.out + result.err) == (code, True)
+    sent = re.search(r"(\d+) sent from", result.out)
+    assert len(stack.bodies(stack.rejected_url)) == 10 - int(sent[1] if sent else 0) > 0
 
 
-def test_large_messages_are_sent_apart(stack: StackOnMoto, typed: Run) -> None:
+def test_large_messages_are_sent_apart(stack: StackOnMoto) -> None:
     """SQS takes 256 KiB a call."""
     bodies = sorted(json.dumps({"Records": number, "x": 50_000 * "é"}) for number in range(6))
     for body in bodies:
         stack.reject("", "large", body=body)
-    assert typed("rejected", "replay", "--yes").code == 0
+    assert stack.run("rejected replay --yes").code == 0
     assert stack.bodies(stack.main_url) == bodies
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "rejected replay --yes",
-        "dead replay --yes",
-        "rejected discard --yes",
-        "rejected save kept --delete --yes",
-    ],
-)
 @pytest.mark.parametrize("foreign", ["stats", "dead_letter", "rejected", "function", "region"])
-def test_foreign_queue_is_left_alone(
-    line: str, foreign: str, datadog: DatadogServer, stack: StackOnMoto, typed: Run
-) -> None:
+def test_foreign_queue_is_left_alone(foreign: str, stack: StackOnMoto) -> None:
     """A wrong file of outputs sends and deletes nothing: the function must name all three."""
-    other = StackOnMoto(stack.moto, datadog.url)
+    other = StackOnMoto(stack.moto, stack.datadog, stack.patch)
     for one in (stack, other):
         one.send_all(one.rejected_url, ["{}"])
         one.send_all(one.dead_letter_url, ["{}"])
@@ -375,9 +354,11 @@ def test_foreign_queue_is_left_alone(
         urls = dict(stack.outputs["queue_urls"]["value"])
         urls[foreign] = other.outputs["queue_urls"]["value"][foreign]
         stack.outputs["queue_urls"] = {"value": urls}
-    result = typed(*line.split())
-    assert (result.code, result.out) == (3, ""), result
-    assert foreign == "region" or "nothing was done" in result.err
+    commands = ("rejected replay", "dead replay", "rejected discard", "rejected save kept --delete")
+    for command in commands:
+        result = stack.run(f"{command} --yes")
+        assert (result.code, result.out) == (3, ""), result
+        assert foreign == "region" or "nothing was done" in result.err
     for one in (stack, other):
         assert one.bodies(one.main_url) == []
         assert one.bodies(one.rejected_url) == one.bodies(one.dead_letter_url) == ["{}"]
@@ -386,11 +367,11 @@ def test_foreign_queue_is_left_alone(
 # --- save, discard ---
 
 
-def test_save(stack: StackOnMoto, typed: Run) -> None:
+def test_save(stack: StackOnMoto) -> None:
     """The message with its reason, and the file as it is; deleted only with --delete --yes."""
     stack.put("stats/a/x.json", b"\x00not JSON")
     bodies = reject(stack, "stats/a/x.json", "stats/a/gone.json")
-    result = typed("rejected", "save", "kept/here", "--json")
+    result = stack.run("rejected save kept/here --json")
     assert (result.code, result.document["saved"], result.document["deleted"]) == (0, 2, 0)
     notes = [
         json.loads(n.read_text()) for n in Path("kept/here").glob("*.json") if "-1-" not in n.name
@@ -400,51 +381,49 @@ def test_save(stack: StackOnMoto, typed: Run) -> None:
     files = {each["key"]: each["file"] for note in notes for each in note["files"]}
     assert files["stats/a/gone.json"] is None
     assert Path("kept/here", files["stats/a/x.json"]).read_bytes() == b"\x00not JSON"
-    assert "0 deleted from" in typed("rejected", "save", "kept", "--delete").out
+    assert "0 deleted from" in stack.run("rejected save kept --delete").out
     assert stack.bodies(stack.rejected_url) == bodies
-    assert "2 deleted from" in typed("rejected", "save", "kept", "--delete", "--yes").out
+    assert "2 deleted from" in stack.run("rejected save kept --delete --yes").out
     assert stack.bodies(stack.rejected_url) == []
 
 
-def test_save_stays_in_its_folder(stack: StackOnMoto, typed: Run) -> None:
+def test_save_stays_in_its_folder(stack: StackOnMoto) -> None:
     """A key is no path: whatever it holds, the file is beside its message."""
     keys = ("stats/a/..", "stats/../../evil", "stats/a/\x1b[31m~`$(x)`;x", "stats/a/" + "n" * 300)
     for key in keys:
         stack.put(key, b"x")
         reject(stack, key)
-    assert typed("rejected", "save", "kept").code == 0
+    assert stack.run("rejected save kept").code == 0
     names = [path.name for path in Path().rglob("*") if path.is_file()]
     assert len(names) == 8 + len(["outputs.json"])
     assert len(list(Path("kept").glob("*-1-*"))) == 4
     assert all(name.isascii() and name.isprintable() and len(name) < 150 for name in names)
 
 
-def test_save_deletes_nothing_that_is_not_safe(
-    stack: StackOnMoto, typed: Run, monkeypatch: Patch
-) -> None:
+def test_save_deletes_nothing_that_is_not_safe(stack: StackOnMoto) -> None:
     """A file that can't be read or written now isn't saved: its message stays."""
     bodies = reject(stack, "stats/a/1")
     Path("file").write_text("")
-    result = typed("rejected", "save", "file/folder", "--delete", "--yes")
+    result = stack.run("rejected save file/folder --delete --yes")
     assert (result.code, result.err) == (3, "ddg-ops: file/folder: Not a directory.\n")
 
     def fail(aws: Any, file: Any) -> Any:
         raise ClientError({"Error": {"Code": "SlowDown", "Message": "no"}}, "GetObject")
 
-    monkeypatch.setattr(queues, "open_object", fail)
-    result = typed("rejected", "save", "kept", "--delete", "--yes")
+    stack.patch.setattr(queues, "open_object", fail)
+    result = stack.run("rejected save kept --delete --yes")
     assert (result.code, "SlowDown" in result.err) == (3, True)
     assert stack.bodies(stack.rejected_url) == bodies
 
 
-def test_discard(stack: StackOnMoto, typed: Run) -> None:
+def test_discard(stack: StackOnMoto) -> None:
     """Dry without --yes; with it a line of each message is on the disk first."""
     bodies = reject(stack, "stats/a/1", "stats/a/2")
-    dry = typed("rejected", "discard")
+    dry = stack.run("rejected discard")
     assert "     2  job:a\n        not JSON\n" in dry.out
     assert "Nothing was deleted. With --yes 2 messages would be." in dry.out
     assert stack.bodies(stack.rejected_url) == bodies
-    assert typed("rejected", "discard", "--yes", "--json").document["deleted"] == 2
+    assert stack.run("rejected discard --yes --json").document["deleted"] == 2
     lines = Path("discarded.jsonl").read_text().splitlines()
     assert sorted(json.loads(line)["body"] for line in lines) == bodies
     assert stack.bodies(stack.rejected_url) == []
@@ -455,33 +434,31 @@ def test_discard(stack: StackOnMoto, typed: Run) -> None:
 CUT_OFF = "ignore::pytest.PytestUnraisableExceptionWarning"  # of sockets, see every_interruption
 
 
-class Interruption:
-    """Ends a command at its n-th step: before or after a call of AWS or a POST to Datadog.
+def interrupt_at(step: int, patch: Patch, *, dead: bool) -> None:
+    """End a command at its n-th step: before or after a call of AWS or a POST to Datadog.
 
     With `dead` every later step fails too, so that nothing is tidied up: as if it was killed.
     """
+    count = itertools.count()
 
-    def __init__(self, patch: Patch, step: int, *, dead: bool) -> None:
-        self.count = itertools.count()
-        self.end, self.dead = step, dead
-        clients: Any = BaseClient
-        patch.setattr(clients, "_make_api_call", self.around(clients._make_api_call))
-        api: Any = SeriesApi
-        patch.setattr(api, "post", self.around(api.post))
+    def pause() -> None:
+        number = next(count)
+        if number == step or (dead and number > step):
+            raise KeyboardInterrupt
 
-    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def around(function: Callable[..., Any]) -> Callable[..., Any]:
         def with_steps(*arguments: Any, **options: Any) -> Any:
-            self.step()
+            pause()
             result = function(*arguments, **options)
-            self.step()
+            pause()
             return result
 
         return with_steps
 
-    def step(self) -> None:
-        number = next(self.count)
-        if number == self.end or (self.dead and number > self.end):
-            raise KeyboardInterrupt
+    clients: Any = BaseClient
+    patch.setattr(clients, "_make_api_call", around(clients._make_api_call))
+    api: Any = SeriesApi
+    patch.setattr(api, "post", around(api.post))
 
 
 def every_interruption(
@@ -492,10 +469,12 @@ def every_interruption(
     dead: bool,
 ) -> int:
     """Interrupt a command at each of its steps, each time anew; return how many there were."""
+    shared = cache(Aws)  # making its clients anew takes longer than all that they do
     for step in itertools.count():
         prepare()
         with pytest.MonkeyPatch.context() as patch:
-            Interruption(patch, step, dead=dead)
+            patch.setattr("ddg_ops.stack.Aws", shared)
+            interrupt_at(step, patch, dead=dead)
             result = command()
         check()
         if result.code != 130:
@@ -516,13 +495,11 @@ def every_interruption(
         pytest.param("rejected discard --yes", True, id="discard, killed"),
     ],
 )
-def test_nothing_is_lost_at_any_step(
-    command: str, dead: bool, stack: StackOnMoto, typed: Run, monkeypatch: Patch
-) -> None:
+def test_nothing_is_lost_at_any_step(command: str, dead: bool, stack: StackOnMoto) -> None:
     """A message is in the queue, or where it went, or in both; never in neither."""
     keys = [f"stats/a/{number}" for number in range(11)]  # one more than SQS gives in a call
     bodies = {notification(stack.bucket, key) for key in keys}
-    monkeypatch.setattr(walk, "EMPTY_POLLS", 1)  # each is a step that tells nothing more
+    stack.patch.setattr(walk, "EMPTY_POLLS", 1)  # each is a step that tells nothing more
 
     def prepare() -> None:
         for url in (stack.rejected_url, stack.main_url):
@@ -539,18 +516,12 @@ def test_nothing_is_lost_at_any_step(
             safe |= {json.loads(line)["body"] for line in notes.read_text().splitlines()}
         assert safe == bodies
 
-    steps = every_interruption(lambda: typed(*command.split()), prepare, check, dead=dead)
+    steps = every_interruption(lambda: stack.run(command), prepare, check, dead=dead)
     assert steps >= 2 * 12  # identity, queues, function, mapping, receives, deletes
     assert stack.everything(stack.rejected_url) == set()
 
 
 # --- Backfill ---
-
-
-@pytest.fixture
-def operator(monkeypatch: Patch) -> None:
-    """Someone with a key of their own."""
-    monkeypatch.setenv("DATADOG_API_KEY", KEY)
 
 
 def put_files(stack: StackOnMoto, number: int) -> set[int]:
@@ -567,14 +538,16 @@ def arrived(datadog: DatadogServer) -> set[int]:
     return set(datadog.points.get(("rows", ("env:test", "job:etl")), {}))
 
 
-def test_backfill_is_dry_without_yes(
-    stack: StackOnMoto, typed: Run, datadog: DatadogServer
-) -> None:
-    """It reads the files and says what would become of them; no key is needed."""
-    put_files(stack, 3)
-    stack.put("stats/etl/bad", b"{")
+def test_backfill(stack: StackOnMoto) -> None:
+    """Dry without --yes, which needs no key; with it the points arrive with the submitter's tags,
+    and once more changes nothing. Only what came within the span and is below the prefix counts."""
+    timestamps = put_files(stack, 3)
+    stack.put("stats/other/bad", b"{")
     stack.put("stats/etl/_SUCCESS", b"")
-    result = typed("backfill", "--since", "1h")
+    stack.put("elsewhere/1.json", stats(rows=1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("DATADOG_API_KEY")
+        result = stack.run("backfill --since 1h")
     assert result.code == 1
     assert f"backfill of s3://{stack.bucket}/stats/, files that came " in result.out
     assert (
@@ -582,29 +555,14 @@ def test_backfill_is_dry_without_yes(
         "1 would be refused. Nothing was sent: that takes --yes." in result.out
     )
     assert "     1  refused\n        not JSON" in result.out
-    assert datadog.requests == []
-
-
-@pytest.mark.usefixtures("operator")
-def test_backfill_twice(stack: StackOnMoto, typed: Run, datadog: DatadogServer) -> None:
-    """The points arrive with the submitter's own tags; once more changes nothing."""
-    timestamps = put_files(stack, 5)
+    assert stack.datadog.requests == []
+    assert stack.run("backfill --since 1h --until 59m --json").document["found"] == 0
     for _ in range(2):
-        result = typed("backfill", "--since", "1h", "--yes")
+        result = stack.run("backfill --since 1h --prefix stats/etl/ --yes")
         assert result.code == 0
-        assert "5 found, 5 submitted (5 points), 0 skipped as too old, 0 refused." in result.out
-        assert arrived(datadog) == timestamps
+        assert "3 found, 3 submitted (3 points), 0 skipped as too old, 0 refused." in result.out
+        assert arrived(stack.datadog) == timestamps
     assert not Path("ddg_backfill.checkpoint").exists()
-
-
-def test_backfill_of_a_span_and_a_prefix(stack: StackOnMoto, typed: Run) -> None:
-    """Only files that came within it, and only below the prefix."""
-    put_files(stack, 2)
-    stack.put("stats/other/1.json", stats(rows=1))
-    stack.put("elsewhere/1.json", stats(rows=1))
-    for options, found in (("--prefix stats/other/", 1), ("", 3), ("--until 59m", 0)):
-        document = typed("backfill", "--since", "1h", "--json", *options.split()).document
-        assert document["found"] == found
 
 
 @pytest.mark.parametrize(
@@ -617,32 +575,30 @@ def test_backfill_of_a_span_and_a_prefix(stack: StackOnMoto, typed: Run) -> None
         ("--since 1h --yes", "no key. Set DATADOG_API_KEY"),
     ],
 )
-def test_backfill_that_cannot_be(
-    options: str, problem: str, stack: StackOnMoto, typed: Run
-) -> None:
+def test_backfill_that_cannot_be(options: str, problem: str, stack: StackOnMoto) -> None:
     """Usage errors, before anything is read; the function's own key isn't taken."""
-    result = typed("backfill", *options.split())
+    stack.patch.delenv("DATADOG_API_KEY")
+    result = stack.run("backfill", *options.split())
     assert (result.code, problem in result.err, result.out) == (2, True, "")
 
 
-@pytest.mark.usefixtures("operator")
 @pytest.mark.parametrize("max_age", ["3600", "0", "86400"])
-def test_backfill_of_old_files(
-    max_age: str, stack: StackOnMoto, typed: Run, datadog: DatadogServer, monkeypatch: Patch
-) -> None:
+def test_backfill_of_old_files(max_age: str, stack: StackOnMoto) -> None:
     """What Datadog drops without a word isn't sent, unless historical ingestion is asked for."""
     stack.set_environment(MAX_AGE_SECONDS=max_age)
     old = int(time.time()) - 7200
     stack.put("stats/etl/old.json", {"timestamp": old, "rows": 1})
     stack.put("stats/etl/new.json", stats(rows=1))
-    result = typed("backfill", "--since", "1h", "--yes")
+    result = stack.run("backfill --since 1h --yes")
     assert result.code == 1
     assert "2 found, 1 submitted (1 point), 1 skipped as too old, 0 refused." in result.out
     assert f"timestamp {old} is 720" in result.out
-    assert typed("backfill", "--since", "1h", "--historical", "--yes").code == 0
-    assert [point.timestamp for point in datadog.dropped] == [old]  # the local one has no history
-    monkeypatch.setattr(backfill, "WINDOW_SECONDS", -5)
-    dry = typed("backfill", "--since", "1h", "--historical")
+    assert stack.run("backfill --since 1h --historical --yes").code == 0
+    assert [point.timestamp for point in stack.datadog.dropped] == [
+        old
+    ]  # the local one has no history
+    stack.patch.setattr(backfill, "WINDOW_SECONDS", -5)
+    dry = stack.run("backfill --since 1h --historical")
     assert "2 files came over an hour ago, by Last-Modified. You chose --historical" in dry.out
 
 
@@ -654,28 +610,20 @@ def test_backfill_of_old_files(
     ],
 )
 def test_backfill_asks_about_the_key_first(
-    answer: Answer | None,
-    problem: str,
-    stack: StackOnMoto,
-    typed: Run,
-    monkeypatch: Patch,
-    datadog: DatadogServer,
+    answer: Answer | None, problem: str, stack: StackOnMoto
 ) -> None:
     """A wrong one is told before anything is read."""
     put_files(stack, 1)
-    monkeypatch.setenv("DATADOG_API_KEY", "wrong-key")
-    datadog.respond_validate = lambda request: answer
-    result = typed("backfill", "--since", "1h", "--yes")
+    stack.patch.setenv("DATADOG_API_KEY", "wrong-key")
+    stack.datadog.respond_validate = lambda request: answer
+    result = stack.run("backfill --since 1h --yes")
     assert (result.code, problem in result.err, result.out) == (3, True, "")
-    assert (len(datadog.validations), datadog.requests) == (1, [])
+    assert (len(stack.datadog.validations), stack.datadog.requests) == (1, [])
     assert "wrong-key" not in result.err
 
 
-@pytest.mark.usefixtures("operator")
 @pytest.mark.parametrize("times", [1, 2])
-def test_backfill_sends_a_file_that_gets_a_400_once_more(
-    times: int, stack: StackOnMoto, typed: Run, datadog: DatadogServer
-) -> None:
+def test_backfill_sends_a_file_that_gets_a_400_once_more(times: int, stack: StackOnMoto) -> None:
     """A 400 passes by now and then; the second one refuses the file, and its neighbours are in."""
     put_files(stack, 3)
     bad = f'{{"errors": ["{KEY} no"]}}'.encode()
@@ -687,8 +635,8 @@ def test_backfill_sends_a_file_that_gets_a_400_once_more(
             return None
         return Answer(400, bad)
 
-    datadog.respond = respond
-    result = typed("backfill", "--since", "1h", "--yes")
+    stack.datadog.respond = respond
+    result = stack.run("backfill --since 1h --yes")
     refused = times - 1
     assert result.code == refused
     assert f"3 found, {3 - refused} submitted" in result.out
@@ -696,27 +644,23 @@ def test_backfill_sends_a_file_that_gets_a_400_once_more(
     assert KEY not in result.out
 
 
-@pytest.mark.usefixtures("operator")
-def test_backfill_stops_at_an_outage_and_goes_on(
-    stack: StackOnMoto, typed: Run, datadog: DatadogServer, monkeypatch: Patch
-) -> None:
+def test_backfill_stops_at_an_outage_and_goes_on(stack: StackOnMoto) -> None:
     """A short one ends nothing; at a long one what is done is kept, and it goes on there."""
     timestamps = put_files(stack, 6)
-    monkeypatch.setattr(backfill, "MAX_CHUNK_FILES", 2)
+    stack.patch.setattr(backfill, "MAX_CHUNK_FILES", 2)
     seen = itertools.count()
-    datadog.respond = lambda request: Answer(429) if next(seen) in (0, 3, 4) else None
-    stopped = typed("backfill", "--since", "1h", "--yes")
+    stack.datadog.respond = lambda request: Answer(429) if next(seen) in (0, 3, 4) else None
+    stopped = stack.run("backfill --since 1h --yes")
     assert stopped.code == 3
     assert "stopped at s3://" in stopped.err
     assert "Datadog answered 429." in stopped.err
-    assert len(arrived(datadog)) == 4
-    again = typed("backfill", "--since", "1h", "--yes")
+    assert len(arrived(stack.datadog)) == 4
+    again = stack.run("backfill --since 1h --yes")
     assert "Goes on after stats/etl/3.json" in again.err
     assert "6 found, 6 submitted (6 points)" in again.out
-    assert arrived(datadog) == timestamps
+    assert arrived(stack.datadog) == timestamps
 
 
-@pytest.mark.usefixtures("operator")
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -726,49 +670,43 @@ def test_backfill_stops_at_an_outage_and_goes_on(
         ("[]", "is no checkpoint"),
     ],
 )
-def test_backfill_keeps_anothers_checkpoint(
-    text: str, problem: str, stack: StackOnMoto, typed: Run
-) -> None:
+def test_backfill_keeps_anothers_checkpoint(text: str, problem: str, stack: StackOnMoto) -> None:
     """The place of another backfill isn't written over, and a file that is none isn't either."""
     Path("mine").write_text(text)
-    result = typed("backfill", "--since", "1h", "--yes", "--checkpoint", "mine")
+    result = stack.run("backfill --since 1h --yes --checkpoint mine")
     assert (result.code, problem in result.err) == (2, True)
     assert Path("mine").read_text() == text
 
 
 @pytest.mark.filterwarnings(CUT_OFF)
-@pytest.mark.usefixtures("operator")
 @pytest.mark.parametrize("dead", [False, True], ids=["Ctrl-C", "killed"])
-def test_backfill_is_whole_after_any_interruption(
-    dead: bool, stack: StackOnMoto, typed: Run, datadog: DatadogServer, monkeypatch: Patch
-) -> None:
+def test_backfill_is_whole_after_any_interruption(dead: bool, stack: StackOnMoto) -> None:
     """Interrupted anywhere and run again, every point is there, and what was done isn't redone."""
-    monkeypatch.setattr(backfill, "MAX_CHUNK_FILES", 2)
+    stack.patch.setattr(backfill, "MAX_CHUNK_FILES", 2)
     timestamps = put_files(stack, 4)
     command = ("backfill", "--since", "1h", "--yes")
 
     def finish() -> None:
         checkpoint = Path("ddg_backfill.checkpoint")
         done = json.loads(checkpoint.read_text())["counts"] if checkpoint.exists() else {}
-        datadog.requests.clear()
-        result = typed(*command, "--json")
+        stack.datadog.requests.clear()
+        result = stack.run(*command, "--json")
         assert result.code == 0
-        assert arrived(datadog) == timestamps
+        assert arrived(stack.datadog) == timestamps
         assert result.document["submitted"] == 4
-        assert len(datadog.requests) == (4 - done.get("submitted", 0)) / 2
-        datadog.points.clear()
+        assert len(stack.datadog.requests) == (4 - done.get("submitted", 0)) / 2
+        stack.datadog.points.clear()
 
-    steps = every_interruption(lambda: typed(*command), lambda: None, finish, dead=dead)
+    steps = every_interruption(lambda: stack.run(*command), lambda: None, finish, dead=dead)
     assert steps >= 2 * 8  # settings, list, four gets, two POSTs
 
 
-@pytest.mark.usefixtures("operator")
-def test_backfill_keeps_its_rate(stack: StackOnMoto, typed: Run, monkeypatch: Patch) -> None:
+def test_backfill_keeps_its_rate(stack: StackOnMoto) -> None:
     """So many files a second: the pauses between its parts add up to it."""
     put_files(stack, 6)
     slept: list[float] = []
-    monkeypatch.setattr(backfill, "time", SimpleNamespace(**vars(time) | {"sleep": slept.append}))
-    typed("backfill", "--since", "1h", "--yes", "--rate", "2")
+    stack.patch.setattr(backfill, "time", SimpleNamespace(**vars(time) | {"sleep": slept.append}))
+    stack.run("backfill --since 1h --yes --rate 2")
     assert len(slept) == 3
     assert 2 < sum(slept) <= 3
 
@@ -820,7 +758,7 @@ def measure(stub: SqsStub, *command: str) -> tuple[int, float, Any]:
 
 
 @pytest.mark.parametrize(
-    ("line", "most"), [("rejected list", 30_000), ("rejected replay --yes", 10_000)]
+    ("line", "most"), [("rejected list", 30_000), ("rejected replay --yes", 5_000)]
 )
 def test_deep_queue(line: str, most: int, deep: SqsStub) -> None:
     """Ten times as many take ten times as long, and 30 MB pass through a bounded memory."""
@@ -841,21 +779,19 @@ def test_deep_queue(line: str, most: int, deep: SqsStub) -> None:
     assert seconds[1] < 12 * seconds[0]
 
 
-def test_queue_that_is_never_empty(
-    deep: SqsStub, typed: Run, stack: StackOnMoto, monkeypatch: Patch
-) -> None:
+def test_queue_that_is_never_empty(deep: SqsStub, stack: StackOnMoto) -> None:
     """Messages come again before the end: each counts once, and the share that was read is said."""
     deep.most_in_flight = 100
     fill(deep, 400)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", deep.url)
+    stack.patch.setenv("AWS_ENDPOINT_URL", deep.url)
     stack.outputs = json.loads(Path("outputs.json").read_text())
-    result = typed("rejected", "list", "--json")
+    result = stack.run("rejected list --json")
     read = result.document["messages_read"]
     assert (result.code, result.document["complete"]) == (3, False)
     assert 90 <= read < 400
     assert sum(group["count"] for group in result.document["groups"]) == read
     share = re.search(
-        r"The end wasn't reached: about (\d+)% was read", typed("rejected", "list").out
+        r"The end wasn't reached: about (\d+)% was read", stack.run("rejected list").out
     )
     assert share
     assert 20 <= int(share[1]) < 100
