@@ -39,8 +39,6 @@ NOT_TOLD = (
     "Did the bucket notify the queue (see `notification` above)? If the submitter's log shows a "
     "batch, its line has just not come yet: see ddg-ops tail."
 )
-
-
 EXAMPLES = ["", "--canary", "--canary --bucket acme-data", "--stack ddg-stats --json"]
 NO_BUCKET = "Is it in the stack's account and region, and its name right in `buckets`?"
 
@@ -296,7 +294,7 @@ def follow_canary(
     stack: Stack, settings: list[Settings], bucket: str, timeout: float
 ) -> Iterator[Finding]:
     """Put a file below a bucket's prefix and follow it through the log."""
-    if not settings and bucket != stack.bucket:
+    if not bucket or (not settings and bucket != stack.bucket):
         raise Stop("its prefix is unknown")
     points, now = random.randint(*CANARY_POINTS), int(time.time())
     if settings and settings[0].max_age:
