@@ -53,18 +53,8 @@ class Result(NamedTuple):
 def clients(moto: str, region: str) -> dict[str, Any]:
     """Return the tests' own clients; making them takes longer than all that they do."""
     make: Any = boto3.Session("testing", "testing", region_name=region).client
-    services = (
-        "s3",
-        "sqs",
-        "lambda",
-        "iam",
-        "logs",
-        "cloudwatch",
-        "sns",
-        "secretsmanager",
-        "events",
-    )
-    return {service: make(service, endpoint_url=moto) for service in services}
+    services = ["s3", "sqs", "lambda", "iam", "logs", "cloudwatch", "sns", "events"]
+    return {name: make(name, endpoint_url=moto) for name in (*services, "secretsmanager")}
 
 
 # The commands make their clients anew, but needn't read botocore's megabytes of JSON each time.
@@ -166,6 +156,7 @@ class StackOnMoto:
     def connect(self, way: str, prefix: str = "etl/stats/") -> str:
         """Take files from a bucket that was there before, by a way, which is in its name."""
         bucket = f"{self.name}-by-{way}"
+        self.other = bucket
         self.create_bucket(bucket)
         buckets = json.loads(self.environment.get("BUCKETS", "{}")) | {bucket: prefix}
         self.set_environment(BUCKETS=json.dumps(buckets))

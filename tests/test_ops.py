@@ -35,6 +35,8 @@ from tests.operated import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
+URLS = dict.fromkeys(("stats", "dead_letter", "rejected"), "https://x")
+OUTPUTS = {"bucket": "b", "queue_urls": URLS, "function_names": {"metric_submit": "f"}}
 stack = pytest.fixture(make_stack)
 Capsys = pytest.CaptureFixture[str]
 Patch = pytest.MonkeyPatch
@@ -166,25 +168,22 @@ def test_process(good: bool) -> None:
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
-def test_reader_that_leaves(options: list[str]) -> None:
-    """`| head` is no reason for a word, nor for a code that says that something is wrong."""
-    Path("good.json").write_text(json.dumps(stats(rows=1)))
-    process = start("validate", "good.json", *options)
-    assert process.stdout
-    process.stdout.close()
-    process.stdout = None
-    _, err = process.communicate()
-    assert (process.returncode, err) == (0, "")
+@pytest.mark.parametrize("reader", ["gone", "full"])
+def test_output_that_nobody_takes(reader: str, options: list[str]) -> None:
+    """`| head` is no reason for a word, nor for a code that says that something is wrong.
 
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this machine")
-@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
-def test_disk_that_is_full(options: list[str]) -> None:
-    """Output that can't be written is one line, and 3: nobody knows what it said."""
-    with Path("/dev/full").open("w") as full:
-        process = start("validate", "-", *options, stdout=full)
-        _, err = process.communicate(json.dumps(stats(rows=1)))
-    assert (process.returncode, err) == (3, "ddg-ops: output: No space left on device.\n")
+    A disk that is full is one line, and 3: nobody knows what it said.
+    """
+    if reader == "full" and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full on this machine")
+    out, gone = os.pipe() if reader == "gone" else (None, os.open("/dev/full", os.O_WRONLY))
+    if out is not None:
+        os.close(out)
+    process = start("validate", "-", *options, stdout=gone)
+    os.close(gone)
+    _, err = process.communicate(json.dumps(stats(rows=1)))
+    full = (3, "ddg-ops: output: No space left on device.\n")
+    assert (process.returncode, err) == (full if reader == "full" else (0, ""))
 
 
 def test_terminal_without_the_characters() -> None:
@@ -330,9 +329,7 @@ def test_no_stack_from_terraform(script: str | None, problem: str, monkeypatch: 
 )
 def test_outputs_of_another_shape(name: str, value: object, problem: str) -> None:
     """One line, and no traceback."""
-    urls = dict.fromkeys(("stats", "dead_letter", "rejected"), "https://x")
-    outputs = {"bucket": "b", "queue_urls": urls, "function_names": {"metric_submit": "f"}}
-    content: object = outputs | {name: value} if name else value
+    content: object = OUTPUTS | {name: value} if name else value
     raw = content.encode() if isinstance(content, str) else content
     Path("o.json").write_bytes(raw if isinstance(raw, bytes) else json.dumps(raw).encode())
     result = run("check --stack o.json")
@@ -400,15 +397,15 @@ def test_profile_and_region_reach_all(stack: StackOnMoto) -> None:
 )
 @pytest.mark.parametrize("line", ["rejected list --stack any", "check --stack o.json"])
 def test_wrong_credentials_are_one_line(
-    code: str, problem: str, line: str, stack: StackOnMoto
+    code: str, problem: str, line: str, monkeypatch: Patch
 ) -> None:
     """No traceback, and once, not for each part: what is wrong and what to do."""
-    Path("o.json").write_text(json.dumps(stack.outputs))
+    Path("o.json").write_text(json.dumps(OUTPUTS))
     shown = code.encode("unicode_escape").decode()
     error = f"<Error><Code>{shown}</Code><Message>No.</Message></Error>"
-    with AwsFront(stack.moto) as front:
+    with AwsFront("nowhere") as front:
         front.refusal = f"<ErrorResponse>{error}</ErrorResponse>"
-        stack.patch.setenv("AWS_ENDPOINT_URL", front.url)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", front.url)
         result = run(line, "--json")
     assert (result.code, result.err.count("\n"), result.document["exit_code"]) == (3, 1, 3)
     assert problem in result.err
@@ -563,6 +560,8 @@ def keep_a_generator(stack: StackOnMoto, made: str = "") -> None:
 Break = Callable[[StackOnMoto], object]
 ACTIONS: dict[str, Break] = {
     "notify elsewhere": lambda s: s.notify(prefix="elsewhere/"),
+    "narrow the rule": lambda s: s.put_rule(s.other, "etl/stats/nightly/"),
+    "narrow the notification": lambda s: s.notify("etl/stats/nightly/", s.other),
     "refuse a file": lambda s: s.reject("stats/a/1.json", "not JSON"),
     "give up a file": lambda s: s.send_all(s.dead_letter_url, ["{}"]),
     "let a file wait": waiting,
@@ -608,8 +607,11 @@ sns delete_topic TopicArn={0.topic} | alarms | not there (ListSubscriptionsByTop
 """
 
 
+SPECIAL = {"Enabled": False, "NotificationConfiguration": {}, "Ids": ["stats"]}  # no texts
+
+
 def do(what: str, stack: StackOnMoto) -> None:
-    """Do what a row of BROKEN says."""
+    """Do what a row says."""
     name, _, value = what.format(stack).partition("=")
     if what in ACTIONS:
         ACTIONS[what](stack)
@@ -618,8 +620,7 @@ def do(what: str, stack: StackOnMoto) -> None:
     else:
         service, operation, *pairs = what.format(stack).split()
         parameters: dict[str, Any] = dict(pair.split("=", 1) for pair in pairs)
-        if "Enabled" in parameters:
-            parameters["Enabled"] = False
+        parameters |= {name: SPECIAL[name] for name in SPECIAL if name in parameters}
         getattr(stack.aws[service], operation)(**parameters)
 
 
@@ -784,46 +785,35 @@ def test_check_of_buckets(stack: StackOnMoto) -> None:
 
 # What is done | the way | the state, what it says | and the fix
 UNTOLD = """
-s3 put_bucket_notification_configuration Bucket={b} | eventbridge | FAILED | isn't on | {b}".notify
-events disable_rule Name={b} | eventbridge | FAILED | (DISABLED) doesn't take | terraform apply
-rule | eventbridge | FAILED | (ENABLED) doesn't take | terraform apply
-events remove_targets Rule={b} | eventbridge | FAILED | by any way | terraform apply
-refuse | eventbridge | unknown | the rule matches: your AWS profile may not Get | --bucket {b}
-sns unsubscribe SubscriptionArn={s} | sns | FAILED | isn't subscribed to arn | terraform apply
-s3 put_bucket_notification_configuration Bucket={b} | s3 | FAILED | by any way | {b}".notify
-prefix | s3 | FAILED | by any way | {b}".notify
-refuse | s3 | unknown | what s3://{b} notifies can't be seen: your AWS | --bucket {b}
-s3 delete_bucket Bucket={b} | s3 | FAILED | s3://{b}: not there (GetBucketNotif | right in `buckets`
+s3 put_bucket_notification_configuration Bucket={0.other} NotificationConfiguration= | eventbridge \
+| FAILED | isn't on | {0.other}".notify
+events disable_rule Name={0.other} | eventbridge | FAILED | (DISABLED) doesn't take | terraform
+narrow the rule | eventbridge | FAILED | (ENABLED) doesn't take | terraform apply
+events remove_targets Rule={0.other} Ids= | eventbridge | FAILED | by any way | terraform apply
+refuse | eventbridge | unknown | the rule matches: your AWS profile may not Get | --bucket {0.other}
+sns unsubscribe SubscriptionArn={0.subscription} | sns | FAILED | isn't subscribed | terraform apply
+narrow the notification | s3 | FAILED | by any way | {0.other}".notify
+refuse | s3 | unknown | what s3://{0.other} notifies can't be seen: your AWS | --bucket {0.other}
+s3 delete_bucket Bucket={0.other} | s3 | FAILED | s3://{0.other}: not there (GetB | in `buckets`
 """
 
 
 @pytest.mark.parametrize("row", UNTOLD.strip().splitlines())
 def test_check_of_a_bucket_that_is_not_told_of(row: str, stack: StackOnMoto) -> None:
     """What is missing is FAILED with what to type; what can't be seen from here is unknown."""
-    way = row.split(" | ")[1]
-    bucket = stack.connect(way)
-    values = {"b": bucket, "s": getattr(stack, "subscription", "")}
-    what, _, state, text, fix = row.format(**values).split(" | ")
+    what, way, state, text, fix = row.split(" | ")
+    stack.connect(way)
     with AwsFront(stack.moto) as front:
         stack.patch.setenv("AWS_ENDPOINT_URL", front.url)
         if what == "refuse":
-            front.refused, front.refusal = (
-                f"{bucket}?notification",
-                "<Error><Code>AccessDenied</Code></Error>",
-            )
-        elif what == "rule":
-            stack.put_rule(bucket, "etl/stats/nightly/")
-        elif what == "prefix":
-            stack.notify("etl/other/", bucket)
+            front.refused = f"{stack.other}?notification"
+            front.refusal = "<Error><Code>AccessDenied</Code></Error>"
         else:
-            service, operation, pair = what.split()
-            more: dict[str, Any] = {"NotificationConfiguration": {}} if "put_" in what else {}
-            more |= {"Ids": ["stats"]} if "targets" in what else {}
-            getattr(stack.aws[service], operation)(**dict([pair.split("=")]), **more)
+            do(what, stack)
         own, found = findings(stack)["notification"]
     assert (own["state"], found["state"]) == ("ok", state), found
-    assert text in found["text"]
-    assert fix in found["fix"]
+    assert text.format(stack) in found["text"]
+    assert fix.format(stack) in found["fix"]
 
 
 def test_commands_on_every_bucket(stack: StackOnMoto) -> None:
