@@ -557,11 +557,21 @@ def keep_a_generator(stack: StackOnMoto, made: str = "") -> None:
     stack.outputs["function_names"]["value"]["mock_datasource"] = name
 
 
+def tell_a_foreign_topic(stack: StackOnMoto) -> None:
+    topic = f"arn:aws:sns:{REGION}:999999999999:uploads"
+    stack.admit(topic)
+    stack.notify("", stack.other, topic)
+
+
 Break = Callable[[StackOnMoto], object]
 ACTIONS: dict[str, Break] = {
     "notify elsewhere": lambda s: s.notify(prefix="elsewhere/"),
     "narrow the rule": lambda s: s.put_rule(s.other, "etl/stats/nightly/"),
     "narrow the notification": lambda s: s.notify("etl/stats/nightly/", s.other),
+    "tell a topic of another account": tell_a_foreign_topic,
+    "leave it to EventBridge": lambda s: s.aws["s3"].put_bucket_notification_configuration(
+        Bucket=s.other, NotificationConfiguration={"EventBridgeConfiguration": {}}
+    ),
     "refuse a file": lambda s: s.reject("stats/a/1.json", "not JSON"),
     "give up a file": lambda s: s.send_all(s.dead_letter_url, ["{}"]),
     "let a file wait": waiting,
@@ -737,6 +747,11 @@ def too_old(stack: StackOnMoto) -> None:
     stack.submit()
 
 
+def elsewhere(stack: StackOnMoto) -> None:
+    stack.environment["STATS_PREFIX"] = "other/"
+    stack.submit()
+
+
 def with_an_outage(stack: StackOnMoto) -> None:
     stack.environment["DATADOG_HOST"] = "http://127.0.0.1:1"
     stack.submit()
@@ -747,11 +762,12 @@ def with_an_outage(stack: StackOnMoto) -> None:
     [
         (among_others, "ok", "a batch with 1 other file has enough points", ""),
         (too_old, "FAILED", "was refused (object ", "this machine's clock"),
+        (elsewhere, "FAILED", "was ignored (not a new object, or", "in BUCKETS"),
         (with_an_outage, "FAILED", "is retried (no answer from Datadog", "files-retried"),
         (lambda stack: None, "FAILED", "about 1 message in", "isn't taken"),
         (lambda stack: stack.purge(stack.main_url), "FAILED", "is empty", "Did the bucket notify"),
     ],
-    ids=["among others", "refused", "retried", "nobody takes it", "nobody was told"],
+    ids=["among others", "refused", "ignored", "retried", "nobody takes it", "nobody was told"],
 )
 def test_canary(action: Break, state: str, text: str, fix: str, stack: StackOnMoto) -> None:
     """Evidence, refusal, retry, or none of them after the timeout: each is told, with a fix."""
@@ -792,6 +808,8 @@ narrow the rule | eventbridge | FAILED | (ENABLED) doesn't take | terraform appl
 events remove_targets Rule={0.other} Ids= | eventbridge | FAILED | by any way | terraform apply
 refuse | eventbridge | unknown | the rule matches: your AWS profile may not Get | --bucket {0.other}
 sns unsubscribe SubscriptionArn={0.subscription} | sns | FAILED | isn't subscribed | terraform apply
+tell a topic of another account | s3 | unknown | 999999999999:uploads, which is | --bucket {0.other}
+leave it to EventBridge | sns | unknown | a rule of EventBridge's may | --bucket {0.other}
 narrow the notification | s3 | FAILED | by any way | {0.other}".notify
 refuse | s3 | unknown | what s3://{0.other} notifies can't be seen: your AWS | --bucket {0.other}
 s3 delete_bucket Bucket={0.other} | s3 | FAILED | s3://{0.other}: not there (GetB | in `buckets`
