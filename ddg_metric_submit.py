@@ -248,7 +248,7 @@ def receive(file: File, fetched: "Future[bytes | None]", batch: Batch) -> bytes:
 
 def parse(key: str, content: bytes, settings: Settings, bucket: str = "") -> list[Sample]:
     """Return a stats file's samples with all their tags; the job's is in its key."""
-    job = ddg_stats_file.job_tag(key, settings.prefix_of(bucket))
+    job = ddg_s3_objects.job_tag(key, settings.prefix_of(bucket))
     tags = settings.constant_tags | ({job} if job else set())
     return ddg_stats_file.read_stats_file(
         content, now=time.time(), max_age=settings.max_age, tags=tags

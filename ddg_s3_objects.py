@@ -194,6 +194,15 @@ def checked(file: File) -> File:
     return file
 
 
+def job_tag(key: str, prefix: str) -> str:
+    """Return `job:<job>`, the first folder below the prefix; "" for a key in no folder there."""
+    if not key.startswith(prefix):
+        return ""
+    folder, slash, _ = key.removeprefix(prefix).lstrip("/").partition("/")
+    tag = ddg_stats_file.normalise_tag(f"job:{folder}") if slash else ""
+    return "" if tag == "job:" else tag
+
+
 def is_marker(file: File, content: bytes | None = None) -> bool:
     """Tell a marker from a stats file, by its name before it is read and then by its content.
 

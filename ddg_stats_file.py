@@ -37,11 +37,15 @@ _GZIP_RATIO = 1032  # deflate makes no more of a byte (zlib's technical details)
 # A string, or what was to be one up to the text's end; with a colon after it, it is a name
 _STRING = re.compile(r'"([^"\\]*+(?:\\.[^"\\]*+)*+)(?:"([ \t\r\n]*+:)?|\\?\Z)', re.DOTALL)
 _SPACE = re.compile(r"[ \t\r\n]*")  # JSON's white space, not Unicode's
+
 _SHOWN_CHARACTERS = 80  # of a name or value in a reason
-
 _EXAMPLE = 'such as {"timestamp": <epoch seconds>, "processed.data": 321}'
+_TOO_DEEP = f"objects are nested deeper than {MAX_DEPTH}. Write flatter ones."
+_TOO_MANY_NAMES = (
+    f"more than {MAX_NAMES:,} different metric names; each is a custom metric that Datadog "
+    "bills. Use fewer names, and tags to tell the cases apart."
+)
 _KINDS = {bool: "a boolean", list: "a list", dict: "an object", type(None): "null"}
-
 Number = int | float
 
 
@@ -144,15 +148,6 @@ def _normalise_tag(tag: str) -> str:
     return re.sub("_+", "_", kept[first:])[:MAX_TAG_CHARACTERS].rstrip("_")
 
 
-def job_tag(key: str, prefix: str) -> str:
-    """Return `job:<job>`, the first folder below the prefix; "" for a key in no folder there."""
-    if not key.startswith(prefix):
-        return ""
-    folder, slash, _ = key.removeprefix(prefix).lstrip("/").partition("/")
-    tag = normalise_tag(f"job:{folder}") if slash else ""
-    return "" if tag == "job:" else tag
-
-
 def _decode(content: bytes) -> str:
     """Return the file's text: decompressed where it is gzip, without a byte order mark."""
     if len(content) > MAX_FILE_BYTES:
@@ -232,7 +227,7 @@ def _check_counts(text: str) -> None:
         if string[2]:
             names.add(string[1])
             if len(names) > most:
-                raise _too_many_names()
+                raise StatsFileError(_TOO_MANY_NAMES)
 
 
 def _objects(text: str) -> tuple[str, Iterable[tuple[int, object]]]:
@@ -292,7 +287,7 @@ def _decode_value(
     except json.JSONDecodeError as error:
         raise _not_json(text, error.pos, error.msg) from None
     except RecursionError:
-        raise _too_deep(f"near line {_line(text, position)}") from None
+        raise StatsFileError(f"near line {_line(text, position)}: {_TOO_DEEP}") from None
     except ValueError:  # Python reads no integer of more than 4,300 digits
         return _decode_value(text, position, _decoder_of_floats)
 
@@ -306,12 +301,6 @@ def _not_json(text: str, position: int, problem: str) -> StatsFileError:
     return StatsFileError(
         f"not JSON: {problem}: line {_line(text, position)} column {column}. "
         "Write one object, an array of objects, or one object a line."
-    )
-
-
-def _too_deep(place: str) -> StatsFileError:
-    return StatsFileError(
-        f"{place}: objects are nested deeper than {MAX_DEPTH}. Write flatter ones."
     )
 
 
@@ -396,7 +385,7 @@ def _read_values(members: dict[str, object], names: dict[str, str]) -> dict[str,
 def _flatten(members: dict[str, object], prefix: str, depth: int) -> Iterator[tuple[str, object]]:
     """Yield (name, value) with nested names joined by dots; null is skipped."""
     if depth > MAX_DEPTH:
-        raise _too_deep(_show(prefix))
+        raise StatsFileError(f"{_show(prefix)}: {_TOO_DEEP}")
     for name, value in members.items():
         _check_surrogates(name)
         if isinstance(value, dict):
@@ -415,16 +404,9 @@ def _check_name(name: str, names: dict[str, str]) -> str:
                 "a dot; at most 200 characters."
             )
         if len(names) == MAX_NAMES:
-            raise _too_many_names()
+            raise StatsFileError(_TOO_MANY_NAMES)
         names[name] = name
     return names[name]
-
-
-def _too_many_names() -> StatsFileError:
-    return StatsFileError(
-        f"more than {MAX_NAMES:,} different metric names; each is a custom metric that "
-        "Datadog bills. Use fewer names, and tags to tell the cases apart."
-    )
 
 
 def _check_number(name: str, value: object) -> Number:

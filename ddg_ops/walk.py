@@ -68,7 +68,7 @@ class Message(NamedTuple):
 def read_job(file: File, prefix: str) -> str:
     """Return the job's tag, of the key as it was told where that is below the prefix."""
     encoded = file.decoded_key and not file.key.startswith(prefix)
-    return ddg_stats_file.job_tag(file.decoded_key if encoded else file.key, prefix)
+    return ddg_s3_objects.job_tag(file.decoded_key if encoded else file.key, prefix)
 
 
 def read_message(received: Mapping[str, Any], prefix_of: Callable[[str], str]) -> Message:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ddg_s3_objects
 import ddg_stats_file
 from ddg_stats_file import (
     MAX_FILE_BYTES,
@@ -332,7 +333,7 @@ def test_tag_once_normalised_stays(part: str, times: int) -> None:
 )
 def test_job_tag(key: str, prefix: str, tag: str) -> None:
     """The job is the first folder below the prefix, normalised as any tag."""
-    assert ddg_stats_file.job_tag(key, prefix) == tag
+    assert ddg_s3_objects.job_tag(key, prefix) == tag
 
 
 def test_shared_tags_join_those_of_the_file() -> None:
