@@ -187,9 +187,11 @@ class World:
     faults: dict[str, tuple[str, int]] = field(default_factory=dict)  # each for some deliveries
     tally: Counter[str] = field(default_factory=Counter)  # what struck how often
 
-    def fault(self, service: str) -> str:
-        """Return what strikes a service at the moment."""
-        return self.faults.get(service, ("", 0))[0]
+    def fault(self, service: str, planned: str = "") -> str:
+        """Return what strikes a service now, as planned or for a while; count it."""
+        fault = planned or self.faults.get(service, ("", 0))[0]
+        self.tally.update([f"{service}: {fault}"] if fault else [])
+        return fault
 
     def pass_delivery(self) -> None:
         """End the faults that have lasted long enough."""
@@ -292,9 +294,8 @@ class Environment:
 
     def find_answer(self, series: Sequence[Mapping[str, Any]]) -> Answer | None:
         """Return what Datadog does with a payload in place of taking it."""
-        planned = dict(enumerate(self.invocation.posts, 1)).get(self.invocation.moments["POST"])
-        fault = planned or self.world.fault("Datadog")
-        self.world.tally.update([f"Datadog: {fault}"] if fault else [])
+        planned = dict(enumerate(self.invocation.posts, 1))
+        fault = self.world.fault("Datadog", planned.get(self.invocation.moments["POST"], ""))
         if fault in POSTS:
             return POSTS[fault]
         if fault and len(series) > SERIES_LIMIT:
@@ -318,11 +319,8 @@ class Environment:
         if self.dies("GET"):
             raise ConnectionResetError
         file = self.world.files[call.path.removeprefix(f"/{BUCKET}/")]
-        fault = self.world.fault("S3")
-        if not fault and file.times:
-            file.times -= 1
-            fault = file.fault
-        self.world.tally.update([f"S3: {fault}"] if fault else [])
+        fault = self.world.fault("S3", file.fault if file.times else "")
+        file.times = max(file.times - 1, 0)
         if fault == "silence":
             self.be_silent()
             call.stopping.wait(60)

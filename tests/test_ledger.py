@@ -5,7 +5,7 @@ function and lets time pass. It knows the handler from outside alone: its enviro
 what it answers, and the requests that reach S3, SQS and Datadog. After each step it closes the
 books. In the end it calms everything, and then no file may wait any longer.
 
-`make soak` does the same for longer, with other stories each time: STORMS says how many.
+`make soak` tells more stories: STORIES says how many.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from unittest import mock
 
 import botocore.loaders
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from hypothesis.stateful import run_state_machine_as_test as run_state_machine
@@ -47,7 +47,7 @@ from tests.faulty_services import (
     World,
 )
 
-STORMS = int(os.environ.get("STORMS", "0"))
+STORIES = int(os.environ.get("STORIES", "8"))
 MAX_AGE = 3600  # seconds, like the next two, which are main.tf's
 FUNCTION_SECONDS = 30.0
 VISIBILITY_SECONDS = 180
@@ -81,7 +81,7 @@ MARKERS = {"_SUCCESS": b'{"committer": "magic"}', "_started": b"", "x_$folder$":
 STRANGE = {"text": "hello ", "no record": '{"Records": []}', "brackets": "[" * 2000}
 TEST_EVENT = '{"Service": "Amazon S3", "Event": "s3:TestEvent"}'
 KINDS = [*GOOD, *GOOD, *BAD, *MARKERS, *STRANGE, "test event"]
-KINDS += ["bulky"] if STORMS else []  # two of them take two payloads, and a second
+KINDS += ["bulky"] if STORIES > 8 else []  # two of them take two payloads, and a second
 
 
 def make_file(number: int, kind: str, job: str, now: int) -> File:
@@ -132,7 +132,7 @@ DELIVERY = st.fixed_dictionaries(
         "seconds": st.sampled_from((0.5, 2.0, 6.0)),  # that are left to the function
         "posts": st.lists(often("", *POSTS), min_size=1, max_size=4),  # what becomes of them
         "fault": FAULTS,
-        "kill": st.tuples(st.sampled_from(MOMENTS), st.integers(1, 12)),
+        "kill": st.tuples(st.sampled_from(MOMENTS), st.integers(1, 30)),
     },
 )
 
@@ -402,24 +402,26 @@ class Ledger(RuleBasedStateMachine):
             self.books_add_up()
             assert not self.queue, "something waits in the calm"
         finally:
+            TALLY["files"] += len(self.files)
             self.end_environment()
             self.surroundings.close()
 
 
 # Threads that the function has left behind draw random numbers too
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module")
-def test_books_add_up() -> None:
-    """Without STORMS the stories are always the same."""
+@pytest.mark.parametrize("number", range(STORIES))
+def test_books_add_up(number: int) -> None:
+    """A number tells the same stories each time: the simplest that there is, and two others."""
     run_state_machine(
-        Ledger,
+        seed(number)(Ledger),
         settings=settings(
-            max_examples=STORMS or 30,
+            max_examples=3,
             stateful_step_count=50,
-            derandomize=not STORMS,
             database=None,
             deadline=None,
             report_multiple_bugs=False,
             suppress_health_check=[*HealthCheck],
         ),
     )
-    print("\n".join(f"{count:9,} {name}" for name, count in sorted(TALLY.items())))
+    if number == STORIES - 1:
+        print("\n".join(f"{count:9,} {name}" for name, count in sorted(TALLY.items())))
