@@ -33,8 +33,8 @@ bench: $(venv) ## Measure the submitter beside other ways (BENCH=--quick, or oth
 simulate: $(venv) ## Compute what loads cost and what outages do, and write docs/scaling.md
 	$(python) -m local.simulate
 
-soak: $(venv) ## Let faults strike for many thousand steps, and close the books (STORMS=1000: for longer)
-	STORMS=$(or $(STORMS),200) $(python) -m pytest tests/test_ledger.py -q -rP --show-capture=stdout
+soak: $(venv) ## Let faults strike for many thousand steps, and close the books (STORIES=2000: for longer)
+	STORIES=$(or $(STORIES),300) $(python) -m pytest tests/test_ledger.py --quiet --capture=no
 
 mutants: $(venv) ## Break the functions in two thousand small ways; red if tests notice less than 95 %
 	rm -rf mutants
