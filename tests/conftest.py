@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ import pytest
 from local.datadog_server import DatadogServer
 from tests.scripted_server import ScriptedServer
 from tests.submitter import API_KEY, Submitter
+
+# Where a shell runs the tests in the background, Ctrl-C is ignored, and so in what the tests start
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SETTINGS = {
     "REJECTED_QUEUE_URL",
