@@ -22,6 +22,7 @@ import pytest
 from ddg_ops import check, log
 from ddg_ops.cli import cli
 from ddg_ops.screen import Screen, moment, utc
+from ddg_ops.settings_file import read_settings_file, submitter_environment
 from local.datadog_server import Answer
 from tests.operated import (
     ALARMS,
@@ -344,6 +345,50 @@ def test_stack_that_is_elsewhere(stack: StackOnMoto) -> None:
     result = run("check --stack o.json --region eu-west-1")
     assert result.code == 2
     assert "the stack is in us-east-1, and --region says eu-west-1" in result.err
+
+
+# --- The settings file ---
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"jobs": {"a": {"silent_after_hour": 2, "mappings": ""}}}', '"silent_after_hour", "mapp'),
+        (
+            '{"jobs": {"a": {"x": 2}}, "metrics": {"b": {"kind": 1}}}',
+            '; metrics["b"] has no "kind"',
+        ),
+        ('{"buckets": {"b": {"prefiks": "x/"}}}', 'buckets["b"] has no "prefiks", but prefix, not'),
+        ('{"jobs": {"a": "numbers(@)"}}', 'jobs["a"] isn\'t an object'),
+        ('{"metrics": ["a.b"]}', "`metrics` isn't an object"),
+        ("[]", "isn't a JSON object"),
+        ("{", "isn't JSON"),
+    ],
+)
+def test_settings_file_with_faults(text: str, problem: str) -> None:
+    """What Terraform would drop or refuse is named, all of it."""
+    Path("a.json").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        read_settings_file(Path("a.json"))
+
+
+def test_settings_file_is_the_environment() -> None:
+    """What Terraform makes of it for the submitter; what it doesn't say is left to the default."""
+    jobs = {"dbt": {"mapping": "a"}, "nightly": {"silent_after_hours": 26, "mapping": None}}
+    metrics = {"n": {"type": "count", "interval": 60, "unit": "x"}, "g": {"unit": "second"}}
+    buckets = {"b": {"prefix": ""}, "c": {"notify": "s3"}}
+    given = {"jobs": jobs, "metrics": metrics, "buckets": buckets, "constant_tags": ["a:b", "c"]}
+    Path("a.json").write_text(json.dumps(given | {"max_age_seconds": 0, "metric_prefix": None}))
+    environment: dict[str, Any] = {**submitter_environment(read_settings_file(Path("a.json")))}
+    for name in ("JOBS", "METRICS", "BUCKETS"):
+        environment[name] = json.loads(environment[name])
+    assert environment == {
+        "JOBS": {"dbt": {"mapping": "a"}},
+        "METRICS": {"n": {"type": "count", "interval": 60}},
+        "BUCKETS": {"b": "", "c": "stats/"},
+        "CONSTANT_TAGS": "a:b,c",
+        "MAX_AGE_SECONDS": "0",
+    }
 
 
 # --- The session ---

@@ -1,0 +1,89 @@
+"""The stack's settings file, as Terraform reads it: what it says of jobs and metrics, checked."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SETTINGS_FILE = "stack.auto.tfvars.json"
+KNOWN = {  # the attributes of an entry; Terraform drops others in silence where its type is typed
+    "jobs": ("mapping", "silent_after_hours"),
+    "metrics": (
+        "type",
+        "interval",
+        "unit",
+        "per_unit",
+        "short_name",
+        "description",
+        "monitor",
+    ),
+    "buckets": ("prefix", "notify", "topic_arn", "account_id", "kms_key_arn"),
+}
+
+
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """Return the variables in a settings file; `jobs`, `metrics` and `buckets` are always there.
+
+    Raises:
+        OSError: the file can't be read.
+        ValueError: it isn't a JSON object, or has attributes that nothing knows; all are named.
+    """
+    try:
+        variables = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} isn't JSON: {error}") from None
+    if not isinstance(variables, dict):
+        raise ValueError(f"{path} isn't a JSON object of Terraform variables")
+    faults = []
+    for name, known in KNOWN.items():
+        entries = variables[name] = variables.get(name) or {}
+        if not isinstance(entries, dict):
+            faults.append(f"`{name}` isn't an object")
+            continue
+        for key, entry in entries.items():
+            where = f"{name}[{json.dumps(key)}]"
+            if not isinstance(entry, dict):
+                faults.append(f"{where} isn't an object")
+            elif unknown := ", ".join(json.dumps(each) for each in entry if each not in known):
+                faults.append(f"{where} has no {unknown}, but {', '.join(known)}")
+    if faults:
+        raise ValueError(f"{path}: {'; '.join(faults)}")
+    return variables
+
+
+def submitter_environment(variables: Mapping[str, Any]) -> dict[str, str]:
+    """Return what of a settings file Terraform puts into the submitter's environment, no key.
+
+    variables: as read_settings_file() returns them. What they leave out has the submitter's own
+    default.
+    """
+    jobs = {
+        job: {"mapping": entry["mapping"]}
+        for job, entry in variables["jobs"].items()
+        if entry.get("mapping") is not None
+    }
+    counts = {
+        metric: {name: entry[name] for name in ("type", "interval") if entry.get(name) is not None}
+        for metric, entry in variables["metrics"].items()
+        if entry.get("type", "gauge") != "gauge"
+    }
+    prefixes = {
+        bucket: "stats/" if entry.get("prefix") is None else entry["prefix"]
+        for bucket, entry in variables["buckets"].items()
+    }
+    environment = {
+        "JOBS": json.dumps(jobs),
+        "METRICS": json.dumps(counts),
+        "BUCKETS": json.dumps(prefixes),
+    }
+    if variables.get("constant_tags"):
+        environment["CONSTANT_TAGS"] = ",".join(variables["constant_tags"])
+    names = {
+        "stats_prefix": "STATS_PREFIX",
+        "max_age_seconds": "MAX_AGE_SECONDS",
+        "metric_prefix": "METRIC_PREFIX",
+    }
+    for name, variable in names.items():
+        if variables.get(name) is not None:
+            environment[variable] = str(variables[name])
+    return environment
