@@ -23,9 +23,11 @@ from typing import Any, NamedTuple
 import botocore.session
 from botocore.exceptions import ClientError, ParamValidationError
 
+import ddg_json_file
 import ddg_s3_objects
 import ddg_series_api
 import ddg_stats_file
+from ddg_json_file import StatsFileError
 from ddg_outcomes import (
     MAX_REASON_BYTES,
     Ignored,
@@ -45,7 +47,7 @@ from ddg_outcomes import (
 from ddg_s3_objects import File, Message, Service
 from ddg_series_api import Answer, Call, Verdict, is_final, judge, judge_key
 from ddg_settings import AWS_ERRORS, ApiKey, Clients, Settings, make_clients, read_settings
-from ddg_stats_file import Sample, StatsFileError
+from ddg_stats_file import Sample
 
 FETCH_SECONDS = 5.0  # one object that S3 is slow with doesn't cost its neighbours more
 PARSE_BYTES_PER_SECOND = 2_000_000  # a nested file, with a sixth of a CPU (256 MB of memory)
@@ -199,7 +201,7 @@ def read_file(file: File, fetched: "Future[bytes | None]", batch: Batch) -> list
         content = receive(file, fetched, batch)
         if ddg_s3_objects.is_marker(file, content):
             return Skipped()
-        size = ddg_stats_file.most_plain_bytes(content)
+        size = ddg_json_file.most_plain_bytes(content)
         if batch.seconds_left() < PARSE_RESERVE_SECONDS + size / PARSE_BYTES_PER_SECOND:
             return Retry(NO_TIME)
         return parse(file.key, content, batch.settings, file.bucket)
@@ -239,7 +241,7 @@ def receive(file: File, fetched: "Future[bytes | None]", batch: Batch) -> bytes:
     try:
         content = wait(batch.clients.s3, fetched)
         if content is None:
-            large, most = batch.clients.large, ddg_stats_file.MAX_FILE_BYTES
+            large, most = batch.clients.large, ddg_json_file.MAX_FILE_BYTES
             content = wait(large, large.start(ddg_s3_objects.get_object, file, most))
         return content or b""
     finally:

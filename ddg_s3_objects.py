@@ -14,6 +14,7 @@ import botocore.session  # boto3 is this and 20 ms of imports that nothing here 
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+import ddg_json_file
 import ddg_stats_file
 
 FETCH_THREADS = 32  # objects fetched side by side: boto3 takes 1 ms of CPU for a GET of 20 ms
@@ -260,9 +261,9 @@ def get_object(client: Any, file: File, most: int) -> bytes | None:
     body, length = answer["Body"], answer.get("ContentLength")
     if length is not None and length <= most:
         return bytes(body.read())
-    if length is None and most == ddg_stats_file.MAX_FILE_BYTES:
+    if length is None and most == ddg_json_file.MAX_FILE_BYTES:
         return bytes(body.read(most + 1))
     body.close()
-    if length is not None and length > ddg_stats_file.MAX_FILE_BYTES:
-        raise ddg_stats_file.too_large()
+    if length is not None and length > ddg_json_file.MAX_FILE_BYTES:
+        raise ddg_json_file.too_large()
     return None

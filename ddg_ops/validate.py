@@ -10,13 +10,14 @@ from typing import Any
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
+from ddg_json_file import MAX_FILE_BYTES, StatsFileError
 from ddg_metric_submit import parse
 from ddg_ops.aws import Aws, explain
 from ddg_ops.screen import FINE, UNABLE, USAGE, WRONG, Command, Screen, Stop, count, utc
 from ddg_ops.stack import STACK_HELP, aws_options, find_stack, reading_settings
 from ddg_s3_objects import File, get_object, is_marker
 from ddg_settings import Settings
-from ddg_stats_file import MAX_FILE_BYTES, Sample, StatsFileError
+from ddg_stats_file import Sample
 
 SHOWN_POINTS = 10  # of a file that is good; --json has all
 SETTINGS = ("STATS_PREFIX", "BUCKETS", "CONSTANT_TAGS", "MAX_AGE_SECONDS")

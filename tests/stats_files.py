@@ -303,7 +303,7 @@ BAD = [
     Bad(
         "nested-around-nothing", value(f'1, "b": {nested(32, "{}")}'), '"b.a.a.a.', "deeper than 32"
     ),
-    Bad("nested-too-deep-to-decode", f'{A}\n{{"b": {"[" * 200_000}', "line 2", "nested deeper"),
+    Bad("nested-too-deep-to-decode", f'{A}\n{{"b": {"[" * 200_000}', "line 2", "nested too deep"),
     # timestamp
     Bad("timestamp-missing", '{"a": 1}', '"timestamp"', "Add one in epoch seconds"),
     Bad("timestamp-string", at('"1575839011"'), '"timestamp"', 'the string "1575839011"'),

@@ -22,6 +22,7 @@ from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
 import ddg_stats_file
+from ddg_json_file import StatsFileError
 from ddg_ops import backfill, queues, walk
 from ddg_ops.aws import Aws
 from ddg_ops.reasons import TOO_OLD, Groups
@@ -154,7 +155,7 @@ def test_groups_are_bounded() -> None:
 def test_too_old_is_told_by_the_contracts_words(place: str) -> None:
     """A reason for being too old, and no other one."""
     for now, max_age, expected in ((7200, 3600, True), (-7200, 3600, False)):
-        with pytest.raises(ddg_stats_file.StatsFileError) as error:
+        with pytest.raises(StatsFileError) as error:
             ddg_stats_file.check_timestamp(0, now, max_age)
         assert bool(TOO_OLD.fullmatch(f"{place}{error.value}")) is expected
 

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from ddg_stats_file import LATEST_TIMESTAMP, MAX_TAGS, StatsFileError, read_stats_file
+from ddg_json_file import StatsFileError
+from ddg_stats_file import LATEST_TIMESTAMP, MAX_TAGS, read_stats_file
 from tests import stats_files as files
 from tests.stats_files import BAD, GOOD, MAX_AGE, NOW, Good, examples
 

@@ -15,14 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ddg_json_file
 import ddg_s3_objects
 import ddg_stats_file
+from ddg_json_file import MAX_FILE_BYTES, MAX_NAMES, StatsFileError
 from ddg_stats_file import (
-    MAX_FILE_BYTES,
-    MAX_NAMES,
     MAX_TAGS,
     Sample,
-    StatsFileError,
     normalise_tag,
     read_stats_file,
 )
@@ -131,7 +130,7 @@ def with_objects(count: int) -> bytes:
         ),
         pytest.param(
             with_objects,
-            ddg_stats_file.MAX_OBJECTS,
+            ddg_json_file.MAX_OBJECTS,
             "more than 350,000 objects and lists.",
             id="objects",
         ),
@@ -246,7 +245,7 @@ TAGGED = [
 )
 def test_names_are_counted_once_each(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """And nothing else is: neither what holds them, nor the timestamp and the tags."""
-    monkeypatch.setattr(ddg_stats_file, "MAX_NAMES", NAMES)
+    monkeypatch.setattr(ddg_json_file, "MAX_NAMES", NAMES)
     assert read(content)
 
 
@@ -260,7 +259,7 @@ def test_names_are_counted_once_each(content: bytes, monkeypatch: pytest.MonkeyP
 )
 def test_most_bytes_of_a_file(content: bytes, most: int) -> None:
     """Never fewer than it has, up to the limit."""
-    assert ddg_stats_file.most_plain_bytes(content) == most
+    assert ddg_json_file.most_plain_bytes(content) == most
 
 
 # Tags
@@ -391,7 +390,7 @@ def processor_time(seconds: float) -> Iterator[None]:
             lambda: (SAMPLE_GZIP + b"\0") * 10**5 + b"x", "follows the gzip", id="zeros-between"
         ),
         pytest.param(lambda: files.name("a" + "_." * 5_000_000).encode(), "rewritten", id="name"),
-        pytest.param(lambda: b"[" * 350_000, "nested deeper", id="brackets"),
+        pytest.param(lambda: b"[" * 350_000, "nested too deep", id="brackets"),
         pytest.param(lambda: A.encode() + b"\n" * 10_000_000 + b"x", "line 10000001", id="lines"),
     ],
 )

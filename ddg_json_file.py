@@ -1,0 +1,220 @@
+"""A job's file as JSON: bytes in, values or a reason out; the contract is in ddg_stats_file.
+
+Pure, with bounded memory and time, whatever the bytes are.
+"""
+
+import json
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+MAX_FILE_BYTES = 10 * 1024 * 1024  # plain and decompressed alike: a file is parsed in memory
+MAX_OBJECTS = 350_000  # a file, lists included: an empty one is 3 bytes, and 64 in memory
+MAX_NAMES = 50_000  # distinct metric names a file: Datadog bills each as a custom metric
+
+_WIDE = 100  # members an object; in a file of wider ones the names are counted first
+_GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_SLICE = 16 * 1024  # small, because zlib copies what is left of a slice after each member
+_GZIP_RATIO = 1032  # deflate makes no more of a byte (zlib's technical details)
+_ZEROS = re.compile(b"\0*")
+# A string, or what was to be one up to the text's end; with a colon after it, it is a name
+_STRING = re.compile(r'"([^"\\]*+(?:\\.[^"\\]*+)*+)(?:"([ \t\r\n]*+:)?|\\?\Z)', re.DOTALL)
+_SPACE = re.compile(r"[ \t\r\n]*")  # JSON's white space, not Unicode's
+
+_SHOWN_CHARACTERS = 80  # of a name or value in a reason
+EXAMPLE = 'such as {"timestamp": <epoch seconds>, "processed.data": 321}'
+TOO_MANY_NAMES = (
+    f"more than {MAX_NAMES:,} different metric names; each is a custom metric that Datadog "
+    "bills. Use fewer names, and tags to tell the cases apart."
+)
+_TOO_DEEP = "objects are nested too deep to be read. Write flatter ones."
+_KINDS = {bool: "a boolean", list: "a list", dict: "an object", type(None): "null"}
+
+
+class StatsFileError(ValueError):
+    """A file that is refused for good; its text says what is wrong, where, and what to do."""
+
+
+def read_values(content: bytes) -> tuple[str, Iterable[tuple[int, object]]]:
+    """Read a file: one JSON value, an array, or JSON Lines; plain or gzip.
+
+    Returns:
+        How to name the place of a value by its number, and the numbered values: those of the
+        array, of the lines, or the one.
+
+    Raises:
+        StatsFileError: the file isn't JSON, or is larger than the limits; also on the way.
+    """
+    text = _decode(content)
+    _check_counts(text)
+    return _values(text)
+
+
+def _decode(content: bytes) -> str:
+    """Return the file's text: decompressed where it is gzip, without a byte order mark."""
+    if len(content) > MAX_FILE_BYTES:
+        raise too_large()
+    if content.startswith(_GZIP_MAGIC):
+        content = _decompress(content)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte = error.start + len(content) - len(error.object)  # counted without the mark
+        raise StatsFileError(f"byte {byte} is not UTF-8. Write the file as UTF-8 JSON.") from None
+    if _SPACE.fullmatch(text):
+        raise StatsFileError(f"the file is empty. Write at least one object, {EXAMPLE}")
+    return text
+
+
+def _decompress(content: bytes) -> bytes:
+    """Return what all gzip members hold, at most a byte over the limit; zeros may pad a member.
+
+    Python's gzip does the same, but takes ten times as long for a file of many small members.
+    """
+    plain = bytearray()
+    view = memoryview(content)
+    position = 0
+    member = None
+    while piece := view[position : position + _GZIP_SLICE]:
+        if member is None or member.eof:
+            if member and not piece[0]:
+                position = _ZEROS.match(content, position).end()  # type: ignore[union-attr]  # it matches "" too
+                continue
+            if not content.startswith(_GZIP_MAGIC, position):
+                raise StatsFileError(
+                    f"something follows the gzip data at byte {position}. Compress the file again."
+                )
+            member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        try:
+            plain += member.decompress(piece, MAX_FILE_BYTES + 1 - len(plain))
+        except zlib.error as error:
+            raise StatsFileError(
+                f"broken gzip data at byte {position} ({error}). Compress the file again."
+            ) from None
+        if len(plain) > MAX_FILE_BYTES:
+            raise too_large(" decompressed")
+        position += len(piece) - len(member.unused_data)
+    if not (member and member.eof):
+        raise StatsFileError(
+            "the gzip data ends too early. Upload the whole file, after closing it."
+        )
+    return bytes(plain)
+
+
+def too_large(state: str = "") -> StatsFileError:
+    """Return the refusal of a file over MAX_FILE_BYTES."""
+    return StatsFileError(
+        f"the file is over {MAX_FILE_BYTES:,} bytes{state}. Split it into smaller files."
+    )
+
+
+def most_plain_bytes(content: bytes) -> int:
+    """Return how many bytes of text a file can have, without inflating it."""
+    ratio = _GZIP_RATIO if content.startswith(_GZIP_MAGIC) else 1
+    return min(ratio * len(content), MAX_FILE_BYTES)
+
+
+def _check_counts(text: str) -> None:
+    """Refuse what takes too much memory once it is decoded: of a name that is 200 bytes."""
+    objects = text.count("{")
+    if text.count("[") + objects > MAX_OBJECTS:
+        raise StatsFileError(
+            f"more than {MAX_OBJECTS:,} objects and lists. Split the file into smaller ones."
+        )
+    most = MAX_NAMES + objects + len(("timestamp", "tags"))  # that name a metric, an object, these
+    if text.count(":") <= max(most, _WIDE * objects):
+        return  # nearly every file, at the speed of C
+    names = set()
+    for string in _STRING.finditer(text):
+        if string[2]:
+            names.add(string[1])
+            if len(names) > most:
+                raise StatsFileError(TOO_MANY_NAMES)
+
+
+def _values(text: str) -> tuple[str, Iterable[tuple[int, object]]]:
+    """Return the values, numbered, and how to name the place of one."""
+    start = _skip_space(text, 0)
+    value, end = _decode_value(text, start)
+    following = _skip_space(text, end)
+    if not isinstance(value, list):
+        return ("", [(1, value)]) if following == len(text) else ("line {}: ", _lines(text, start))
+    if following < len(text):
+        raise _not_json(text, following, "something follows the array")
+    return "object {} of the array: ", enumerate(value, 1)
+
+
+def _lines(text: str, position: int) -> Iterator[tuple[int, object]]:
+    """Yield the values of JSON Lines with their line numbers."""
+    line = 1 + text.count("\n", 0, position)
+    while position < len(text):
+        value, end = _decode_value(text, position)
+        if "\n" in text[position:end]:
+            raise _not_json(text, position, "of several objects each takes one line")
+        position = _skip_space(text, end)
+        lines = text.count("\n", end, position)
+        if not lines and position < len(text):
+            raise _not_json(text, position, "more than one value in a line")
+        yield line, value
+        line += lines
+
+
+def _skip_space(text: str, position: int) -> int:
+    """Return where the next character that is no JSON white space stands."""
+    return _SPACE.match(text, position).end()  # type: ignore[union-attr]  # it matches "" too
+
+
+def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
+        raise StatsFileError(f"{show(twice)} stands twice in an object. Write each name once.")
+    return members
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_unique_members)
+# Python reads no integer of more than 4,300 digits; as a float it is infinite, and refused by name.
+_decoder_of_floats = json.JSONDecoder(object_pairs_hook=_unique_members, parse_int=float)
+
+
+def _decode_value(
+    text: str, position: int, decoder: json.JSONDecoder = _decoder
+) -> tuple[object, int]:
+    """Decode the JSON value at a position; return it and where it ends."""
+    try:
+        return decoder.raw_decode(text, position)
+    except StatsFileError as error:
+        raise StatsFileError(f"near line {_line(text, position)}: {error}") from None
+    except json.JSONDecodeError as error:
+        raise _not_json(text, error.pos, error.msg) from None
+    except RecursionError:
+        raise StatsFileError(f"near line {_line(text, position)}: {_TOO_DEEP}") from None
+    except ValueError:  # Python reads no integer of more than 4,300 digits
+        return _decode_value(text, position, _decoder_of_floats)
+
+
+def _line(text: str, position: int) -> int:
+    return text.count("\n", 0, position) + 1
+
+
+def _not_json(text: str, position: int, problem: str) -> StatsFileError:
+    column = position - text.rfind("\n", 0, position)
+    return StatsFileError(
+        f"not JSON: {problem}: line {_line(text, position)} column {column}. "
+        "Write one object, an array of objects, or one object a line."
+    )
+
+
+def kind(value: object) -> str:
+    """Return what a JSON value is, in a reason's words."""
+    if isinstance(value, str):
+        return f"the string {show(value)}"
+    return _KINDS.get(type(value), "a number")
+
+
+def show(value: object) -> str:
+    """Quote a name or value for a reason: one line of ASCII, cut."""
+    shown = json.dumps(value[:_SHOWN_CHARACTERS] if isinstance(value, str) else value)
+    return shown if len(shown) <= _SHOWN_CHARACTERS + 2 else shown[:_SHOWN_CHARACTERS] + "..."
