@@ -1,5 +1,6 @@
-# In the order of the data's way: generator -> bucket -> queues -> submitter -> Datadog. Who may do
-# what is in policies.tf; what watches them, in alarms.tf and observability.tf.
+# In the order of the data's way: bucket -> queues -> submitter -> Datadog. The generator, which writes
+# to the bucket, is in generator.tf; who may do what in policies.tf; what watches them in alarms.tf and
+# observability.tf.
 
 data "aws_caller_identity" "current" {}
 
@@ -13,121 +14,6 @@ locals {
   account   = data.aws_caller_identity.current.account_id
   partition = data.aws_partition.current.partition
   region    = data.aws_region.current.id # .name warns in provider 6, and .region isn't there in 5
-}
-
-# ---------------------------------------------------------------------------------------
-# Generator: writes a sample file on schedule
-# ---------------------------------------------------------------------------------------
-
-locals {
-  mock_datasource_zip    = "${local.zip_folder}/ddg_mock_datasource.zip"
-  mock_datasource_name   = "${var.name}-mock-datasource"
-  mock_datasource_prefix = "${var.stats_prefix}mock-datasource/"
-  mock_datasource_count  = var.create_bucket && var.mock_datasource_enabled ? 1 : 0
-}
-
-resource "aws_cloudwatch_log_group" "mock_datasource" {
-  count = local.mock_datasource_count
-
-  name              = "/aws/lambda/${local.mock_datasource_name}"
-  retention_in_days = var.log_retention_days
-  tags              = var.tags
-}
-
-resource "aws_iam_role" "mock_datasource" {
-  count = local.mock_datasource_count
-
-  name               = "${local.mock_datasource_name}-${local.region}" # IAM is one for all regions
-  assume_role_policy = data.aws_iam_policy_document.lambda_assume.json
-  tags               = var.tags
-}
-
-resource "aws_iam_role_policy" "mock_datasource" {
-  count = local.mock_datasource_count
-
-  name   = local.mock_datasource_name
-  role   = aws_iam_role.mock_datasource[0].name
-  policy = data.aws_iam_policy_document.mock_datasource[0].json
-}
-
-resource "aws_lambda_function" "mock_datasource" {
-  count = local.mock_datasource_count
-
-  function_name    = local.mock_datasource_name
-  description      = "Writes a sample stats file to s3://${local.bucket_name}/${local.mock_datasource_prefix}."
-  role             = aws_iam_role.mock_datasource[0].arn
-  runtime          = "python3.13"
-  architectures    = ["arm64"]
-  handler          = "ddg_mock_datasource.lambda_handler"
-  filename         = local.mock_datasource_zip
-  source_code_hash = fileexists(local.mock_datasource_zip) ? filebase64sha256(local.mock_datasource_zip) : null
-  memory_size      = 256
-  timeout          = 30
-  tags             = var.tags
-
-  environment {
-    variables = {
-      STATS_BUCKET = aws_s3_bucket.stats[0].bucket
-      STATS_PREFIX = var.stats_prefix
-    }
-  }
-
-  logging_config {
-    log_format            = "JSON"
-    application_log_level = "INFO"
-    system_log_level      = "INFO"
-    log_group             = aws_cloudwatch_log_group.mock_datasource[0].name
-  }
-
-  lifecycle {
-    precondition {
-      condition     = fileexists(local.mock_datasource_zip)
-      error_message = "${local.mock_datasource_zip} is missing: run ./zipper.sh, then apply again."
-    }
-  }
-
-  # Its first call must be allowed already, and nobody is told of a file before the notification.
-  depends_on = [aws_iam_role_policy.mock_datasource, aws_s3_bucket_notification.stats]
-}
-
-resource "aws_lambda_function_event_invoke_config" "mock_datasource" {
-  count = local.mock_datasource_count
-
-  function_name          = aws_lambda_function.mock_datasource[0].function_name
-  maximum_retry_attempts = 0 # a retry would write a second file
-}
-
-resource "aws_cloudwatch_event_rule" "mock_schedule" {
-  count = local.mock_datasource_count
-
-  name                = local.mock_datasource_name
-  description         = "Runs ${aws_lambda_function.mock_datasource[0].function_name}."
-  schedule_expression = "rate(${var.mock_interval_minutes} ${var.mock_interval_minutes == 1 ? "minute" : "minutes"})"
-  tags                = var.tags
-}
-
-resource "aws_lambda_permission" "mock_schedule" {
-  count = local.mock_datasource_count
-
-  statement_id  = "${local.mock_datasource_name}-schedule"
-  action        = "lambda:InvokeFunction"
-  function_name = aws_lambda_function.mock_datasource[0].function_name
-  principal     = "events.amazonaws.com"
-  source_arn    = aws_cloudwatch_event_rule.mock_schedule[0].arn
-}
-
-resource "aws_cloudwatch_event_target" "mock_schedule" {
-  count = local.mock_datasource_count
-
-  rule      = aws_cloudwatch_event_rule.mock_schedule[0].name
-  target_id = local.mock_datasource_name
-  arn       = aws_lambda_function.mock_datasource[0].arn
-
-  lifecycle {
-    replace_triggered_by = [aws_s3_bucket_notification.stats] # no file while another prefix is set up
-  }
-
-  depends_on = [aws_lambda_permission.mock_schedule, aws_lambda_function_event_invoke_config.mock_datasource]
 }
 
 # ---------------------------------------------------------------------------------------
@@ -319,6 +205,12 @@ locals {
   metric_submit_zip  = "${local.zip_folder}/ddg_metric_submit.zip"
   metric_submit_name = "${var.name}-metric-submit"
 
+  # Of jobs and metrics as much as the submitter needs.
+  mappings = { for name, job in var.jobs : name => { mapping = tostring(job.mapping) } if try(job.mapping, null) != null }
+  counts = { for name, metric in var.metrics : name => {
+    for attribute, value in { type = metric.type, interval = try(tonumber(metric.interval), null) } : attribute => value if value != null
+  } if try(metric.type, null) == "count" }
+
   # That a key is given is no secret; the key is, and stays sensitive.
   api_key_given = nonsensitive(var.ddg_api_key != null)
   app_key_given = nonsensitive(var.ddg_app_key != null)
@@ -336,7 +228,16 @@ locals {
     local.api_key_given ? { DATADOG_API_KEY = var.ddg_api_key } : {},
     local.app_key_given ? { DATADOG_APP_KEY = var.ddg_app_key } : {},
     local.secret_given ? { DATADOG_API_KEY_SECRET_ARN = var.ddg_api_key_secret_arn } : {},
+    length(local.mappings) == 0 ? {} : { JOBS = base64gzip(jsonencode(local.mappings)) },
+    length(local.counts) == 0 ? {} : { METRICS = base64gzip(jsonencode(local.counts)) },
+    var.metric_prefix == "" ? {} : { METRIC_PREFIX = var.metric_prefix },
   )
+
+  # Lambda measures it as JSON. base64 counts bytes, by threes, where length() counts characters; and
+  # the queue's URL is known before the queue is made.
+  known_environment = merge(local.environment, { REJECTED_QUEUE_URL = "https://sqs.${local.region}.${data.aws_partition.current.dns_suffix}/${local.account}/${aws_sqs_queue.rejected.name}" })
+  environment_bytes = length(base64encode(jsonencode(local.known_environment))) * 3 / 4
+  largest_settings  = join(", ", [for name in ["JOBS", "METRICS", "BUCKETS", "CONSTANT_TAGS"] : "${name} ${length(lookup(local.environment, name, ""))}"])
 }
 
 resource "aws_cloudwatch_log_group" "metric_submit" {
@@ -394,8 +295,8 @@ resource "aws_lambda_function" "metric_submit" {
     }
 
     precondition {
-      condition     = length(base64encode(join("", concat(keys(local.environment), values(local.environment))))) <= 5460 # for 4,095 bytes
-      error_message = "The submitter's environment is over the 4,096 bytes that Lambda takes: give fewer or shorter buckets, prefixes and constant_tags, or spread the buckets over two stacks."
+      condition     = local.environment_bytes <= 4096
+      error_message = "The submitter's environment is over the 4,096 bytes that Lambda takes. Of them are: ${local.largest_settings}. Shorten or drop some of jobs, metrics, buckets and constant_tags, or make a second stack and give it a part of the jobs."
     }
   }
 

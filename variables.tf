@@ -177,6 +177,87 @@ variable "force_destroy" {
 }
 
 # ---------------------------------------------------------------------------------------
+# Jobs and metrics: docs/settings.md has the attributes
+# ---------------------------------------------------------------------------------------
+
+# Of any type, since a typed object would drop an attribute that is misspelt without a word.
+variable "jobs" {
+  type        = any
+  description = "What the stack should know of a job, by the folder that names it: `mapping`, a JMESPath expression that makes metrics of its files, whatever JSON they hold. Such as { backup = { mapping = \"numbers(@)\" } }. Try it with `ddg-ops validate` first: no plan can."
+  default     = {}
+  nullable    = false
+
+  validation {
+    condition     = can([for job in values(var.jobs) : keys(job)])
+    error_message = "jobs are an object of objects: folder to attributes, such as { backup = { mapping = \"numbers(@)\" } }."
+  }
+
+  validation {
+    condition     = alltrue([for job in try(keys(var.jobs), []) : can(regex("^[^/]+$", job))])
+    error_message = "jobs are named by their folder alone, the first one below the prefix: no slash, not empty."
+  }
+
+  validation {
+    condition     = length(setsubtract(flatten([for job in try(values(var.jobs), []) : try(keys(job), [])]), ["mapping"])) == 0
+    error_message = "jobs have no attribute ${join(", ", setsubtract(flatten([for job in try(values(var.jobs), []) : try(keys(job), [])]), ["mapping"]))}: there is mapping."
+  }
+
+  validation {
+    condition     = alltrue([for job in try(values(var.jobs), []) : try(job.mapping, null) == null || can(regex("\\S", job.mapping))])
+    error_message = "jobs have a mapping that is a JMESPath expression, such as \"numbers(@)\", or none."
+  }
+}
+
+variable "metrics" {
+  type        = any
+  description = "What should be known of a metric, by its whole name: { \"processed.data\" = { type = \"count\", interval = 86400 } }. A `type` is `gauge`, the default, or `count`, whose `interval` is the seconds that a value covers. Decide before the first point: a type that changes later spoils the metric's history in Datadog."
+  default     = {}
+  nullable    = false
+
+  validation {
+    condition     = can([for metric in values(var.metrics) : keys(metric)])
+    error_message = "metrics are an object of objects: name to attributes, such as { \"processed.data\" = { type = \"count\", interval = 86400 } }."
+  }
+
+  validation {
+    condition     = alltrue([for name in try(keys(var.metrics), []) : can(regex("^[A-Za-z][A-Za-z0-9_.]{0,199}$", name)) && !can(regex("__|_\\.|\\._|_$", name))])
+    error_message = "metrics are given by their whole names, metric_prefix included: a letter first, then letters, digits, dots and single _ between letters or digits, at most 200 characters."
+  }
+
+  validation {
+    condition     = length(setsubtract(flatten([for metric in try(values(var.metrics), []) : try(keys(metric), [])]), ["type", "interval", "unit", "per_unit", "short_name", "description", "monitor"])) == 0
+    error_message = "metrics have no attribute ${join(", ", setsubtract(flatten([for metric in try(values(var.metrics), []) : try(keys(metric), [])]), ["type", "interval", "unit", "per_unit", "short_name", "description", "monitor"]))}: there are type and interval, and for dashboard/ unit, per_unit, short_name, description and monitor."
+  }
+
+  validation {
+    condition     = alltrue([for metric in try(values(var.metrics), []) : try(metric.type, null) == null || try(contains(["gauge", "count"], metric.type), false)])
+    error_message = "metrics have a type that is gauge or count. There is no distribution: Datadog adds up what is delivered twice, and a gauge or a count that comes again overwrites itself."
+  }
+
+  validation {
+    condition     = alltrue([for metric in try(values(var.metrics), []) : try(metric.interval, null) == null || try(metric.interval >= 1 && metric.interval <= 31536000 && floor(metric.interval) == tonumber(metric.interval), false)])
+    error_message = "metrics have an interval that is a whole number of seconds from 1 to 31536000 (a year)."
+  }
+
+  validation {
+    condition     = alltrue([for metric in try(values(var.metrics), []) : try(metric.interval, null) == null || try(metric.type, null) == "count"])
+    error_message = "metrics have an interval only with type = \"count\": it is the seconds that a count covers."
+  }
+}
+
+variable "metric_prefix" {
+  type        = string
+  description = "What goes before the name of every metric, such as `etl.`; names that begin with `ddg.` don't take it. Only the whole name must keep to the rules for names."
+  default     = ""
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^([A-Za-z][A-Za-z0-9_.]{0,198})?$", var.metric_prefix)) && !can(regex("__|_\\.|\\._", var.metric_prefix))
+    error_message = "metric_prefix is empty, or what a metric's name can begin with, such as etl.: a letter first, then letters, digits, dots and single _, at most 199 characters."
+  }
+}
+
+# ---------------------------------------------------------------------------------------
 # Buckets that were there before: docs/buckets.md
 # ---------------------------------------------------------------------------------------
 

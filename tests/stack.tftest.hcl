@@ -7,7 +7,7 @@ mock_provider "aws" {
   }
 
   mock_data "aws_partition" {
-    defaults = { partition = "aws" }
+    defaults = { partition = "aws", dns_suffix = "amazonaws.com" }
   }
 
   mock_data "aws_region" {
@@ -249,11 +249,42 @@ run "others_buckets_alone" {
   }
 }
 
+run "forty_jobs" {
+  command = plan
+
+  variables {
+    metric_prefix = "etl."
+    metrics = {
+      "etl.processed.data" = { type = "count", interval = "86400", unit = "row", monitor = { kind = "anomaly" } }
+      "etl.runs"           = { type = "count" }
+      "etl.seconds"        = { type = "gauge", unit = "second" }
+    }
+    jobs = merge({ unmapped = {} }, {
+      for number in range(40) : "${substr(sha256(number), 0, 8)}-job" => { mapping = "${substr(sha256("a${number}"), 0, 12)}[*].{timestamp: ${substr(sha256("b${number}"), 0, 9)}, tags: {${substr(sha256("c${number}"), 0, 8)}: id}, seconds: duration}" }
+    })
+  }
+
+  assert {
+    condition = { for name, value in aws_lambda_function.metric_submit.environment[0].variables : name => value if contains(["JOBS", "METRICS", "METRIC_PREFIX"], name) } == {
+      JOBS          = base64gzip(jsonencode({ for job, known in var.jobs : job => known if job != "unmapped" }))
+      METRICS       = base64gzip(jsonencode({ "etl.processed.data" = { interval = 86400, type = "count" }, "etl.runs" = { type = "count" } }))
+      METRIC_PREFIX = "etl."
+    }
+    error_message = "The submitter is told of mappings and counts, and of nothing that is for others."
+  }
+}
+
 run "environment_too_large" {
   command = plan
 
   variables {
-    buckets = { for number in range(60) : "a-bucket-with-a-long-name-${number}" => { prefix = "and/a/long/prefix/of/its/own/${number}/" } }
+    jobs = { for number in range(60) : sha256(number) => { mapping = "{timestamp: ${substr(sha256("a${number}"), 0, 32)}}" } }
+  }
+
+  override_resource {
+    target          = aws_sqs_queue.rejected
+    values          = { url = null }
+    override_during = apply # as on the first plan, when its URL isn't known
   }
 
   expect_failures = [aws_lambda_function.metric_submit]
@@ -264,7 +295,7 @@ run "another_partition" {
 
   override_data {
     target = data.aws_partition.current
-    values = { partition = "aws-cn" }
+    values = { partition = "aws-cn", dns_suffix = "amazonaws.com.cn" }
   }
 
   assert {

@@ -90,6 +90,35 @@ SETTINGS = [  # of the submitter
 ]
 ROWS = [
     *SETTINGS,
+    Row(
+        "jobs",
+        [{}, {"a": {}}, {"dbt é": {"mapping": "a[?b == '<&>']"}, "b": {"mapping": None}}],
+        [
+            *([], "a", {"a": "numbers(@)"}, {"a": None}, {"": {}}, {"a/b": {}}),
+            *({"a": each} for each in ({"maping": "a"}, {"mapping": ""}, {"mapping": ["a"]})),
+        ],
+    ),
+    Row(
+        "metrics",
+        [
+            {},
+            {"a": {}, "a.b_c": {"type": "gauge", "interval": None}, "A" * 200: {"type": "count"}},
+            *({"a": {"type": "count", "interval": seconds}} for seconds in (1, "60", 31_536_000)),
+            {"a": dict.fromkeys(("unit", "per_unit", "short_name", "description", "monitor"))},
+        ],
+        [
+            *([], "a", {"a": "count"}, {"a": None}, {"a": {"typ": "count"}}),
+            *({name: {}} for name in ("", "9a", "a-b", "a__b", "a_", "a._b", "A" * 201)),
+            *({"a": {"type": kind}} for kind in ("", "distribution", "Count", ["count"])),
+            *({"a": {"type": "count", "interval": n}} for n in (0, -1, 1.5, "", 31_536_001, [1])),
+            *({"a": {"type": kind, "interval": 60}} for kind in ("gauge", None)),
+        ],
+    ),
+    Row(
+        "metric_prefix",
+        ["", "etl.", "a_", "A.b9_c", "a" * 199],
+        ["9x.", ".", "_", "é.", "a b", "a__", "a._", "a_.", "a" * 200],
+    ),
     Row("ddg_api_key_kms_key_arn", [KMS_KEY], ["", KMS_KEY[-35:], "arn:aws:kms:x:1:alias/mine"]),
     Row(
         "name",
