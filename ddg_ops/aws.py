@@ -16,6 +16,7 @@ from ddg_settings import Clients, Settings, make_clients
 HOW_TO_NAME = "Name it: --stack ddg-stats, or --stack FILE that `terraform output -json` wrote."
 WHO_AM_I = "`aws sts get-caller-identity` shows who you are; choose with --profile or AWS_PROFILE."
 APPLY = "Run `terraform apply`."
+BY_HAND = f"{APPLY} Somebody may have changed it by hand."
 RIGHT_PLACE = f"Is this the right stack, region and account? {HOW_TO_NAME}"
 MISSING = "404|NoSuch|NonExistent|NotFound|DoesNotExist"
 

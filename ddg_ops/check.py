@@ -1,46 +1,51 @@
-"""check: is the pipeline healthy, end to end? It asks every part; judging.py judges the answers."""
+"""check: is the pipeline healthy, end to end? Every part is asked, and its answer judged.
 
-import json
-import random
-import secrets
+Broken, unknown and fine are three things: what can't be seen from here isn't broken for that.
+"""
+
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ddg_ops import judging
-from ddg_ops.aws import APPLY, explain, is_missing, time_at_aws
-from ddg_ops.judging import Finding, Ways
+from ddg_ops.aws import APPLY, BY_HAND, explain, is_missing
+from ddg_ops.canary import follow_canary
+from ddg_ops.datadog import judge_datadog
 from ddg_ops.log import Line, log_events, read_event
-from ddg_ops.screen import FINE, POSITIVE, UNABLE, USAGE, WRONG, Command, Screen, Stop, count
-from ddg_ops.stack import Stack, queue_name, queue_path, stack_options
+from ddg_ops.screen import (
+    FINE,
+    HANDBOOK,
+    POSITIVE,
+    UNABLE,
+    USAGE,
+    WRONG,
+    Command,
+    Finding,
+    Screen,
+    Stop,
+    age,
+)
+from ddg_ops.stack import Stack, find_alarms, queue_name, queue_path, stack_options
+from ddg_ops.ways import check_buckets
 from ddg_settings import Settings, read_settings
 
 DATADOG_SECONDS = 10.0  # Datadog answers in a tenth of a second
 SECRET_SECONDS = 10.0
 RECENT_MINUTES = 60
-POLL_SECONDS = 1.0  # between two looks for the canary; CloudWatch has lines after some seconds
-CANARY_METRIC = "ddg.canary"  # one custom metric: ddg.canary{job:canary}
-CANARY_POINTS = (100, 299)  # one a second, back from now: more than batches of small files have
+WAITING_SECONDS = 600  # what waits longer than two visibility timeouts isn't on its way
 STYLES = {"ok": "green", "FAILED": "bold red", "unknown": "yellow", "note": "yellow"}
-BY_HAND = f"{APPLY} Somebody may have changed it by hand."
-OVERWRITTEN = (
-    f"{APPLY} Does something else write the bucket's notifications? A bucket has one "
-    "configuration, and the last one to write it wins. Then backfill what was missed."
-)
+QUEUE_FIXES = {
+    "main": f'See "files-waiting" in {HANDBOOK}; ddg-ops tail --since 30m says why.',
+    "rejected": "See what and why: ddg-ops rejected list",
+    "dead": "See what: ddg-ops dead list",
+}
 SUBSCRIBE = "Set alarm_email, and confirm what AWS then mails; or subscribe a pager to the topic."
 NO_KEY = "Put the key there, or name another secret in ddg_api_key_secret_arn, and apply."
-NOT_TAKEN = "It isn't taken, or many are before it: see `mapping` above, and ddg-ops tail."
-NOT_TOLD = (
-    "Did the bucket notify the queue (see `notification` above)? If the submitter's log shows a "
-    "batch, its line has just not come yet: see ddg-ops tail."
-)
 EXAMPLES = ["", "--canary", "--canary --bucket acme-data", "--stack ddg-stats --json"]
-NO_BUCKET = "Is it in the stack's account and region, and its name right in `buckets`?"
+Findings = Iterator[Finding]
 
 
 @click.command(cls=Command, examples=EXAMPLES)
@@ -56,7 +61,7 @@ def check(
     if buckets and not canary:
         raise Stop("--bucket is for --canary, which writes a file: give both.", USAGE)
     found: list[dict[str, str]] = []
-    for part, finding in look(stack, timeout if canary else None, buckets):
+    for part, finding in Checkup(stack).look(timeout if canary else None, buckets):
         found.append({"part": part} | finding._asdict())
         screen.say(f"{finding.state:<8}{part:<14}{finding.text}", STYLES[finding.state])
         if finding.fix:
@@ -69,254 +74,201 @@ def check(
     return code
 
 
-def look(
-    stack: Stack, timeout: float | None, buckets: Sequence[str]
-) -> Iterator[tuple[str, Finding]]:
-    """Yield what there is to say of each part; a timeout is the canary's."""
-    who = stack.aws.client("sts").get_caller_identity()  # without it the rest would say the same
-    identity = f"{who['Arn']}, in {stack.aws.region}"
-    if stack.account not in ("", who["Account"]):
-        # All that the account lacks would be called gone.
-        text = f"{identity}; the stack is in {stack.account}"
-        yield "identity", Finding("FAILED", text, "Choose its profile: --profile NAME.")
-        return
-    yield "identity", Finding("ok", identity)
-    for part, ask in list_parts(stack, timeout, buckets):
-        try:
-            yield from ((part, finding) for finding in ask())
-        except Stop as stop:
-            yield part, Finding("unknown", str(stop), "See `function`.")
-        except (ClientError, BotoCoreError) as error:
-            problem, _, fix = explain(error).partition(". ")
-            gone = is_missing(error)  # and so broken; what can't be seen from here may be fine
-            yield part, Finding("FAILED" if gone else "unknown", problem, APPLY if gone else fix)
-
-
-def list_parts(
-    stack: Stack, timeout: float | None, buckets: Sequence[str]
-) -> Iterator[tuple[str, Callable[[], Iterator[Finding]]]]:
-    """Yield each part with what asks it; the submitter's environment says what the rest is."""
-    settings: list[Settings] = []  # of the submitter, once its environment has been read
-    yield "function", partial(check_function, stack, settings)
-    others = dict(settings[0].buckets) if settings else {}
-    followed = choose_buckets(stack, settings, buckets) if timeout else []
-    if stack.bucket:
-        yield "notification", partial(check_notification, stack)
-    if others:
-        yield "notification", partial(check_buckets, stack, others)
-    yield "key", partial(check_key, stack, settings)
-    yield "mapping", partial(check_mapping, stack)
-    yield "queues", partial(check_queue, stack, "main", stack.main_url)
-    yield "queues", partial(check_queue, stack, "rejected", stack.rejected_url)
-    yield "queues", partial(check_queue, stack, "dead", stack.dead_letter_url)
-    yield "outcomes", partial(check_outcomes, stack, timeout)
-    yield "alarms", partial(check_alarms, stack)
-    for bucket in followed:
-        yield "canary", partial(follow_canary, stack, settings, bucket, timeout or 0)
-    if unread := [bucket for bucket in others if bucket not in followed]:
-        yield "access", partial(tell_unread, unread)
-
-
-def choose_buckets(stack: Stack, settings: list[Settings], named: Sequence[str]) -> Sequence[str]:
-    """Return the buckets that a canary is put into; Stop where one isn't the stack's."""
-    if not settings:  # the canary says that it can't be told where
-        return named or [stack.bucket]
-    return [stack.choose_bucket(settings[0], bucket) for bucket in named or [""]]
-
-
-def check_notification(stack: Stack) -> Iterator[Finding]:
-    """Does the bucket tell the main queue of every new file below the prefix?"""
-    answer = stack.aws.client("s3").get_bucket_notification_configuration(Bucket=stack.bucket)
-    arn, name = stack.queue(stack.main_url)["QueueArn"], queue_name(stack.main_url)
-    if arn in judging.told(answer, "Queue", stack.prefix):
-        yield Finding("ok", f"s3://{stack.bucket}/{stack.prefix} notifies {name}")
-    else:
-        text = f"s3://{stack.bucket} doesn't notify {name} of all new files below {stack.prefix}"
-        yield Finding("FAILED", text, OVERWRITTEN)
-
-
-def check_buckets(stack: Stack, buckets: Mapping[str, str]) -> Iterator[Finding]:
-    """Is the main queue told of each bucket that was there before? A finding for each."""
-    queue = stack.queue(stack.main_url)
-    arn, events = queue["QueueArn"], stack.aws.client("events")
-    pages = events.get_paginator("list_rule_names_by_target").paginate(TargetArn=arn)
-    rules = [events.describe_rule(Name=name) for page in pages for name in page["RuleNames"]]
-    subscriptions = stack.aws.client("sns").get_paginator("list_subscriptions").paginate()
-    topics = {
-        each["TopicArn"]
-        for page in subscriptions
-        for each in page["Subscriptions"]
-        if each["Endpoint"] == arn and each["SubscriptionArn"].startswith("arn:")
-    }
-    ways = Ways(arn, queue.get("Policy", ""), rules, frozenset(topics))
-    for bucket, prefix in buckets.items():
-        configuration, problem = None, ""
-        try:
-            s3 = stack.aws.client("s3")
-            configuration = s3.get_bucket_notification_configuration(Bucket=bucket)
-        except ClientError as error:
-            problem = f": {explain(error).partition('. ')[0]}"
-            if is_missing(error):
-                yield Finding("FAILED", f"s3://{bucket}{problem}", NO_BUCKET)
-                continue
-        finding = judging.judge_bucket(bucket, prefix, configuration, ways)
-        if finding.state == "unknown":
-            fix = f"Ask its owner, or follow a file: ddg-ops check --canary --bucket {bucket}"
-            finding = finding._replace(text=f"{finding.text}{problem}", fix=fix)
-        yield finding
-
-
-def tell_unread(buckets: Sequence[str]) -> Iterator[Finding]:
-    """Say for which buckets it isn't known whether the role may read: AWS tells nobody but it."""
-    text = f"whether the role may read and decrypt is seen by a canary alone: {', '.join(buckets)}"
-    options = " ".join(f"--bucket {bucket}" for bucket in buckets)
-    yield Finding("unknown", text, f"ddg-ops check --canary {options}")
-
-
-def check_function(stack: Stack, settings: list[Settings]) -> Iterator[Finding]:
-    """Is the submitter's environment whole, and the stack's own?"""
+def ask(part: str, findings: Findings) -> Iterator[tuple[str, Finding]]:
+    """Yield what there is to say of a part; that it can't be asked is a finding too."""
     try:
-        found = read_settings(stack.environment())
-    except ValueError as error:
-        yield Finding("FAILED", f"{stack.function}: {error}", BY_HAND)
-        return
-    settings.append(found)
-    if queue_path(found.rejected_queue_url) != queue_path(stack.rejected_url):
-        text = f"{stack.function} sends refused files to {found.rejected_queue_url}"
-        yield Finding("FAILED", text, BY_HAND)
-    elif stack.bucket and found.stats_prefix != stack.prefix:
-        text = f"{stack.function} takes jobs from below {found.stats_prefix}, not {stack.prefix}"
-        yield Finding("FAILED", text, BY_HAND)
-    else:
-        yield Finding("ok", f"{stack.function} has its environment")
+        yield from ((part, finding) for finding in findings)
+    except Stop as stop:
+        yield part, Finding("unknown", str(stop), "See `function`.")
+    except (ClientError, BotoCoreError) as error:
+        problem, _, fix = explain(error).partition(". ")
+        gone = is_missing(error)  # and so broken; what can't be seen from here may be fine
+        yield part, Finding("FAILED" if gone else "unknown", problem, APPLY if gone else fix)
 
 
-def check_key(stack: Stack, settings: list[Settings]) -> Iterator[Finding]:
-    """Does the site take the key that the submitter has?"""
-    if not settings:
-        raise Stop("its place is unknown")
-    clients = stack.aws.submitter(settings[0])
-    try:
-        key = clients.key.value or clients.key.read(SECRET_SECONDS)
-    except ValueError as error:
-        cause = error.__context__  # AWS's own error, where it is one
-        if isinstance(cause, ClientError | BotoCoreError) and not is_missing(cause):
-            raise cause from None
-        yield Finding("FAILED", f"{error}", NO_KEY)
-    else:
-        answer = clients.datadog.validate(key, DATADOG_SECONDS).wait(DATADOG_SECONDS)
-        yield judging.judge_datadog(settings[0].api_host, answer)
+class Checkup:
+    """A look at all parts of a stack."""
 
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.settings: Settings | None = None  # of the submitter, once they have been read
 
-def check_mapping(stack: Stack) -> Iterator[Finding]:
-    """Is the main queue fed to the submitter, and are failures reported file by file?"""
-    name = queue_name(stack.main_url)
-    mappings = stack.mappings(stack.queue(stack.main_url)["QueueArn"])
-    stack.environment()  # a mapping outlives its function, and is still called enabled
-    if not mappings:
-        yield Finding("FAILED", f"nothing feeds {name} to {stack.function}", APPLY)
-    yield from (judging.judge_mapping(each, name, stack.function) for each in mappings)
+    def look(self, timeout: float | None, named: Sequence[str]) -> Iterator[tuple[str, Finding]]:
+        """Yield what there is to say of each part; timeout and names of buckets: the canary's."""
+        stack = self.stack
+        who = stack.aws.client("sts").get_caller_identity()  # else all would say the same
+        identity = f"{who['Arn']}, in {stack.aws.region}"
+        if stack.account not in ("", who["Account"]):
+            # All that the account lacks would be called gone.
+            text = f"{identity}; the stack is in {stack.account}"
+            yield "identity", Finding("FAILED", text, "Choose its profile: --profile NAME.")
+            return
+        yield "identity", Finding("ok", identity)
+        yield from ask("function", self.function())
+        others = dict(self.settings.buckets) if self.settings else {}
+        followed = named or [stack.bucket] if timeout else []
+        if self.settings:
+            followed = [stack.choose_bucket(self.settings, bucket) for bucket in followed]
+        yield from ask("notification", check_buckets(stack, others))
+        yield from ask("key", self.key())
+        yield from ask("mapping", self.mapping())
+        yield from ask("queues", self.queue("main", stack.main_url))
+        yield from ask("queues", self.queue("rejected", stack.rejected_url))
+        yield from ask("queues", self.queue("dead", stack.dead_letter_url))
+        yield from ask("outcomes", self.outcomes(follows=bool(timeout)))
+        yield from ask("alarms", self.alarms())
+        for bucket in followed:
+            yield from ask("canary", follow_canary(stack, self.settings, bucket, timeout or 0))
+        if unread := [bucket for bucket in others if bucket not in followed]:
+            # AWS tells nobody but the role.
+            text = (
+                f"whether the role may read and decrypt, a canary alone sees: {', '.join(unread)}"
+            )
+            options = " ".join(f"--bucket {bucket}" for bucket in unread)
+            yield "access", Finding("unknown", text, f"ddg-ops check --canary {options}")
 
+    def function(self) -> Findings:
+        """Is the submitter's environment whole, and the stack's own?"""
+        name, stack = self.stack.function, self.stack
+        try:
+            found = self.settings = read_settings(stack.environment())
+        except ValueError as error:
+            yield Finding("FAILED", f"{name}: {error}", BY_HAND)
+            return
+        if queue_path(found.rejected_queue_url) != queue_path(stack.rejected_url):
+            text = f"{name} sends refused files to {found.rejected_queue_url}"
+            yield Finding("FAILED", text, BY_HAND)
+        elif stack.bucket and found.stats_prefix != stack.prefix:
+            text = f"{name} takes jobs from below {found.stats_prefix}, not {stack.prefix}"
+            yield Finding("FAILED", text, BY_HAND)
+        else:
+            yield Finding("ok", f"{name} has its environment")
 
-def check_queue(stack: Stack, role: str, url: str) -> Iterator[Finding]:
-    """What is in a queue, and for how long?"""
-    name = queue_name(url)
-    ages = metric_values(stack, "AWS/SQS QueueName ApproximateAgeOfOldestMessage", name, 15)
-    yield judging.judge_queue(role, name, stack.queue(url), next(iter(ages), None))
+    def key(self) -> Findings:
+        """Does the site take the key that the submitter has?"""
+        if not self.settings:
+            raise Stop("its place is unknown")
+        clients = self.stack.aws.submitter(self.settings)
+        try:
+            key = clients.key.value or clients.key.read(SECRET_SECONDS)
+        except ValueError as error:
+            cause = error.__context__  # AWS's own error, where it is one
+            if isinstance(cause, ClientError | BotoCoreError) and not is_missing(cause):
+                raise cause from None
+            yield Finding("FAILED", f"{error}", NO_KEY)
+        else:
+            answer = clients.datadog.validate(key, DATADOG_SECONDS).wait(DATADOG_SECONDS)
+            yield judge_datadog(self.settings.api_host, answer)
 
+    def mapping(self) -> Findings:
+        """Is the main queue fed to the submitter, and are failures reported file by file?"""
+        queue, function = queue_name(self.stack.main_url), self.stack.function
+        mappings = self.stack.mappings(self.stack.queue(self.stack.main_url)["QueueArn"])
+        self.stack.environment()  # a mapping outlives its function, and is still called enabled
+        if not mappings:
+            yield Finding("FAILED", f"nothing feeds {queue} to {function}", APPLY)
+        for each in mappings:
+            if each["State"] not in ("Enabled", "Enabling", "Updating"):
+                fix = f"aws lambda update-event-source-mapping --uuid {each['UUID']} --enabled"
+                yield Finding("FAILED", f"{queue} isn't fed to {function}: {each['State']}", fix)
+            elif "ReportBatchItemFailures" not in each.get("FunctionResponseTypes", []):
+                text = "without ReportBatchItemFailures the files that are to be retried are lost"
+                yield Finding("FAILED", text, f"{APPLY} Do it at once.")
+            else:
+                yield Finding("ok", f"{queue} feeds {function}")
 
-def metric_values(stack: Stack, metric: str, value: str, minutes: float) -> list[float]:
-    """Return the values of a metric (namespace, dimension, name), the newest first."""
-    namespace, dimension, name = metric.split()
-    now = datetime.now(UTC)
-    points = stack.aws.client("cloudwatch").get_metric_statistics(
-        Namespace=namespace,
-        MetricName=name,
-        Dimensions=[{"Name": dimension, "Value": value}],
-        StartTime=now - timedelta(minutes=minutes),
-        EndTime=now + timedelta(minutes=1),
-        Period=300,
-        Statistics=["Sum", "Maximum"],
-    )["Datapoints"]
-    points.sort(key=lambda point: point["Timestamp"], reverse=True)
-    return [point["Maximum" if namespace == "AWS/SQS" else "Sum"] for point in points]
+    def queue(self, role: str, url: str) -> Findings:
+        """What is in a queue, for how long, and what does that mean in this one?"""
+        name, queue = queue_name(url), self.stack.queue(url)
+        visible = int(queue["ApproximateNumberOfMessages"])
+        flying = int(queue["ApproximateNumberOfMessagesNotVisible"])
+        metric = "AWS/SQS QueueName ApproximateAgeOfOldestMessage"
+        oldest = next(iter(self.values(metric, name, 15, "Maximum")), 0.0)
+        text = f"{name}: about {visible:,} waiting, {flying:,} in flight"
+        text += f", the oldest for {age(oldest)}" if visible + flying and oldest else ""
+        if visible + flying and (role != "main" or oldest > WAITING_SECONDS):
+            yield Finding("FAILED", text, QUEUE_FIXES[role])
+        else:
+            yield Finding("ok", text)
 
+    def values(
+        self, metric: str, value: str, minutes: float, statistic: str = "Sum"
+    ) -> list[float]:
+        """Return a statistic of a metric (namespace, dimension, name), the newest first."""
+        namespace, dimension, name = metric.split()
+        now = datetime.now(UTC)
+        points = self.stack.aws.client("cloudwatch").get_metric_statistics(
+            Namespace=namespace,
+            MetricName=name,
+            Dimensions=[{"Name": dimension, "Value": value}],
+            StartTime=now - timedelta(minutes=minutes),
+            EndTime=now + timedelta(minutes=1),
+            Period=300,
+            Statistics=[statistic],
+        )["Datapoints"]
+        points.sort(key=lambda point: point["Timestamp"], reverse=True)
+        return [point[statistic] for point in points]
 
-def check_outcomes(stack: Stack, followed: float | None) -> Iterator[Finding]:
-    """What became of the last hour's files, and why were the last ones retried?"""
-    minutes, generator_age = look_at_generator(stack) if stack.generator else (RECENT_MINUTES, 0)
-    values = {
-        name: metric_values(stack, f"DatadogStats FunctionName {name}", stack.function, minutes)
-        for name in ("Submitted", "Refused", "Retried")
-    }
-    if any(values.values()):  # an idle pipeline has no batches, not batches of nothing
-        text = ", ".join(f"{sum(each):,.0f} {name.lower()}" for name, each in values.items())
-        yield Finding("ok", f"in the last {minutes:.0f} minutes: {text}")
-    else:
-        finding = judging.judge_silence(minutes, stack.generator, generator_age)
-        early = followed and finding.state == "unknown"  # the canary tells, just below
-        yield finding._replace(state="note") if early else finding
-    if sum(values["Retried"]):
-        since = time.time() - 60 * RECENT_MINUTES
-        entries = [read_event(each["message"]) for each in log_events(stack, since, '"retried"')]
-        for line in [entry for entry in entries if isinstance(entry, Line)][-1:]:
-            yield Finding("note", f"the last retry: {line.text}")
+    def outcomes(self, *, follows: bool) -> Findings:
+        """What became of the last hour's files, and why were the last ones retried?"""
+        stack = self.stack
+        minutes, made = self.generator() if stack.generator else (RECENT_MINUTES, 0.0)
+        values = {
+            name: self.values(f"DatadogStats FunctionName {name}", stack.function, minutes)
+            for name in ("Submitted", "Refused", "Retried")
+        }
+        if any(values.values()):  # an idle pipeline has no batches, not batches of nothing
+            text = ", ".join(f"{sum(each):,.0f} {name.lower()}" for name, each in values.items())
+            yield Finding("ok", f"in the last {minutes:.0f} minutes: {text}")
+        else:
+            yield self.silence(minutes, made, follows=follows)
+        if sum(values["Retried"]):
+            since = time.time() - 60 * RECENT_MINUTES
+            entries = [
+                read_event(each["message"]) for each in log_events(stack, since, '"retried"')
+            ]
+            for line in [entry for entry in entries if isinstance(entry, Line)][-1:]:
+                yield Finding("note", f"the last retry: {line.text}")
 
+    def silence(self, minutes: float, made: float, *, follows: bool) -> Finding:
+        """Say what it means that CloudWatch knows of no batch for so many minutes."""
+        text, generator = f"no batch in the last {minutes:.0f} minutes", self.stack.generator
+        if not generator:
+            return Finding("ok", f"{text}; no generator is on, so there may have been no file")
+        if time.time() - made < 60 * minutes:
+            text += f"; {generator} was made or changed only {age(time.time() - made)} ago"
+            wait = "Check again in some minutes, or follow a file: ddg-ops check --canary"
+            return Finding("note" if follows else "unknown", text, wait)  # the canary tells
+        fix = f'See "nothing-submitted" in {HANDBOOK}.'
+        return Finding("FAILED", f"{text}, though {generator} is on", fix)
 
-def look_at_generator(stack: Stack) -> tuple[float, float]:
-    """Return in how many minutes a file of the generator must have come, and its age in seconds."""
-    functions = stack.aws.client("lambda")
-    modified = functions.get_function_configuration(FunctionName=stack.generator)["LastModified"]
-    made = datetime.fromisoformat(modified[:19]).replace(tzinfo=UTC).timestamp()
-    silence = [name for name in stack.alarm_names if name.endswith("-nothing-submitted")]
-    alarms = alarms_of(stack, silence)
-    spans = [alarm["Period"] * alarm["EvaluationPeriods"] / 60 for alarm in alarms]
-    return max([RECENT_MINUTES, *spans]), time.time() - made
+    def generator(self) -> tuple[float, float]:
+        """Return in how many minutes its file must have come, and since when it is so (epoch)."""
+        functions = self.stack.aws.client("lambda")
+        found = functions.get_function_configuration(FunctionName=self.stack.generator)
+        made = datetime.fromisoformat(found["LastModified"][:19]).replace(tzinfo=UTC)
+        names = [name for name in self.stack.alarm_names if name.endswith("-nothing-submitted")]
+        spans = [each["Period"] * each["EvaluationPeriods"] / 60 for each in self.those(names)]
+        return max([RECENT_MINUTES, *spans]), made.timestamp()
 
+    def those(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Return those of the alarms that are there."""
+        found = find_alarms(self.stack.aws, self.stack.function.removesuffix("metric-submit"))
+        return [alarm for alarm in found if alarm["AlarmName"] in names]
 
-def alarms_of(stack: Stack, names: list[str]) -> list[dict[str, Any]]:
-    """Return those of the alarms that are there."""
-    describe = stack.aws.client("cloudwatch").describe_alarms
-    fifties = [names[start : start + 50] for start in range(0, len(names), 50)]  # CloudWatch's page
-    return [alarm for some in fifties for alarm in describe(AlarmNames=some)["MetricAlarms"]]
-
-
-def check_alarms(stack: Stack) -> Iterator[Finding]:
-    """Which alarms are on, and does anybody hear them?"""
-    names = list(stack.alarm_names)
-    yield from judging.judge_alarms(names, alarms_of(stack, names))
-    answer = stack.aws.client("sns").list_subscriptions_by_topic(TopicArn=stack.topic_arn)
-    if not any(each["SubscriptionArn"].startswith("arn:") for each in answer["Subscriptions"]):
-        yield Finding("note", f"nobody hears them: {stack.topic_arn}", SUBSCRIBE)
-
-
-def follow_canary(
-    stack: Stack, settings: list[Settings], bucket: str, timeout: float
-) -> Iterator[Finding]:
-    """Put a file below a bucket's prefix and follow it through the log."""
-    if not bucket or (not settings and bucket != stack.bucket):
-        raise Stop("its prefix is unknown")
-    points, now = random.randint(*CANARY_POINTS), int(time.time())
-    if settings and settings[0].max_age:
-        points = min(points, settings[0].max_age // 2) or 1
-    prefix = stack.prefix if bucket == stack.bucket else settings[0].prefix_of(bucket)
-    key = f"{prefix}canary/{now}-{secrets.token_hex(4)}.json"
-    body = json.dumps([{"timestamp": now - second, CANARY_METRIC: 1} for second in range(points)])
-    started = time.monotonic()
-    response = stack.aws.client("s3").put_object(Bucket=bucket, Key=key, Body=body)
-    where = f"s3://{bucket}/{key}"
-    took = 0.0
-    while took <= timeout:
-        took = time.monotonic() - started
-        for event in log_events(stack, time_at_aws(response)):
-            if finding := judging.judge_canary(event["message"], where, points):
-                after = f"{took:.1f} s after the put, as the log showed it"
-                yield finding._replace(text=f"{finding.text}; {after}")
-                return
-        time.sleep(POLL_SECONDS)
-    name, queue = queue_name(stack.main_url), stack.queue(stack.main_url)
-    waiting = int(queue["ApproximateNumberOfMessages"])
-    waiting += int(queue["ApproximateNumberOfMessagesNotVisible"])
-    text = f"{where} is neither submitted nor refused after {timeout:.0f} s"
-    text += f"; about {count(waiting, 'message')} in {name}" if waiting else f"; {name} is empty"
-    yield Finding("FAILED", text, NOT_TAKEN if waiting else NOT_TOLD)
+    def alarms(self) -> Findings:
+        """Which alarms are on or gone, and does anybody hear them?"""
+        alarms = self.those(self.stack.alarm_names)
+        missing = sorted(set(self.stack.alarm_names) - {alarm["AlarmName"] for alarm in alarms})
+        ringing = [alarm for alarm in alarms if alarm["StateValue"] == "ALARM"]
+        for alarm in ringing:
+            first = f"{alarm.get('AlarmDescription', '')} See {HANDBOOK}."
+            yield Finding("FAILED", f"{alarm['AlarmName']} is on", first)
+        if missing or not alarms:
+            yield Finding("FAILED", f"not there: {', '.join(missing) or 'all of them'}", APPLY)
+        elif not ringing:
+            yield Finding("ok", f"none of {len(alarms)} is on")
+        topic = self.stack.topic_arn
+        answer = self.stack.aws.client("sns").list_subscriptions_by_topic(TopicArn=topic)
+        if not any(each["SubscriptionArn"].startswith("arn:") for each in answer["Subscriptions"]):
+            yield Finding("note", f"nobody hears them: {topic}", SUBSCRIBE)

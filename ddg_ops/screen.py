@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from datetime import time as time_of_day
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import click
 from rich.console import Console
@@ -17,6 +17,7 @@ from rich.text import Text
 
 FINE, WRONG, USAGE, UNABLE, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes; `ddg-ops --help` has them
 POSITIVE = click.FloatRange(0, min_open=True)
+HANDBOOK = "docs/operations.md"
 
 
 class Command(click.Command):
@@ -38,6 +39,14 @@ class Stop(Exception):
     def __init__(self, text: str, exit_code: int = UNABLE) -> None:
         super().__init__(text)
         self.exit_code = exit_code
+
+
+class Finding(NamedTuple):
+    """What was found of one part."""
+
+    state: Literal["ok", "FAILED", "unknown", "note"]
+    text: str
+    fix: str = ""  # what to do, where it isn't ok
 
 
 class Lines(Console):

@@ -92,16 +92,14 @@ class Stack(NamedTuple):
         try:
             main, dead_letter = self.queue(self.main_url), self.queue(self.dead_letter_url)
             rejects_to = self.environment().get("REJECTED_QUEUE_URL", "nowhere")
+            arn, dead_arn = main["QueueArn"], dead_letter["QueueArn"]
+            rejected = queue_path(rejects_to) == queue_path(self.rejected_url)
+            rejected = rejected and here in self.queue(self.rejected_url)["QueueArn"]
             facts = {
-                f"{main['QueueArn']} isn't in {here[5:-1]}": here in main["QueueArn"],
-                f"{main['QueueArn']} isn't fed to {self.function}": self.mappings(main["QueueArn"]),
-                f"{main['QueueArn']} doesn't give up to {dead_letter['QueueArn']}": (
-                    f'"{dead_letter["QueueArn"]}"' in main.get("RedrivePolicy", "")
-                ),
-                f"{self.function} rejects to {rejects_to}, not to {self.rejected_url}": (
-                    queue_path(rejects_to) == queue_path(self.rejected_url)
-                    and here in self.queue(self.rejected_url)["QueueArn"]
-                ),
+                f"{arn} isn't in {here[5:-1]}": here in arn,
+                f"{arn} isn't fed to {self.function}": self.mappings(arn),
+                f"{arn} doesn't give up to {dead_arn}": f'"{dead_arn}"' in main["RedrivePolicy"],
+                f"{self.function} rejects to {rejects_to}, not to {self.rejected_url}": rejected,
             }
         except ClientError as error:
             if not is_missing(error):
@@ -222,63 +220,52 @@ def ask_terraform() -> str:
 
 def read_stack(values: Mapping[str, Any], source: str, aws: Aws) -> Stack:
     """Return the stack that the values of Terraform's outputs describe."""
-
-    def text(*path: str, default: str | None = None) -> str:
-        value: Any = values
-        for name in path:
-            value = value[name] if default is None else (value or {}).get(name)
-        value = default if value is None else value
-        if not isinstance(value, str):
-            raise TypeError
-        return value
-
     try:
-        function = text("function_names", "metric_submit")
-        topic_arn = text("alarm_topic_arn", default="")
-        return Stack(
-            aws=aws,
-            source=source,
-            account=f"{topic_arn}::::".split(":")[4],
-            bucket=text("bucket", default=""),
-            prefix=text("prefix", default="stats/"),
-            main_url=text("queue_urls", "stats"),
-            dead_letter_url=text("queue_urls", "dead_letter"),
-            rejected_url=text("queue_urls", "rejected"),
-            function=function,
-            generator=text("function_names", "mock_datasource", default=""),
-            log_group=text("log_groups", "metric_submit", default=f"/aws/lambda/{function}"),
-            alarm_names=tuple(map(str, values.get("alarm_names") or ())),
-            topic_arn=topic_arn,
-        )
+        urls, functions = values["queue_urls"], values["function_names"]
+        function = functions["metric_submit"]
+        topic_arn = values.get("alarm_topic_arn") or ""
+        texts = {
+            "bucket": values.get("bucket") or "",
+            "prefix": values.get("prefix") or "stats/",
+            "main_url": urls["stats"],
+            "dead_letter_url": urls["dead_letter"],
+            "rejected_url": urls["rejected"],
+            "function": function,
+            "generator": functions.get("mock_datasource") or "",
+            "log_group": f"/aws/lambda/{function}",
+            "topic_arn": topic_arn,
+            "account": f"{topic_arn}::::".split(":")[4],
+        }
+        alarm_names = tuple(map(str, values.get("alarm_names") or ()))
+        if not all(isinstance(text, str) for text in texts.values()):
+            raise TypeError
     except (KeyError, TypeError, AttributeError) as error:
         problem = f"lacks {error}" if isinstance(error, KeyError) else "has another shape"
         raise Stop(f"{source} {problem}: is it of this project? {HOW_TO_NAME}", USAGE) from None
+    return Stack(aws, source, alarm_names=alarm_names, **texts)
 
 
 def find_by_name(name: str, aws: Aws) -> Stack:
     """Return the stack of that name here, by Terraform's rules for names; parts may be gone."""
     sqs, region = aws.client("sqs"), aws.region
     account = aws.client("sts").get_caller_identity()["Account"]
-    pages = aws.client("cloudwatch").get_paginator("describe_alarms")
-    found = pages.paginate(AlarmNamePrefix=f"{name}-")
-    alarm_names = [alarm["AlarmName"] for page in found for alarm in page["MetricAlarms"]]
+    alarms = [alarm["AlarmName"] for alarm in find_alarms(aws, f"{name}-")]
+    generates = f"{name}-mock-datasource-errors" in alarms
     queue_url = f"{sqs.meta.endpoint_url}/{account}/{name}"
-    generates = f"{name}-mock-datasource-errors" in alarm_names
-    stack = Stack(
-        aws=aws,
-        source=f"--stack {name}",
-        account=account,
-        bucket=f"{name}-{account}-{region}",
-        prefix="stats/",
-        main_url=f"{queue_url}-stats",
-        dead_letter_url=f"{queue_url}-dead-letter",
-        rejected_url=f"{queue_url}-rejected",
-        function=f"{name}-metric-submit",
-        generator=f"{name}-mock-datasource" if generates else "",
-        log_group=f"/aws/lambda/{name}-metric-submit",
-        alarm_names=tuple(alarm_names),
-        topic_arn=f"arn:{sqs.meta.partition}:sns:{region}:{account}:{name}-alarms",
-    )
+    outputs = {
+        "bucket": f"{name}-{account}-{region}",
+        "queue_urls": {
+            role: f"{queue_url}-{role.replace('_', '-')}"
+            for role in ("stats", "dead_letter", "rejected")
+        },
+        "function_names": {
+            "metric_submit": f"{name}-metric-submit",
+            "mock_datasource": f"{name}-mock-datasource" if generates else None,
+        },
+        "alarm_names": alarms,
+        "alarm_topic_arn": f"arn:{sqs.meta.partition}:sns:{region}:{account}:{name}-alarms",
+    }
+    stack = read_stack(outputs, f"--stack {name}", aws)
     try:
         environment = stack.environment()
         stack = stack._replace(prefix=environment.get("STATS_PREFIX", stack.prefix))
@@ -286,10 +273,16 @@ def find_by_name(name: str, aws: Aws) -> Stack:
         others = environment.get("BUCKETS", "{}") not in ("", "{}")
         if others and f':{stack.bucket}"' not in stack.queue(stack.main_url).get("Policy", ""):
             return stack._replace(bucket="")
-        return stack
     except ClientError as error:
         if not is_missing(error):
             raise
-    if not alarm_names:
-        raise Stop(f"no stack {name} in {region} of account {account}. {RIGHT_PLACE}")
+        if not alarms:
+            raise Stop(f"no stack {name} in {region} of account {account}. {RIGHT_PLACE}") from None
     return stack
+
+
+def find_alarms(aws: Aws, prefix: str) -> list[dict[str, Any]]:
+    """Return the alarms whose names begin so."""
+    pages = aws.client("cloudwatch").get_paginator("describe_alarms")
+    found = pages.paginate(AlarmNamePrefix=prefix)
+    return [alarm for page in found for alarm in page["MetricAlarms"]]

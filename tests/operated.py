@@ -25,7 +25,7 @@ from click.testing import CliRunner
 
 import ddg_metric_submit
 import ddg_outcomes
-from ddg_ops import backfill, check, log, walk
+from ddg_ops import backfill, canary, log, walk
 from ddg_ops.cli import cli
 from local.datadog_server import DatadogServer
 from local.event_source import sqs_record
@@ -444,7 +444,7 @@ def make_stack(
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
     monkeypatch.setattr("botocore.session.create_loader", shared_loader)
     monkeypatch.setattr(walk, "WAIT_SECONDS", 0)
-    monkeypatch.setattr(check, "POLL_SECONDS", 0)
+    monkeypatch.setattr(canary, "POLL_SECONDS", 0)
     monkeypatch.setattr(log, "POLL_SECONDS", 0)
     monkeypatch.setattr(backfill, "PAUSES", (0.0,))
     return StackOnMoto(moto, datadog, monkeypatch)
