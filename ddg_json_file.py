@@ -28,12 +28,35 @@ TOO_MANY_NAMES = (
     f"more than {MAX_NAMES:,} different metric names; each is a custom metric that Datadog "
     "bills. Use fewer names, and tags to tell the cases apart."
 )
-_TOO_DEEP = "objects are nested too deep to be read. Write flatter ones."
+TOO_DEEP = "objects are nested too deep to be read. Write flatter ones."
 _KINDS = {bool: "a boolean", list: "a list", dict: "an object", type(None): "null"}
 
 
 class StatsFileError(ValueError):
     """A file that is refused for good; its text says what is wrong, where, and what to do."""
+
+
+class RetryError(Exception):
+    """A file that can't be read now, through no fault of its own; the text says why."""
+
+
+def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
+        raise StatsFileError(f"{show(twice)} stands twice in an object. Write each name once.")
+    return members
+
+
+# The second decoder is for integers of more than 4,300 digits, which Python doesn't read; as
+# floats they are infinite, and refused by name.
+_Decoders = tuple[json.JSONDecoder, ...]
+_STRICT: _Decoders = (
+    json.JSONDecoder(object_pairs_hook=_unique_members),
+    json.JSONDecoder(object_pairs_hook=_unique_members, parse_int=float),
+)
+_LENIENT: _Decoders = (json.JSONDecoder(), json.JSONDecoder(parse_int=float))
 
 
 def read_values(content: bytes) -> tuple[str, Iterable[tuple[int, object]]]:
@@ -49,6 +72,23 @@ def read_values(content: bytes) -> tuple[str, Iterable[tuple[int, object]]]:
     text = _decode(content)
     _check_counts(text)
     return _values(text)
+
+
+def read_document(content: bytes) -> object:
+    """Read a file for a mapping: one JSON value, or for JSON Lines the list of them.
+
+    A name that stands twice in an object counts as its last, and a number may be NaN or infinite.
+
+    Raises:
+        StatsFileError: the file isn't JSON, or is larger than the limits.
+    """
+    text = _decode(content)
+    _check_counts(text)
+    start = _skip_space(text, 0)
+    value, end = _decode_value(text, start, _LENIENT)
+    if _skip_space(text, end) == len(text):
+        return value
+    return [value for _, value in _lines(text, start, _LENIENT)]
 
 
 def _decode(content: bytes) -> str:
@@ -136,20 +176,24 @@ def _check_counts(text: str) -> None:
 def _values(text: str) -> tuple[str, Iterable[tuple[int, object]]]:
     """Return the values, numbered, and how to name the place of one."""
     start = _skip_space(text, 0)
-    value, end = _decode_value(text, start)
+    value, end = _decode_value(text, start, _STRICT)
     following = _skip_space(text, end)
     if not isinstance(value, list):
-        return ("", [(1, value)]) if following == len(text) else ("line {}: ", _lines(text, start))
+        return (
+            ("", [(1, value)])
+            if following == len(text)
+            else ("line {}: ", _lines(text, start, _STRICT))
+        )
     if following < len(text):
         raise _not_json(text, following, "something follows the array")
     return "object {} of the array: ", enumerate(value, 1)
 
 
-def _lines(text: str, position: int) -> Iterator[tuple[int, object]]:
+def _lines(text: str, position: int, decoders: _Decoders) -> Iterator[tuple[int, object]]:
     """Yield the values of JSON Lines with their line numbers."""
     line = 1 + text.count("\n", 0, position)
     while position < len(text):
-        value, end = _decode_value(text, position)
+        value, end = _decode_value(text, position, decoders)
         if "\n" in text[position:end]:
             raise _not_json(text, position, "of several objects each takes one line")
         position = _skip_space(text, end)
@@ -165,34 +209,18 @@ def _skip_space(text: str, position: int) -> int:
     return _SPACE.match(text, position).end()  # type: ignore[union-attr]  # it matches "" too
 
 
-def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        counts = Counter(name for name, _ in pairs)
-        twice = next(name for name, count in counts.items() if count > 1)
-        raise StatsFileError(f"{show(twice)} stands twice in an object. Write each name once.")
-    return members
-
-
-_decoder = json.JSONDecoder(object_pairs_hook=_unique_members)
-# Python reads no integer of more than 4,300 digits; as a float it is infinite, and refused by name.
-_decoder_of_floats = json.JSONDecoder(object_pairs_hook=_unique_members, parse_int=float)
-
-
-def _decode_value(
-    text: str, position: int, decoder: json.JSONDecoder = _decoder
-) -> tuple[object, int]:
+def _decode_value(text: str, position: int, decoders: _Decoders) -> tuple[object, int]:
     """Decode the JSON value at a position; return it and where it ends."""
     try:
-        return decoder.raw_decode(text, position)
+        return decoders[0].raw_decode(text, position)
     except StatsFileError as error:
         raise StatsFileError(f"near line {_line(text, position)}: {error}") from None
     except json.JSONDecodeError as error:
         raise _not_json(text, error.pos, error.msg) from None
     except RecursionError:
-        raise StatsFileError(f"near line {_line(text, position)}: {_TOO_DEEP}") from None
+        raise StatsFileError(f"near line {_line(text, position)}: {TOO_DEEP}") from None
     except ValueError:  # Python reads no integer of more than 4,300 digits
-        return _decode_value(text, position, _decoder_of_floats)
+        return _decode_value(text, position, decoders[1:])
 
 
 def _line(text: str, position: int) -> int:
@@ -207,10 +235,10 @@ def _not_json(text: str, position: int, problem: str) -> StatsFileError:
     )
 
 
-def kind(value: object) -> str:
-    """Return what a JSON value is, in a reason's words."""
+def kind(value: object, *, hidden: bool = False) -> str:
+    """Return what a JSON value is, in a reason's words; a string may be hidden."""
     if isinstance(value, str):
-        return f"the string {show(value)}"
+        return "a string" if hidden else f"the string {show(value)}"
     return _KINDS.get(type(value), "a number")
 
 

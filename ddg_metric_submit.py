@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import botocore.session
@@ -27,7 +27,7 @@ import ddg_json_file
 import ddg_s3_objects
 import ddg_series_api
 import ddg_stats_file
-from ddg_json_file import StatsFileError
+from ddg_json_file import RetryError, StatsFileError
 from ddg_outcomes import (
     MAX_REASON_BYTES,
     Ignored,
@@ -46,7 +46,15 @@ from ddg_outcomes import (
 )
 from ddg_s3_objects import File, Message, Service
 from ddg_series_api import Answer, Call, Verdict, is_final, judge, judge_key
-from ddg_settings import AWS_ERRORS, ApiKey, Clients, Settings, make_clients, read_settings
+from ddg_settings import (
+    AWS_ERRORS,
+    ApiKey,
+    Clients,
+    Settings,
+    make_clients,
+    read_metrics,
+    read_settings,
+)
 from ddg_stats_file import Sample
 
 FETCH_SECONDS = 5.0  # one object that S3 is slow with doesn't cost its neighbours more
@@ -172,7 +180,8 @@ def submit_files(files: Sequence[File], batch: Batch) -> dict[File, Outcome]:
             del read  # it would stay while the next file is read
 
     question = ask_about_key(batch) if files else None
-    posted = post_payloads(ddg_series_api.pack(readable()), question, batch)
+    payloads = ddg_series_api.pack(readable(), read_metrics(batch.settings.metrics))
+    posted = post_payloads(payloads, question, batch)
     return {file: outcomes.get(file, posted.outcome(file, points.get(file))) for file in files}
 
 
@@ -204,7 +213,9 @@ def read_file(file: File, fetched: "Future[bytes | None]", batch: Batch) -> list
         size = ddg_json_file.most_plain_bytes(content)
         if batch.seconds_left() < PARSE_RESERVE_SECONDS + size / PARSE_BYTES_PER_SECOND:
             return Retry(NO_TIME)
-        return parse(file.key, content, batch.settings, file.bucket)
+        return parse(file, content, batch.settings, batch.deadline)
+    except RetryError as error:
+        return Retry(str(error))
     except (StatsFileError, ParamValidationError) as error:
         return Refused(str(error)[:MAX_REASON_BYTES])
     except TimeoutError:
@@ -248,13 +259,36 @@ def receive(file: File, fetched: "Future[bytes | None]", batch: Batch) -> bytes:
         batch.statistics.fetch_seconds += time.monotonic() - started
 
 
-def parse(key: str, content: bytes, settings: Settings, bucket: str = "") -> list[Sample]:
-    """Return a stats file's samples with all their tags; the job's is in its key."""
-    job = ddg_s3_objects.job_tag(key, settings.prefix_of(bucket))
-    tags = settings.constant_tags | ({job} if job else set())
+def parse(file: File, content: bytes, settings: Settings, deadline: float) -> list[Sample]:
+    """Return a stats file's samples with all their tags; the job's is in its key.
+
+    Raises:
+        StatsFileError: the file is refused. RetryError: it can't be read now.
+    """
+    folder = ddg_s3_objects.job_folder(file.key, settings.prefix_of(file.bucket))
+    job_tag = ddg_s3_objects.job_tag(folder)
     return ddg_stats_file.read_stats_file(
-        content, now=time.time(), max_age=settings.max_age, tags=tags
+        content,
+        now=time.time(),
+        max_age=settings.max_age,
+        tags=settings.constant_tags | ({job_tag} if job_tag else set()),
+        prefix=settings.metric_prefix,
+        mapping=load_mapping(settings.job(folder).mapping, deadline),
+        last_modified=file.last_modified,
     )
+
+
+def load_mapping(expression: str, deadline: float) -> ddg_stats_file.Mapping | None:
+    """Return what applies a mapping; None where there is none.
+
+    Raises:
+        RetryError: the expression is wrong.
+    """
+    if not expression:
+        return None
+    import ddg_mapping  # jmespath is a part of the cold start that only mappings pay for
+
+    return partial(ddg_mapping.map_document, ddg_mapping.compile_mapping(expression), deadline)
 
 
 # --- Samples -> payloads -> outcomes ---
@@ -356,7 +390,8 @@ def split(part: Entries, answer: Answer, posted: Posted) -> list[Entries]:
 def post(part: Entries, batch: Batch) -> Answer:
     """POST a part of a payload, and count it."""
     started = time.monotonic()
-    series = ddg_series_api.build_series(sample for _, sample in part)
+    types = read_metrics(batch.settings.metrics)
+    series = ddg_series_api.build_series((sample for _, sample in part), types)
     seconds = min(POST_SECONDS, batch.seconds_left())
     answer = batch.clients.datadog.post(series, batch.clients.key.value, seconds)
     batch.statistics.post_seconds += time.monotonic() - started

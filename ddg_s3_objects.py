@@ -41,6 +41,7 @@ class File:
     decoded_key: str = ""  # where the key may have been encoded
     version: str = ""  # which one to read; the newest where none is told
     created: bool = True  # or it was removed, tagged, restored, ...
+    last_modified: str = ""  # as S3 writes it, an HTTP date, once the object has been read
 
     def is_below(self, prefix: str) -> bool:
         """Tell whether the key, as it was told or decoded, is below a prefix."""
@@ -195,12 +196,17 @@ def checked(file: File) -> File:
     return file
 
 
-def job_tag(key: str, prefix: str) -> str:
-    """Return `job:<job>`, the first folder below the prefix; "" for a key in no folder there."""
+def job_folder(key: str, prefix: str) -> str:
+    """Return the job, the first folder below the prefix; "" for a key in no folder there."""
     if not key.startswith(prefix):
         return ""
     folder, slash, _ = key.removeprefix(prefix).lstrip("/").partition("/")
-    tag = ddg_stats_file.normalise_tag(f"job:{folder}") if slash else ""
+    return folder if slash else ""
+
+
+def job_tag(folder: str) -> str:
+    """Return `job:<job>` as Datadog normalises it; "" where nothing is left of the job."""
+    tag = ddg_stats_file.normalise_tag(f"job:{folder}")
     return "" if tag == "job:" else tag
 
 
@@ -258,6 +264,7 @@ def get_object(client: Any, file: File, most: int) -> bytes | None:
             raise
         answer = client.get_object(Key=file.decoded_key, **named)
         file.key = file.decoded_key
+    file.last_modified = answer["ResponseMetadata"]["HTTPHeaders"].get("last-modified", "")
     body, length = answer["Body"], answer.get("ContentLength")
     if length is not None and length <= most:
         return bytes(body.read())

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
+from functools import cache
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import requests
@@ -29,14 +30,26 @@ Owner = TypeVar("Owner", bound=Hashable)
 Series = tuple[str, tuple[str, ...]]  # metric, tags
 
 
+class MetricType(NamedTuple):
+    """What Datadog takes a metric's points for."""
+
+    type: str = "gauge"  # or count
+    interval: int | None = None  # seconds that a count covers
+
+
+GAUGE = MetricType()
+MetricTypes = Mapping[str, MetricType]  # by the metric's name; a gauge where it isn't in it
+
+
 # --- Samples -> payloads ---
 
 
 class Payload(Generic[Owner]):
     """Samples for one POST, with the owner of each; those of an owner side by side."""
 
-    def __init__(self) -> None:
+    def __init__(self, types: MetricTypes) -> None:
         self.entries: list[tuple[Owner, Sample]] = []
+        self._types = types
         self._series: set[Series] = set()
         self._points = self._bytes = 0
 
@@ -48,13 +61,13 @@ class Payload(Generic[Owner]):
         series: set[Series] = set()
         size = self._bytes
         for sample in samples:
-            series_bytes = EMPTY_SERIES_BYTES + len(json.dumps(sample.tags))
+            tags_bytes = len(json.dumps(sample.tags))
             for metric, value in sample.values.items():
                 size += len(f"[{sample.timestamp}, {float(value)}], ")
                 one = (metric, sample.tags)
                 if one not in self._series and one not in series:
                     series.add(one)
-                    size += len(metric) + series_bytes
+                    size += tags_bytes + len(metric) + empty_bytes(self._types.get(metric, GAUGE))
         if size > MAX_PAYLOAD_BYTES:
             return False
         self._series |= series
@@ -68,22 +81,24 @@ def count_points(samples: Iterable[Sample]) -> int:
     return sum(len(sample.values) for sample in samples)
 
 
-def pack(files: Iterable[tuple[Owner, list[Sample]]]) -> Iterator[list[tuple[Owner, Sample]]]:
+def pack(
+    files: Iterable[tuple[Owner, list[Sample]]], types: MetricTypes
+) -> Iterator[list[tuple[Owner, Sample]]]:
     """Pack files into as few payloads as take them.
 
     A file's samples go together where one payload takes them: a file in two could be refused
     for the second when Datadog has the first.
     """
-    payload = Payload[Owner]()
+    payload = Payload[Owner](types)
     for owner, samples in files:
         if not payload.add(owner, samples):
             if payload.entries:
                 yield payload.entries
-            payload = Payload()
+            payload = Payload(types)
             for part in [] if payload.add(owner, samples) else cut(samples):
                 if not payload.add(owner, part):
                     yield payload.entries
-                    payload = Payload()
+                    payload = Payload(types)
                     payload.add(owner, part)
         del samples  # they would stay while the next file is read
     if payload.entries:
@@ -120,23 +135,34 @@ def halve_points(entries: Sequence[tuple[Owner, Sample]]) -> list[list[tuple[Own
     return [[(owner, sample._replace(values=dict(half)))] for half in halves]
 
 
-def build_series(samples: Iterable[Sample]) -> list[dict[str, Any]]:
+def build_series(samples: Iterable[Sample], types: MetricTypes) -> list[dict[str, Any]]:
     """Return samples as the API takes them, the points of a series side by side."""
     points: dict[Series, list[tuple[int, float]]] = {}
     for sample in samples:
         for metric, value in sample.values.items():
             points.setdefault((metric, sample.tags), []).append((sample.timestamp, value))
-    return [one_series(metric, tags, series) for (metric, tags), series in points.items()]
+    return [
+        one_series(metric, tags, series, types.get(metric, GAUGE))
+        for (metric, tags), series in points.items()
+    ]
 
 
 def one_series(
-    metric: str, tags: Sequence[str], points: Sequence[tuple[int, float]]
+    metric: str,
+    tags: Sequence[str],
+    points: Sequence[tuple[int, float]],
+    metric_type: MetricType,
 ) -> dict[str, Any]:
     """Return one series as the API takes it. No host: a sandbox's would be billed for each."""
-    return {"metric": metric, "type": "gauge", "points": points, "tags": tags}
+    kind, interval = metric_type
+    series = {"metric": metric, "type": kind, "points": points, "tags": tags}
+    return series | ({"interval": interval} if interval else {})
 
 
-EMPTY_SERIES_BYTES = len(json.dumps(one_series("", [], []))) + len(", ")
+@cache
+def empty_bytes(metric_type: MetricType) -> int:
+    """Return the bytes of a series without its name, points and tags, among others."""
+    return len(json.dumps(one_series("", [], [], metric_type))) + len(", ")
 
 
 # --- Answers -> verdicts ---

@@ -1,9 +1,13 @@
 """What an invocation is handed: its settings, checked, and the clients that it talks to."""
 
+import base64
+import gzip
 import json
 import re
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import botocore.session
@@ -12,11 +16,20 @@ from urllib3.exceptions import HTTPError
 
 import ddg_stats_file
 from ddg_s3_objects import FETCH_THREADS, Service
-from ddg_series_api import SeriesApi
+from ddg_series_api import MetricType, SeriesApi
+from ddg_stats_file import METRIC_NAME
 
 KEEP_THREADS = 8  # refusals kept side by side: more would only keep each other from the CPU
 KEY_SECONDS = 300.0  # so long a valid key isn't asked about again
+MAX_INTERVAL_SECONDS = 31_536_000  # a year
 AWS_ERRORS = (BotoCoreError, ClientError, HTTPError)  # the last where an answer breaks off
+
+
+class Job(NamedTuple):
+    """What is known of a job."""
+
+    mapping: str = ""  # JMESPath; "" where its files have the contract's shape
+    watched: bool = False  # its files are counted by themselves
 
 
 class Settings(NamedTuple):
@@ -30,6 +43,9 @@ class Settings(NamedTuple):
     buckets: tuple[tuple[str, str], ...]  # bucket, prefix
     rejected_queue_url: str
     constant_tags: frozenset[str]  # normalised
+    jobs: str  # JOBS as it is given, checked; so all of it can be hashed
+    metrics: str  # METRICS likewise
+    metric_prefix: str
     max_age: int  # seconds; 0 means no limit
     log_level: str
 
@@ -39,6 +55,10 @@ class Settings(NamedTuple):
     def prefix_of(self, bucket: str) -> str:
         """Return the prefix below which a bucket's stats files are."""
         return dict(self.buckets).get(bucket, self.stats_prefix)
+
+    def job(self, folder: str) -> Job:
+        """Return what is known of a job, by its folder as it is written."""
+        return read_jobs(self.jobs).get(folder, Job())
 
 
 @dataclass(repr=False)  # it would show the key
@@ -88,6 +108,13 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     tags = frozenset(map(ddg_stats_file.normalise_tag, constant_tags.split(",")))
     if constant_tags and "" in tags:
         raise ValueError("CONSTANT_TAGS is malformed: tags with commas between, env:prod,team:data")
+    prefix = environ.get("METRIC_PREFIX", "")
+    if prefix and not METRIC_NAME.fullmatch(f"{prefix}a"):
+        raise ValueError(
+            "METRIC_PREFIX is malformed: no metric's name can follow it, as after etl."
+        )
+    read_jobs(environ.get("JOBS", ""))
+    read_metrics(environ.get("METRICS", ""))
     return Settings(
         api_key="" if secret_arn else checked("DATADOG_API_KEY", "[!-~]+", key),
         api_key_secret_arn=secret_arn,
@@ -102,6 +129,9 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         buckets=read_buckets(environ.get("BUCKETS", "")),
         rejected_queue_url=checked("REJECTED_QUEUE_URL", r"https?://\S+", "an SQS queue's URL"),
         constant_tags=tags - {""},
+        jobs=environ.get("JOBS", ""),
+        metrics=environ.get("METRICS", ""),
+        metric_prefix=prefix,
         max_age=int(checked("MAX_AGE_SECONDS", r"\d{1,10}", "seconds, 0 for no limit", "3600")),
         log_level=checked(
             "LOG_LEVEL", "(?i:DEBUG|INFO|WARNING|ERROR|CRITICAL)", "a level of logging's", "INFO"
@@ -118,6 +148,61 @@ def read_buckets(text: str) -> tuple[tuple[str, str], ...]:
     except (ValueError, AttributeError, RecursionError):
         pass  # told below
     raise ValueError('BUCKETS is malformed: JSON, bucket to prefix, {"acme-data": "etl/stats/"}')
+
+
+def read_encoded(name: str, text: str) -> dict[str, dict[str, Any]]:
+    """Return a JSON object of objects; the text may be the base64 of its gzip. "" is none.
+
+    Raises:
+        ValueError: it is none of these; the name tells which variable it is.
+    """
+    try:
+        plain = (
+            text
+            if text.lstrip()[:1] in ("", "{")
+            else gzip.decompress(base64.b64decode(text, validate=True))
+        )
+        members = json.loads(plain or "{}")
+        if all(isinstance(member, dict) for member in members.values()):
+            return dict(members)
+    except (ValueError, AttributeError, RecursionError, EOFError, OSError, zlib.error):
+        pass  # told below
+    raise ValueError(f"{name} is malformed: a JSON object of objects, or the base64 of its gzip")
+
+
+@cache
+def read_jobs(text: str) -> dict[str, Job]:
+    """Return what JOBS knows of each job, by its folder; members of later versions are ignored."""
+    jobs = {}
+    for folder, known in read_encoded("JOBS", text).items():
+        mapping, watched = known.get("mapping", ""), known.get("watched", False)
+        if not isinstance(mapping, str) or not isinstance(watched, bool):
+            raise ValueError(
+                f"JOBS is malformed: {folder}: mapping is a string, watched is true or false"
+            )
+        jobs[folder] = Job(mapping, watched)
+    return jobs
+
+
+@cache
+def read_metrics(text: str) -> dict[str, MetricType]:
+    """Return the type of each metric that METRICS knows, by its whole name."""
+    types = {}
+    for metric, known in read_encoded("METRICS", text).items():
+        kind, interval = known.get("type", "gauge"), known.get("interval")
+        if kind not in ("gauge", "count"):
+            raise ValueError(
+                f"METRICS is malformed: {metric}: type is gauge or count. A rate is a count with "
+                "an interval, and a distribution would add up what is delivered twice."
+            )
+        whole = type(interval) is int and 1 <= interval <= MAX_INTERVAL_SECONDS
+        if interval is not None and (kind == "gauge" or not whole):
+            raise ValueError(
+                f"METRICS is malformed: {metric}: interval is the whole seconds that a count "
+                f"covers, 1 to {MAX_INTERVAL_SECONDS:,}"
+            )
+        types[metric] = MetricType(kind, interval)
+    return types
 
 
 def make_clients(settings: Settings, session: botocore.session.Session) -> Clients:

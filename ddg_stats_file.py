@@ -6,15 +6,17 @@ half a file in Datadog looks like a healthy job.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from sys import float_info
 from typing import NamedTuple
 
 import ddg_json_file
-from ddg_json_file import EXAMPLE, TOO_MANY_NAMES, StatsFileError, kind, show
+from ddg_json_file import EXAMPLE, TOO_MANY_NAMES, RetryError, StatsFileError, kind, show
 
 MAX_DEPTH = 32  # nested objects; the name of a deeper one would hardly fit 200 characters
+MAX_MAPPED_SERIES = 1_000  # a file's: a mapping makes a custom metric of a run id too easily
 MAX_TAGS = 100  # Datadog drops a series of more behind a 202 (an organisation's default)
 MAX_AHEAD_SECONDS = 600  # Datadog drops points more than 10 minutes ahead, behind a 202
 LATEST_TIMESTAMP = 10**11  # the year 5138: what lies beyond was written in milliseconds
@@ -22,6 +24,7 @@ LATEST_TIMESTAMP = 10**11  # the year 5138: what lies beyond was written in mill
 # Datadog keeps such a name. Any other it cuts or rewrites, and two names may become one series
 # (metrics/custom_metrics docs; NormMetricNameParse in datadog-agent, pkg/util/metricname).
 METRIC_NAME = re.compile(r"(?!.*(?:__|_\.|\._|_$))[A-Za-z][A-Za-z0-9_.]{0,199}")
+UNPREFIXED = "ddg."  # names of the pipeline's own metrics: no prefix stands before them
 MAX_TAG_CHARACTERS = 200  # Datadog cuts a longer tag (getting_started/tagging docs)
 
 _MAX = float_info.max  # of a number: Datadog stores floats
@@ -39,8 +42,19 @@ class Sample(NamedTuple):
     values: dict[str, Number]  # metric name -> gauge
 
 
+# A document -> how to name the place of an object by its number, and the numbered objects
+Mapping = Callable[[object], tuple[str, Iterable[tuple[int, object]]]]
+
+
 def read_stats_file(
-    content: bytes, *, now: float, max_age: int, tags: Iterable[str] = ()
+    content: bytes,
+    *,
+    now: float,
+    max_age: int,
+    tags: Iterable[str] = (),
+    prefix: str = "",
+    mapping: Mapping | None = None,
+    last_modified: str = "",
 ) -> list[Sample]:
     """Read one stats file.
 
@@ -49,27 +63,36 @@ def read_stats_file(
         now: epoch seconds, for the window that Datadog takes points of.
         max_age: seconds a timestamp may be old; 0 means no limit.
         tags: normalised tags that every sample carries (constant ones, the job's).
+        prefix: stands before each metric's name, but not before one that begins with `ddg.`.
+        mapping: makes objects of the contract's shape of the file; None where it has that shape.
+        last_modified: an HTTP date, for a mapped object without a timestamp; "" if unknown.
 
     Returns:
         One sample for each second and set of tags, at least one.
 
     Raises:
         StatsFileError: anything about the file is not as the contract says.
+        RetryError: the mapping can't be applied now, or has needed a date that is unknown.
     """
     shared_tags = frozenset(tags)
     names: dict[str, str] = {}  # names found good, so that each is checked and stored once
     tag_sets: dict[tuple[str, ...], tuple[str, ...]] = {}  # as written -> as sent, likewise
     samples: dict[tuple[int, tuple[str, ...]], dict[str, Number]] = {}
-    place, numbered = ddg_json_file.read_values(content)
+    if mapping:
+        place, numbered = mapping(ddg_json_file.read_document(content))
+    else:
+        place, numbered = ddg_json_file.read_values(content)
     for number, members in numbered:
         try:
             if not isinstance(members, dict):
                 raise StatsFileError(f"{kind(members)} stands where an object must, {EXAMPLE}")
+            if mapping and "timestamp" not in members:
+                members["timestamp"] = read_date(last_modified)
             timestamp = _read_timestamp(members.pop("timestamp", None), now, max_age)
             written = _read_tags(members.pop("tags", None))
             if (sample_tags := tag_sets.get(written)) is None:
                 sample_tags = tag_sets[written] = _sample_tags(written, shared_tags)
-            values = _read_values(members, names)
+            values = _read_values(members, names, prefix)
             known = samples.setdefault((timestamp, sample_tags), values)
             if known is not values:
                 _add_values(known, values)
@@ -77,6 +100,8 @@ def read_stats_file(
             raise StatsFileError(f"{place.format(number)}{error}") from None
     if not samples:
         raise StatsFileError(f"no object in the file. Write at least one, {EXAMPLE}")
+    if mapping:
+        _check_series(samples.items())
     return [Sample(timestamp, tags, values) for (timestamp, tags), values in samples.items()]
 
 
@@ -97,6 +122,14 @@ def check_timestamp(timestamp: int, now: float, max_age: int) -> None:
             f"{max_age} s are dropped by Datadog. Write files as they happen; for metrics with "
             "Historical Metrics Ingestion set MAX_AGE_SECONDS."
         )
+
+
+def read_date(last_modified: str) -> int:
+    """Return an HTTP date in epoch seconds; a RetryError where it is none."""
+    try:
+        return int(parsedate_to_datetime(last_modified).timestamp())
+    except ValueError:
+        raise RetryError("its object came without a Last-Modified, its timestamp") from None
 
 
 def normalise_tag(tag: str) -> str:
@@ -179,8 +212,13 @@ def _too_many_tags(number: int) -> StatsFileError:
     )
 
 
-def _read_values(members: dict[str, object], names: dict[str, str]) -> dict[str, Number]:
-    """Return an object's metrics, flattened and checked; `names` collects the names found good."""
+def _read_values(
+    members: dict[str, object], names: dict[str, str], prefix: str
+) -> dict[str, Number]:
+    """Return an object's metrics, flattened and checked.
+
+    names: collects the names found good: as written -> whole.
+    """
     values: dict[str, Number] = {}
     for name, value in members.items():  # the way of nearly every object but a file's first
         known = names.get(name)
@@ -190,13 +228,14 @@ def _read_values(members: dict[str, object], names: dict[str, str]) -> dict[str,
             break
         values[known] = value
     else:
-        if values:
+        if values and len(values) == len(members):  # else two were one after the prefix
             return values
     values = {}
     for name, value in _flatten(members, "", 1):
-        if name in values:
+        whole = _check_name(name, names, prefix)
+        if whole in values:
             raise StatsFileError(f"{show(name)} stands twice, once nested. Write each name once.")
-        values[_check_name(name, names)] = _check_number(name, value)
+        values[whole] = _check_number(name, value)
     if not values:
         raise StatsFileError(f"no metric beside the timestamp. Write at least one, {EXAMPLE}")
     return values
@@ -214,18 +253,19 @@ def _flatten(members: dict[str, object], prefix: str, depth: int) -> Iterator[tu
             yield prefix + name, value
 
 
-def _check_name(name: str, names: dict[str, str]) -> str:
-    """Return the one string that stands for a name in this file."""
+def _check_name(name: str, names: dict[str, str], prefix: str) -> str:
+    """Return the one string that stands for a name in this file: the whole name."""
     if name not in names:
-        if not METRIC_NAME.fullmatch(name):
+        whole = name if name.startswith(UNPREFIXED) else prefix + name
+        if not METRIC_NAME.fullmatch(whole):
             raise StatsFileError(
-                f"metric name {show(name)} would be rewritten by Datadog. Start with a letter; "
+                f"metric name {show(whole)} would be rewritten by Datadog. Start with a letter; "
                 "use A-Z, a-z, 0-9, _ and . only, with no _ at the end, beside another _ or beside "
                 "a dot; at most 200 characters."
             )
         if len(names) == ddg_json_file.MAX_NAMES:
             raise StatsFileError(TOO_MANY_NAMES)
-        names[name] = name
+        names[name] = whole
     return names[name]
 
 
@@ -249,6 +289,17 @@ def _add_values(known: dict[str, Number], values: dict[str, Number]) -> None:
             "the last alone. Add them up, or tell them apart by a tag."
         )
     known.update(values)
+
+
+def _check_series(samples: Iterable[tuple[tuple[int, tuple[str, ...]], dict[str, Number]]]) -> None:
+    """Refuse a mapped file of too many series: a mapping may make metrics of a tool's run ids."""
+    series = {(name, tags) for (_, tags), values in samples for name in values}
+    if len(series) > MAX_MAPPED_SERIES:
+        raise StatsFileError(
+            f"the mapping makes {len(series):,} series of the file, and more than "
+            f"{MAX_MAPPED_SERIES:,} aren't taken: Datadog bills each as a custom metric. Leave out "
+            "tags and names that differ from run to run."
+        )
 
 
 def _check_surrogates(text: str) -> None:

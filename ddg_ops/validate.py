@@ -1,9 +1,11 @@
 """validate: read stats files as the submitter would, on this machine."""
 
+import math
 import os
 import re
 import sys
 from collections.abc import Sequence
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -85,18 +87,19 @@ def validate(
 
 def read(name: str, job: str, settings: Settings, aws: Aws) -> list[Sample]:
     """Return the samples of a file, of standard input (-) or of an object; none of a marker."""
-    bucket = ""
     if name.startswith("s3://"):
         bucket, _, key = name.removeprefix("s3://").partition("/")
-        content = get_object(aws.client("s3"), File(bucket, key), MAX_FILE_BYTES) or b""
+        file = File(bucket, key)
+        content = get_object(aws.client("s3"), file, MAX_FILE_BYTES) or b""
     else:
         key = f"{settings.stats_prefix}{f'{job}/' if job else ''}{Path(name).name}"
+        file = File("", key, last_modified=formatdate(usegmt=True))  # as if it were uploaded now
         if name == "-":
             content = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
         else:
-            with Path(name).open("rb") as file:
-                content = file.read(MAX_FILE_BYTES + 1)
-    return [] if is_marker(File("", key), content) else parse(key, content, settings, bucket)
+            with Path(name).open("rb") as opened:
+                content = opened.read(MAX_FILE_BYTES + 1)
+    return [] if is_marker(file, content) else parse(file, content, settings, math.inf)
 
 
 def flatten(samples: Sequence[Sample]) -> list[dict[str, Any]]:

@@ -68,7 +68,8 @@ class Message(NamedTuple):
 def read_job(file: File, prefix: str) -> str:
     """Return the job's tag, of the key as it was told where that is below the prefix."""
     encoded = file.decoded_key and not file.key.startswith(prefix)
-    return ddg_s3_objects.job_tag(file.decoded_key if encoded else file.key, prefix)
+    key = file.decoded_key if encoded else file.key
+    return ddg_s3_objects.job_tag(ddg_s3_objects.job_folder(key, prefix))
 
 
 def read_message(received: Mapping[str, Any], prefix_of: Callable[[str], str]) -> Message:

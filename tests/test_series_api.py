@@ -59,7 +59,7 @@ def test_a_file_is_cut_only_where_no_payload_takes_it(files: list[list[int]]) ->
     points = [(owner, s.timestamp, m) for owner, samples in made for s in samples for m in s.values]
     payloads = [
         [(owner, sample.timestamp, metric) for owner, sample in payload for metric in sample.values]
-        for payload in ddg_series_api.pack(made)
+        for payload in ddg_series_api.pack(made, {})
     ]
     assert [point for payload in payloads for point in payload] == points
     assert all(0 < len(payload) <= 1000 * MOST for payload in payloads)

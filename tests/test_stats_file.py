@@ -332,7 +332,7 @@ def test_tag_once_normalised_stays(part: str, times: int) -> None:
 )
 def test_job_tag(key: str, prefix: str, tag: str) -> None:
     """The job is the first folder below the prefix, normalised as any tag."""
-    assert ddg_s3_objects.job_tag(key, prefix) == tag
+    assert ddg_s3_objects.job_tag(ddg_s3_objects.job_folder(key, prefix)) == tag
 
 
 def test_shared_tags_join_those_of_the_file() -> None:

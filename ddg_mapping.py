@@ -1,0 +1,275 @@
+"""A job's mapping, an expression of JMESPath: a tool's document in, objects of the contract out.
+
+Imported only where a job has a mapping, so nobody else pays for jmespath at a cold start.
+Evaluation ends whatever the expression and the document are: it counts what it looks at and builds.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from itertools import chain
+from typing import Any
+
+import jmespath
+from jmespath.exceptions import ArityError, JMESPathError, JMESPathTypeError
+from jmespath.functions import TYPES_MAP, Functions, signature
+from jmespath.visitor import Options, TreeInterpreter
+
+from ddg_json_file import TOO_DEEP, RetryError, StatsFileError, kind, show
+
+MAX_STEPS = 2_000_000  # an evaluation's: nodes of the expression visited, values looked at
+MAX_ELEMENTS = 250_000  # an evaluation's: elements of the lists and objects that it makes
+STEPS_A_LOOK = 20_000  # after so many, some 0.1 s, the clock is looked at
+STEP_CHARACTERS = 100  # of a string: so many take as long as a step
+
+Node = Mapping[str, Any]  # of a parsed expression
+# What jmespath raises, and what Python does where jmespath lets a value pass
+_EVALUATION_ERRORS = (ArithmeticError, TypeError, ValueError)
+_AT_ONCE = ("root", "maybe", "type", "length", "not_null", "to_array", "numbers")
+
+
+@cache
+def compile_mapping(expression: str) -> Node:
+    """Return an expression parsed, with the names and arguments of its functions checked.
+
+    Raises:
+        RetryError: it isn't JMESPath, or calls a function that there isn't.
+    """
+    try:
+        parsed: Node = jmespath.compile(expression).parsed
+        _check(parsed)
+    except JMESPathError as error:
+        problem = str(error).splitlines()[0].removesuffix(", for expression:")
+    except RecursionError:
+        problem = "it is nested too deep"
+    else:
+        return parsed
+    raise RetryError(f"the job's mapping is wrong: {problem}. Correct it in `jobs`, and apply.")
+
+
+def map_document(
+    mapping: Node, deadline: float, document: object
+) -> tuple[str, Iterator[tuple[int, object]]]:
+    """Evaluate a compiled mapping.
+
+    Args:
+        deadline: of time.monotonic().
+
+    Returns:
+        How to name the place of an object by its number, and the numbered objects.
+
+    Raises:
+        StatsFileError: the mapping can't be applied to this document, makes nothing of it, or
+            is over the limits; while the objects are taken also: one has a null. No value is shown.
+        RetryError: the deadline has passed.
+    """
+    interpreter = _Interpreter(document, deadline)
+    try:
+        result = interpreter.visit(mapping, document)
+    except JMESPathTypeError as error:
+        taken = " or ".join(error.expected_types)
+        found = TYPES_MAP.get(error.actual_type, error.actual_type)
+        raise StatsFileError(
+            f"{error.function_name}() in the mapping takes {taken}, and got {found}. "
+            "Correct the mapping, or the file."
+        ) from None
+    except StatsFileError:
+        raise
+    except RecursionError:
+        raise StatsFileError(TOO_DEEP) from None
+    except _EVALUATION_ERRORS:
+        raise StatsFileError(
+            "the mapping compares or computes with values that don't go together. "
+            "Correct the mapping, or the file."
+        ) from None
+    if result is None or result == []:
+        raise StatsFileError("the mapping finds nothing in the file. Correct the mapping.")
+    if isinstance(result, list):
+        place = "object {} of the mapping's result: "
+        return place, interpreter.without_nulls(place, result)
+    if not isinstance(result, dict):
+        raise StatsFileError(
+            f"the mapping makes {kind(result, hidden=True)} of the file. It must make an object, "
+            "or a list of objects: {rows: numbers.rows}, say."
+        )
+    place = "the mapping's result: "
+    return place, interpreter.without_nulls(place, [result])
+
+
+def _check(node: Node, parent: Node | None = None, position: int = 0) -> None:
+    """Raise what jmespath itself finds only in an evaluation, or never."""
+    functions = _Functions.FUNCTION_TABLE
+    match node:
+        case {"type": "function_expression", "value": name, "children": given}:
+            if name not in functions:
+                raise JMESPathError(f"there is no function {name}()")
+            taken = functions[name]["signature"]
+            variadic = bool(taken) and taken[-1].get("variadic", False)
+            if len(given) < len(taken) or (len(given) > len(taken) and not variadic):
+                raise ArityError(len(taken), len(given), name)
+            if name == "maybe" and not (parent and parent["type"] == "key_val_pair"):
+                raise JMESPathError("maybe() is for a member's whole value: {a: maybe(b)}")
+        case {"type": "expref"}:
+            function = parent.get("value") if parent else None
+            taken = functions.get(function, {}).get("signature", ())[position : position + 1]
+            if not any("expref" in each["types"] for each in taken):
+                raise JMESPathError("an expression with & is for functions such as sort_by() only")
+        case {"type": "slice", "children": [_, _, 0]}:
+            raise JMESPathError("the step of a slice can't be 0")
+    for index, child in enumerate(node["children"]):
+        if isinstance(child, dict):
+            _check(child, node, index)
+
+
+class _Functions(Functions):
+    """JMESPath's functions and ours."""
+
+    def __init__(self, interpreter: "_Interpreter") -> None:
+        self._interpreter = interpreter
+
+    def call_function(self, name: str, arguments: list[Any]) -> Any:
+        """Call a function; what it looks at and makes is counted."""
+        if name in _AT_ONCE:
+            return super().call_function(name, arguments)
+        for argument in arguments:
+            self._interpreter.look_at(argument, deep=name in ("to_string", "contains"))
+        result = super().call_function(name, arguments)
+        self._interpreter.count(0, _size(result))
+        return result
+
+    @signature()
+    def _func_root(self) -> object:
+        return self._interpreter.document
+
+    @signature({"types": []})
+    def _func_maybe(self, value: object) -> object:
+        return value
+
+    @signature({"types": ["object"]})
+    def _func_items(self, value: dict[str, object]) -> list[list[object]]:
+        return [[key, member] for key, member in value.items()]
+
+    @signature({"types": ["object"]})
+    def _func_numbers(self, value: dict[str, object]) -> dict[str, object]:
+        numbers: dict[str, object] = {}
+        self._interpreter.count(len(value))
+        for name, member in value.items():
+            if type(member) is int or type(member) is float:
+                numbers[name] = member
+            elif isinstance(member, dict) and (inner := self._func_numbers(member)):
+                numbers[name] = inner
+        return numbers
+
+    @signature({"types": ["string"]}, {"types": ["array-string"]})
+    def _func_join(self, separator: str, strings: list[str]) -> str:
+        self._interpreter.count(0, len(separator) * len(strings) // STEP_CHARACTERS)
+        return separator.join(strings)
+
+
+class _Interpreter(TreeInterpreter):
+    """One evaluation."""
+
+    def __init__(self, document: object, deadline: float) -> None:
+        super().__init__(Options(custom_functions=_Functions(self)))
+        self.document = document
+        self._deadline, self._next_look = deadline, MAX_STEPS
+        self._steps, self._elements = MAX_STEPS, MAX_ELEMENTS
+
+    def count(self, steps: int, elements: int = 0) -> None:
+        """Count work, and refuse the file where it is too much."""
+        self._steps -= steps
+        self._elements -= elements
+        if self._steps < 0 or self._elements < 0:
+            raise StatsFileError(
+                f"the mapping takes over {MAX_STEPS:,} steps, or makes over {MAX_ELEMENTS:,} "
+                "elements, with this file. Write a simpler one, or split the file."
+            )
+        if self._steps < self._next_look:
+            self._next_look = self._steps - STEPS_A_LOOK
+            if time.monotonic() > self._deadline:
+                raise RetryError("no time was left to apply its mapping in this invocation")
+
+    def look_at(self, value: object, *, deep: bool = False) -> None:
+        """Count what a function has to look at."""
+        self.count(1 + _size(value))
+        if isinstance(value, list | dict) and deep:
+            for member in value.values() if isinstance(value, dict) else value:
+                self.look_at(member, deep=True)
+
+    def without_nulls(self, place: str, objects: list[Any]) -> Iterator[tuple[int, object]]:
+        """Yield the numbered objects of a result, each a copy: one may stand there twice."""
+        for number, value in enumerate(objects, 1):
+            try:
+                path = self._find_null(value)
+            except RecursionError:
+                raise StatsFileError(f"{place.format(number)}{TOO_DEEP}") from None
+            if path is not None:
+                raise StatsFileError(
+                    f"{place.format(number)}{show(path[1:]) if path else 'it'} is null. The file "
+                    "has no such value: correct the mapping, or write {name: maybe(value)} where "
+                    "it may be missing."
+                )
+            yield number, dict(value) if isinstance(value, dict) else value
+
+    def _find_null(self, value: object) -> str | None:
+        """Return the path of the first null in a value; None where there is none."""
+        self.count(1)
+        if value is None:
+            return ""
+        members: Iterable[tuple[object, object]] = ()
+        if isinstance(value, dict | list):
+            members = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, member in members:
+            if (path := self._find_null(member)) is not None:
+                return f".{name}{path}"
+        return None
+
+    def visit(self, node: Node, *arguments: Any) -> Any:
+        """Visit a node of the expression."""
+        self.count(1)
+        return super().visit(node, *arguments)
+
+    def visit_comparator(self, node: Node, value: object) -> object:
+        """Compare two values; equality may have to look into both."""
+        left, right = sides = [self.visit(child, value) for child in node["children"]]
+        if type(left) is type(right) and _size(left) == _size(right):
+            self.look_at(left, deep=True)
+        literals = [{"type": "literal", "value": side} for side in sides]
+        return super().visit_comparator({**node, "children": literals}, value)
+
+    def visit_flatten(self, node: Node, value: object) -> list[object] | None:
+        """Flatten a list; its elements are counted before they are there."""
+        base = self.visit(node["children"][0], value)
+        if not isinstance(base, list):
+            return None
+        parts = [each if isinstance(each, list) else [each] for each in base]
+        self.count(0, sum(map(len, parts)))
+        return [*chain.from_iterable(parts)]
+
+    def visit_slice(self, node: Node, value: object) -> object:
+        """Take a slice of a list."""
+        result = super().visit_slice(node, value)
+        self.count(0, _size(result))
+        return result
+
+    def visit_multi_select_dict(self, node: Node, value: object) -> dict[str, object] | None:
+        """Make an object, without the members whose maybe() is null."""
+        result: dict[str, object] | None = super().visit_multi_select_dict(node, value)
+        if result is None:
+            return None
+        return {
+            pair["value"]: result[pair["value"]]
+            for pair in node["children"]
+            if result[pair["value"]] is not None or not _is_call(pair["children"][0], "maybe")
+        }
+
+
+def _is_call(node: Node, function: str) -> bool:
+    return bool(node["type"] == "function_expression" and node["value"] == function)
+
+
+def _size(value: object) -> int:
+    """Return a value's size in elements."""
+    if isinstance(value, str):
+        return len(value) // STEP_CHARACTERS
+    return len(value) if isinstance(value, list | dict) else 0
