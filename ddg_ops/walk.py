@@ -273,13 +273,9 @@ class Walk:
         if not self.complete:
             share = min(1.0, self.read / max(self._visible, 1))
             text += f". The end wasn't reached: about {share:.0%} was read. {ENDLESS}"
+        if self._in_flight:
+            text += f"; others have about {self._in_flight:,} in their hands"
         screen.say(f"{text}.", "bold")
-        flying = f" and {self._in_flight:,} in others' hands" if self._in_flight else ""
-        screen.say(
-            f"SQS says about {self._visible:,}{flying}. What was received was hidden for "
-            f"{VISIBILITY_SECONDS} s or more; what is left of it has been given back.",
-            "dim",
-        )
 
     def document(self) -> dict[str, Any]:
         """Return the same for a machine."""

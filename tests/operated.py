@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import io
 import itertools
 import json
@@ -12,14 +11,14 @@ import time
 import zipfile
 from collections.abc import Iterable
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from types import SimpleNamespace
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import boto3
 import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.httpsession import URLLib3Session
 from botocore.loaders import create_loader
 from click.testing import CliRunner
 
@@ -343,66 +342,27 @@ class StackOnMoto:
         self.log(*printed.getvalue().splitlines())
 
 
-class LocalServer(ThreadingHTTPServer):
-    """A server in a thread."""
+class Wire:
+    """What leaves for AWS: who signed it for where; and some of it may be refused."""
 
-    request_queue_size = 64
-
-    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
-        super().__init__(("127.0.0.1", 0), handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-    def __enter__(self) -> Self:
-        Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.server_close()
-
-
-class AwsFront(LocalServer):
-    """AWS in front of moto: it looks at signatures, and may refuse what is asked."""
-
-    def __init__(self, moto: str) -> None:
-        super().__init__(_FrontHandler)
-        self.moto = moto.removeprefix("http://")
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.signers: set[tuple[str, str]] = set()  # access key, region
         self.services: set[str] = set()
-        self.refused, self.refusal = "", ""  # a part of a path, the answer to it
+        self.refused, self.refusal = "", ""  # a part of a URL, the answer to it
+        session: Any = URLLib3Session
+        send = session.send
 
+        def watch(http: Any, request: Any) -> Any:
+            scope = re.search("Credential=([^/]+)/[0-9]+/([^/]+)/([^/]+)/", str(request.headers))
+            if scope:
+                self.signers.add((scope[1], scope[2]))
+                self.services.add(scope[3])
+            if self.refusal and self.refused in request.url:
+                raw = SimpleNamespace(stream=lambda: [self.refusal.encode()])
+                return AWSResponse(request.url, 403, {}, raw)
+            return send(http, request)
 
-class _FrontHandler(BaseHTTPRequestHandler):
-    server: AwsFront
-
-    def forward(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        scope = re.search("Credential=([^/]+)/[0-9]+/([^/]+)/([^/]+)/", str(self.headers))
-        if scope:
-            self.server.signers.add((scope[1], scope[2]))
-            self.server.services.add(scope[3])
-        if self.server.refusal and self.server.refused in self.path:
-            self.answer(403, {}, self.server.refusal.encode())
-            return
-        moto = http.client.HTTPConnection(self.server.moto)
-        moto.request(self.command, self.path, body, dict(self.headers))
-        response = moto.getresponse()
-        self.answer(response.status, dict(response.headers), response.read())
-        moto.close()
-
-    def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
-                self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_GET = do_POST = do_PUT = do_DELETE = forward
-
-    def log_message(self, *_: object) -> None:
-        pass
+        patch.setattr(session, "send", watch)
 
 
 def notification(bucket: str, *keys: str) -> str:
@@ -452,5 +412,5 @@ def make_stack(
 
 def run(line: str, *words: str, text: str | None = None) -> Result:
     """Type a command line, and words with a space in them."""
-    result = CliRunner().invoke(cli, [*line.split(), *words], input=text)
+    result = CliRunner().invoke(cli, [*line.split(), *words], input=text, catch_exceptions=False)
     return Result(result.exit_code, result.stdout, result.stderr)

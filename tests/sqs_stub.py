@@ -1,122 +1,86 @@
-"""SQS over HTTP for deep queues, where moto's takes time that grows with the depth."""
+"""A stack in botocore's place, for queues so deep that moto's would take minutes."""
 
 from __future__ import annotations
 
 import json
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from threading import Lock
 from typing import Any
 
-from tests.operated import ACCOUNT, LocalServer
+from tests.operated import ACCOUNT
 
+URLS = {
+    role: f"https://sqs.us-east-1.amazonaws.com/{ACCOUNT}/{role}"
+    for role in ("stats", "dead_letter", "rejected")
+}
+OUTPUTS = {"bucket": "b", "queue_urls": URLS, "function_names": {"metric_submit": "f"}}
 ARN = f"arn:aws:sqs:us-east-1:{ACCOUNT}:"
-WHO = f"<R><GetCallerIdentityResult><Account>{ACCOUNT}</Account></GetCallerIdentityResult></R>"
+Shape = dict[str, Any]
 
 
-@dataclass
-class Queue:
-    """Messages, each a number of which the body is made when it is asked for."""
-
-    waiting: deque[int] = field(default_factory=deque)
-    in_flight: dict[str, int] = field(default_factory=dict)  # receipt handle -> message
-    bodies: list[str] = field(default_factory=list)  # sent to it: their beginnings
-    receives: int = 0
-
-
-class SqsStub(LocalServer):
-    """What ddg-ops asks of SQS, for queues named in the URL's path; and who it is, of what stack.
+class SqsStub:
+    """A rejected queue of so many messages, and the stack that it is of.
 
     most_in_flight: where more are received the oldest of them is visible again, as it is with a
     reader that is slower than the visibility timeout.
     """
 
     def __init__(
-        self, message: Callable[[int], dict[str, Any]], most_in_flight: int = 10**9
+        self, message: Callable[[int], Shape], depth: int, most_in_flight: int = 10**9
     ) -> None:
-        super().__init__(_Handler)
-        self.message, self.most_in_flight = message, most_in_flight
-        self.queues: dict[str, Queue] = {}
-        self.lock = Lock()
+        self._message, self._most_in_flight = message, most_in_flight
+        self._receives, self._lock = 0, Lock()
+        self.waiting = deque(range(depth))
+        self.in_flight: dict[str, int] = {}  # receipt handle -> message
+        self.sent: list[str] = []  # to the main queue: the beginnings
 
-    def answer(self, action: str, request: dict[str, Any]) -> dict[str, Any]:
-        """Do what is asked."""
-        name = request["QueueUrl"].rsplit("/", 1)[-1]
-        with self.lock:
-            answer: dict[str, Any] = getattr(self, action)(self.queues[name], request)
-        return answer
+    def call(self, operation: str, parameters: Shape) -> Shape:
+        """Do what a client asks, in place of its _make_api_call()."""
+        with self._lock:
+            answer = self._answer(operation, parameters)
+        return {"ResponseMetadata": {"HTTPHeaders": {}}} | answer
 
-    def GetQueueAttributes(self, queue: Queue, request: dict[str, Any]) -> dict[str, Any]:
-        redrive = json.dumps({"deadLetterTargetArn": f"{ARN}dead_letter"})
-        attributes = {
-            "ApproximateNumberOfMessages": str(len(queue.waiting)),
-            "ApproximateNumberOfMessagesNotVisible": str(len(queue.in_flight)),
-            "QueueArn": ARN + request["QueueUrl"].rsplit("/", 1)[-1],
-            "RedrivePolicy": redrive,
-        }
-        return {"Attributes": attributes}
+    def _answer(self, operation: str, parameters: Shape) -> Shape:
+        role = parameters.get("QueueUrl", "").rpartition("/")[2]
+        entries = parameters.get("Entries", [])
+        match operation:
+            case "GetCallerIdentity":
+                return {"Account": ACCOUNT}
+            case "GetFunctionConfiguration":
+                return {"Environment": {"Variables": {"REJECTED_QUEUE_URL": URLS["rejected"]}}}
+            case "ListEventSourceMappings":
+                function = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:f"
+                return {"EventSourceMappings": [{"FunctionArn": function}]}
+            case "GetQueueAttributes":
+                attributes = {
+                    "ApproximateNumberOfMessages": str(len(self.waiting)),
+                    "ApproximateNumberOfMessagesNotVisible": str(len(self.in_flight)),
+                    "QueueArn": ARN + role,
+                    "RedrivePolicy": json.dumps({"deadLetterTargetArn": f"{ARN}dead_letter"}),
+                }
+                return {"Attributes": attributes}
+            case "SendMessageBatch":
+                assert role == "stats"
+                assert sum(len(entry["MessageBody"]) for entry in entries) <= 262_144
+                self.sent += [entry["MessageBody"][:200] for entry in entries]
+                return {"Successful": entries}
+            case "DeleteMessageBatch":
+                for entry in entries:
+                    del self.in_flight[entry["ReceiptHandle"]]
+                return {"Successful": entries}
+            case "ChangeMessageVisibilityBatch":
+                handles = {entry["ReceiptHandle"] for entry in entries}
+                again = handles & self.in_flight.keys()
+                self.waiting.extend(self.in_flight.pop(handle) for handle in again)
+                return {}
+        assert (operation, role) == ("ReceiveMessage", "rejected")
+        return {"Messages": [self._receive() for _ in range(min(10, len(self.waiting)))]}
 
-    def ReceiveMessage(self, queue: Queue, request: dict[str, Any]) -> dict[str, Any]:
-        messages: list[dict[str, Any]] = []
-        queue.receives += 1
-        while queue.waiting and len(messages) < request["MaxNumberOfMessages"]:
-            number = queue.waiting.popleft()
-            handle = f"handle-{number}-{queue.receives}-" + 200 * "x"
-            queue.in_flight[handle] = number
-            messages.append(
-                {"MessageId": f"id-{number}", "ReceiptHandle": handle} | self.message(number)
-            )
-        while len(queue.in_flight) > self.most_in_flight:
-            queue.waiting.appendleft(queue.in_flight.pop(next(iter(queue.in_flight))))
-        return {"Messages": messages} if messages else {}
-
-    def SendMessageBatch(self, queue: Queue, request: dict[str, Any]) -> dict[str, Any]:
-        assert sum(len(entry["MessageBody"]) for entry in request["Entries"]) <= 262_144
-        queue.bodies += [entry["MessageBody"][:200] for entry in request["Entries"]]
-        return {"Successful": [{"Id": entry["Id"]} for entry in request["Entries"]]}
-
-    def DeleteMessageBatch(self, queue: Queue, request: dict[str, Any]) -> dict[str, Any]:
-        for entry in request["Entries"]:
-            del queue.in_flight[entry["ReceiptHandle"]]
-        return {"Successful": [{"Id": entry["Id"]} for entry in request["Entries"]]}
-
-    def ChangeMessageVisibilityBatch(self, queue: Queue, request: dict[str, Any]) -> dict[str, Any]:
-        for entry in request["Entries"]:
-            assert entry["VisibilityTimeout"] == 0
-            if entry["ReceiptHandle"] in queue.in_flight:
-                queue.waiting.append(queue.in_flight.pop(entry["ReceiptHandle"]))
-        return {}
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: SqsStub
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # an answer in one packet
-    disable_nagle_algorithm = True
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        target = self.headers["X-Amz-Target"]
-        if target:
-            self.send(json.dumps(self.server.answer(target.partition(".")[2], json.loads(body))))
-        else:
-            self.send(WHO)
-
-    def do_GET(self) -> None:
-        if "event-source-mappings" in self.path:
-            function = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:f"
-            self.send(json.dumps({"EventSourceMappings": [{"FunctionArn": function}]}))
-        else:
-            variables = {"REJECTED_QUEUE_URL": f"{self.server.url}/{ACCOUNT}/rejected"}
-            self.send(json.dumps({"Environment": {"Variables": variables}}))
-
-    def send(self, body: str) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body.encode())))
-        self.end_headers()
-        self.wfile.write(body.encode())
-
-    def log_message(self, *_: object) -> None:
-        pass
+    def _receive(self) -> Shape:
+        self._receives += 1
+        number, handle = self.waiting.popleft(), f"{self._receives}-{'h' * 200}"
+        self.in_flight[handle] = number
+        if len(self.in_flight) > self._most_in_flight:
+            self.waiting.appendleft(self.in_flight.pop(next(iter(self.in_flight))))
+        return {"MessageId": f"id-{number}", "ReceiptHandle": handle} | self._message(number)

@@ -28,8 +28,8 @@ from tests.operated import (
     ALARMS,
     KEY,
     REGION,
-    AwsFront,
     StackOnMoto,
+    Wire,
     make_stack,
     run,
     stats,
@@ -395,38 +395,34 @@ def test_settings_file_is_the_environment() -> None:
 
 def test_profile_and_region_reach_all(stack: StackOnMoto) -> None:
     """Whatever a command asks of AWS is signed by the profile and for the region it was given."""
-    moto, patch = stack.moto, stack.patch
-    with AwsFront(moto) as front:
-        stack = StackOnMoto(moto, stack.datadog, patch, region="eu-west-1")
-        secrets = stack.aws["secretsmanager"]
-        arn = secrets.create_secret(Name=stack.name, SecretString=KEY)["ARN"]
-        stack.set_environment(DATADOG_API_KEY="", DATADOG_API_KEY_SECRET_ARN=arn)
-        stack.put("stats/a/1.json", stats(rows=1))
-        stack.reject("stats/a/1.json", "not JSON")
-        profiles = "[default]\n{}[profile other]\nregion = ap-south-1\n{}"
-        keys = "aws_access_key_id = {0}\naws_secret_access_key = {0}\n"
-        Path("config").write_text(profiles.format(keys.format("MINE"), keys.format("OTHER")))
-        patch.setenv("AWS_CONFIG_FILE", "config")
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.delenv(name)
-        patch.setenv("AWS_ENDPOINT_URL", front.url)
-        patch.setenv("DATADOG_API_KEY", KEY)
-        Path("o.json").write_text(json.dumps(stack.outputs))
-        options = ["--stack", "o.json", "--profile", "other", "--region", "eu-west-1"]
-        for line in (
-            "check --canary --timeout 0.01",
-            "rejected show",
-            "rejected replay",
-            "rejected replay --only-good --yes",
-            "backfill --since 1h --yes",
-            "tail --no-follow",
-            f"validate s3://{stack.bucket}/stats/a/1.json",
-        ):
-            result = run(line, *options)
-            assert "Credentials" not in result.out + result.err, line
-            assert result.code == (1 if "check" in line else 0), (line, result)
-        assert front.signers == {("OTHER", "eu-west-1")}
-        assert front.services >= {"s3", "sqs", "secretsmanager", "lambda", "logs", "sts"}
+    patch = stack.patch
+    stack = StackOnMoto(stack.moto, stack.datadog, patch, region="eu-west-1")
+    arn = stack.aws["secretsmanager"].create_secret(Name=stack.name, SecretString=KEY)["ARN"]
+    stack.set_environment(DATADOG_API_KEY="", DATADOG_API_KEY_SECRET_ARN=arn)
+    stack.put("stats/a/1.json", stats(rows=1))
+    stack.reject("stats/a/1.json", "not JSON")
+    profiles = "[default]\n{}[profile other]\nregion = ap-south-1\n{}"
+    keys = "aws_access_key_id = {0}\naws_secret_access_key = {0}\n"
+    Path("config").write_text(profiles.format(keys.format("MINE"), keys.format("OTHER")))
+    patch.setenv("AWS_CONFIG_FILE", "config")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        patch.delenv(name)
+    patch.setenv("DATADOG_API_KEY", KEY)
+    wire = Wire(patch)
+    for line in (
+        "check --canary --timeout 0.01",
+        "rejected show",
+        "rejected replay",
+        "rejected replay --only-good --yes",
+        "backfill --since 1h --yes",
+        "tail --no-follow",
+        f"validate s3://{stack.bucket}/stats/a/1.json",
+    ):
+        result = stack.run(line, "--profile", "other", "--region", "eu-west-1")
+        assert "Credentials" not in result.out + result.err, line
+        assert result.code == (1 if "check" in line else 0), (line, result)
+    assert wire.signers == {("OTHER", "eu-west-1")}
+    assert wire.services >= {"s3", "sqs", "secretsmanager", "lambda", "logs", "sts"}
 
 
 @pytest.mark.parametrize(
@@ -447,10 +443,8 @@ def test_wrong_credentials_are_one_line(
     Path("o.json").write_text(json.dumps(OUTPUTS))
     shown = code.encode("unicode_escape").decode()
     error = f"<Error><Code>{shown}</Code><Message>No.</Message></Error>"
-    with AwsFront("nowhere") as front:
-        front.refusal = f"<ErrorResponse>{error}</ErrorResponse>"
-        monkeypatch.setenv("AWS_ENDPOINT_URL", front.url)
-        result = run(line, "--json")
+    Wire(monkeypatch).refusal = f"<ErrorResponse>{error}</ErrorResponse>"
+    result = run(line, "--json")
     assert (result.code, result.err.count("\n"), result.document["exit_code"]) == (3, 1, 3)
     assert problem in result.err
 
@@ -705,10 +699,9 @@ def test_check_of_another_account(stack: StackOnMoto) -> None:
 
 def test_check_of_what_may_not_be_seen(stack: StackOnMoto) -> None:
     """Without permission a part is neither well nor broken: 3, with its own fix."""
-    with AwsFront(stack.moto) as front:
-        front.refused, front.refusal = "/configuration", '{"Code": "AccessDeniedException"}'
-        stack.patch.setenv("AWS_ENDPOINT_URL", front.url)
-        result = stack.run("check --json")
+    wire = Wire(stack.patch)
+    wire.refused, wire.refusal = "/configuration", '{"Code": "AccessDeniedException"}'
+    result = stack.run("check --json")
     states = {each["part"]: each for each in result.document["findings"]}
     assert result.code == 3
     assert states["function"]["state"] == states["mapping"]["state"] == "unknown"
@@ -865,14 +858,13 @@ def test_check_of_a_bucket_that_is_not_told_of(row: str, stack: StackOnMoto) -> 
     """What is missing is FAILED with what to type; what can't be seen from here is unknown."""
     what, way, state, text, fix = row.split(" | ")
     stack.connect(way)
-    with AwsFront(stack.moto) as front:
-        stack.patch.setenv("AWS_ENDPOINT_URL", front.url)
-        if what == "refuse":
-            front.refused = f"{stack.other}?notification"
-            front.refusal = "<Error><Code>AccessDenied</Code></Error>"
-        else:
-            do(what, stack)
-        own, found = findings(stack)["notification"]
+    if what == "refuse":
+        wire = Wire(stack.patch)
+        wire.refused = f"{stack.other}?notification"
+        wire.refusal = "<Error><Code>AccessDenied</Code></Error>"
+    else:
+        do(what, stack)
+    own, found = findings(stack)["notification"]
     assert (own["state"], found["state"]) == ("ok", state), found
     assert text.format(stack) in found["text"]
     assert fix.format(stack) in found["fix"]
