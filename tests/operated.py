@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
 from botocore.httpsession import URLLib3Session
 from botocore.loaders import create_loader
 from click.testing import CliRunner
@@ -359,7 +360,7 @@ class Wire:
                 self.services.add(scope[3])
             if self.refusal and self.refused in request.url:
                 raw = SimpleNamespace(stream=lambda: [self.refusal.encode()])
-                return AWSResponse(request.url, 403, {}, raw)
+                return AWSResponse(request.url, 403, HTTPHeaders(), raw)
             return send(http, request)
 
         patch.setattr(session, "send", watch)
