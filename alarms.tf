@@ -109,8 +109,13 @@ locals {
   )
 
   silence_alarm = "${var.name}-nothing-submitted"
-  alarm_names   = concat([for alarm in keys(local.alarms) : "${var.name}-${alarm}"], local.mock_datasource_count == 1 ? [local.silence_alarm] : [])
-  alarm_arns    = [for name in local.alarm_names : "arn:${local.partition}:cloudwatch:${local.region}:${local.account}:alarm:${name}"]
+  alarm_names = concat(
+    [for alarm in keys(local.alarms) : "${var.name}-${alarm}"],
+    local.mock_datasource_count == 1 ? [local.silence_alarm] : [],
+    [for job in keys(local.silent_after_hours) : "${local.job_alarms}${job}"],
+  )
+  job_alarms = "${var.name}-job-silent-"
+  alarm_arn  = "arn:${local.partition}:cloudwatch:${local.region}:${local.account}:alarm:"
 }
 
 # Not encrypted under alias/aws/sns: CloudWatch may not use that key, and the alarms would go nowhere.
@@ -155,14 +160,14 @@ resource "aws_cloudwatch_metric_alarm" "nothing_submitted" {
   count = local.mock_datasource_count
 
   alarm_name          = local.silence_alarm
-  alarm_description   = "The generator is on (${aws_cloudwatch_event_rule.mock_schedule[0].schedule_expression}), yet nothing arrived in Datadog for three periods; right after the first apply that is normal for some minutes. First see whether ${aws_lambda_function.mock_datasource[0].function_name} runs (its log group), then whether files wait in ${aws_sqs_queue.stats.name} or were refused into ${aws_sqs_queue.rejected.name}."
+  alarm_description   = "${aws_lambda_function.mock_datasource[0].function_name} writes a file of the job ${local.scheduled_job} on schedule (${local.schedule}), yet none was submitted to Datadog for three periods; right after the first apply that is normal for a while. First run ddg-ops check --canary, which follows a file and says where it stays. The usual cause is that somebody overwrote the bucket's notification: terraform apply, then ddg-ops backfill."
   namespace           = "DatadogStats"
   metric_name         = "Submitted"
-  dimensions          = { FunctionName = aws_lambda_function.metric_submit.function_name }
+  dimensions          = { FunctionName = aws_lambda_function.metric_submit.function_name, Job = local.scheduled_job }
   statistic           = "Sum"
   comparison_operator = "LessThanThreshold"
   threshold           = 1
-  period              = max(300, 60 * var.mock_interval_minutes)
+  period              = max(300, local.schedule_seconds)
   evaluation_periods  = 3
   treat_missing_data  = "breaching" # no summary at all is the very thing to tell
   alarm_actions       = [aws_sns_topic_policy.alarms.arn]
@@ -170,4 +175,38 @@ resource "aws_cloudwatch_metric_alarm" "nothing_submitted" {
   tags                = var.tags
 
   depends_on = [aws_cloudwatch_event_target.mock_schedule] # silence before the first run says nothing
+}
+
+resource "aws_cloudwatch_metric_alarm" "job_silent" {
+  for_each = local.silent_after_hours
+
+  alarm_name          = "${local.job_alarms}${each.key}"
+  alarm_description   = "No file of the job ${each.key} was submitted to Datadog for ${each.value} hours, or none ever. First see with ddg-ops jobs when its last file came. If there is none, look at the job. If there is one, it was refused (ddg-ops rejected list), is retried (ddg-ops tail), or nobody was told of it (ddg-ops check --canary)."
+  comparison_operator = "LessThanThreshold"
+  threshold           = 1
+  evaluation_periods  = each.value
+  treat_missing_data  = "breaching" # as long as there has never been a file
+  alarm_actions       = [aws_sns_topic_policy.alarms.arn]
+  ok_actions          = [aws_sns_topic_policy.alarms.arn]
+  tags                = var.tags
+
+  # Hours without files are missing data, for which CloudWatch would look further back.
+  metric_query {
+    id          = "filled"
+    expression  = "FILL(submitted, 0)"
+    label       = "Files submitted an hour"
+    return_data = true
+  }
+
+  metric_query {
+    id = "submitted"
+
+    metric {
+      namespace   = "DatadogStats"
+      metric_name = "Submitted"
+      dimensions  = { FunctionName = aws_lambda_function.metric_submit.function_name, Job = each.key }
+      period      = 3600
+      stat        = "Sum"
+    }
+  }
 }

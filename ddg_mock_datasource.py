@@ -1,4 +1,4 @@
-"""Schedule -> S3: write random stats files, standing in for real jobs."""
+"""Schedule -> S3: write random stats files in place of real jobs, or a heartbeat."""
 
 import json
 import os
@@ -16,6 +16,7 @@ from botocore.config import Config
 
 MAX_FILES = 3_000  # ours, an event: a second each, and after 3,600 s Datadog drops points
 THREADS = 32  # ours: as many files are written side by side
+HEARTBEAT = {"ddg.heartbeat": 1}
 
 # Where the walk stands; a cold start begins again here. Each step is a twentieth of it at most.
 levels = {"sample.stats": 1231.0, "processed.data": 321.0}
@@ -23,6 +24,8 @@ levels = {"sample.stats": 1231.0, "processed.data": 321.0}
 
 def lambda_handler(event: Mapping[str, Any], context: object) -> dict[str, list[str]]:
     """Write one stats file, or `{"files": N}` of them with a second each, the last one now.
+
+    With HEARTBEAT=true in the environment each holds a single 1 in place of the sample's numbers.
 
     Returns:
         The keys written, in the order of their timestamps.
@@ -37,9 +40,12 @@ def lambda_handler(event: Mapping[str, Any], context: object) -> dict[str, list[
             "is a second older than the next and Datadog takes none that are over an hour old"
         )
     bucket, prefix = os.environ["STATS_BUCKET"], os.environ.get("STATS_PREFIX", "stats/")
+    beats = os.environ.get("HEARTBEAT") == "true"
+    folder = f"{prefix}{'heartbeat' if beats else 'mock-datasource'}/"
     now = int(time.time())
-    stats = [next_stats(now - age) for age in reversed(range(files))]
-    keys = [object_key(prefix, each["timestamp"]) for each in stats]
+    timestamps = range(now - files + 1, now + 1)
+    stats = [{"timestamp": each} | (HEARTBEAT if beats else next_stats()) for each in timestamps]
+    keys = [object_key(folder, timestamp) for timestamp in timestamps]
     s3 = s3_client()
 
     def put(key: str, content: Mapping[str, int]) -> None:
@@ -52,17 +58,17 @@ def lambda_handler(event: Mapping[str, Any], context: object) -> dict[str, list[
     return {"keys": keys}
 
 
-def next_stats(timestamp: int) -> dict[str, int]:
-    """Return the stats of one second, a step of the walk further: a job's graph is no noise."""
+def next_stats() -> dict[str, int]:
+    """Return the next numbers, a step of the walk further: a job's graph is no noise."""
     for name, level in levels.items():
         levels[name] = max(1.0, level * random.uniform(0.95, 1.05))
-    return {"timestamp": timestamp} | {name: round(level) for name, level in levels.items()}
+    return {name: round(level) for name, level in levels.items()}
 
 
-def object_key(prefix: str, timestamp: int) -> str:
+def object_key(folder: str, timestamp: int) -> str:
     """Return a key of its own for one file, by day as S3 is easiest to look through."""
     day = datetime.fromtimestamp(timestamp, UTC).strftime("%Y/%m/%d")
-    return f"{prefix}mock-datasource/{day}/{timestamp}-{secrets.token_hex(4)}.json"
+    return f"{folder}{day}/{timestamp}-{secrets.token_hex(4)}.json"
 
 
 @cache

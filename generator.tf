@@ -1,10 +1,17 @@
-# What writes to the bucket by itself, on schedule.
+# What writes to the bucket by itself, on schedule: the generator's sample files, or, where that is off,
+# a heartbeat. It is one function: which of the two, its environment says.
 
 locals {
   mock_datasource_zip    = "${local.zip_folder}/ddg_mock_datasource.zip"
   mock_datasource_name   = "${var.name}-mock-datasource"
-  mock_datasource_prefix = "${var.stats_prefix}mock-datasource/"
-  mock_datasource_count  = var.create_bucket && var.mock_datasource_enabled ? 1 : 0
+  mock_datasource_prefix = "${var.stats_prefix}${local.scheduled_job}/"
+  mock_datasource_count  = local.generates || local.beats ? 1 : 0
+
+  generates        = var.create_bucket && var.mock_datasource_enabled
+  beats            = var.create_bucket && !var.mock_datasource_enabled && var.heartbeat_schedule != null
+  scheduled_job    = local.generates ? "mock-datasource" : "heartbeat"
+  schedule         = local.generates ? "rate(${var.mock_interval_minutes} ${var.mock_interval_minutes == 1 ? "minute" : "minutes"})" : var.heartbeat_schedule
+  schedule_seconds = try(regex("\\d+", local.schedule) * { minute = 60, hour = 3600, day = 86400 }[regex("minute|hour|day", local.schedule)], 0)
 }
 
 resource "aws_cloudwatch_log_group" "mock_datasource" {
@@ -35,7 +42,7 @@ resource "aws_lambda_function" "mock_datasource" {
   count = local.mock_datasource_count
 
   function_name    = local.mock_datasource_name
-  description      = "Writes a sample stats file to s3://${local.bucket_name}/${local.mock_datasource_prefix}."
+  description      = "Writes a ${local.generates ? "sample stats" : "heartbeat's"} file to s3://${local.bucket_name}/${local.mock_datasource_prefix}."
   role             = aws_iam_role.mock_datasource[0].arn
   runtime          = "python3.13"
   architectures    = ["arm64"]
@@ -47,10 +54,13 @@ resource "aws_lambda_function" "mock_datasource" {
   tags             = var.tags
 
   environment {
-    variables = {
-      STATS_BUCKET = aws_s3_bucket.stats[0].bucket
-      STATS_PREFIX = var.stats_prefix
-    }
+    variables = merge(
+      {
+        STATS_BUCKET = aws_s3_bucket.stats[0].bucket
+        STATS_PREFIX = var.stats_prefix
+      },
+      local.beats ? { HEARTBEAT = "true" } : {},
+    )
   }
 
   logging_config {
@@ -83,7 +93,7 @@ resource "aws_cloudwatch_event_rule" "mock_schedule" {
 
   name                = local.mock_datasource_name
   description         = "Runs ${aws_lambda_function.mock_datasource[0].function_name}."
-  schedule_expression = "rate(${var.mock_interval_minutes} ${var.mock_interval_minutes == 1 ? "minute" : "minutes"})"
+  schedule_expression = local.schedule
   tags                = var.tags
 }
 

@@ -206,7 +206,12 @@ locals {
   metric_submit_name = "${var.name}-metric-submit"
 
   # Of jobs and metrics as much as the submitter needs.
-  mappings = { for name, job in var.jobs : name => { mapping = tostring(job.mapping) } if try(job.mapping, null) != null }
+  silent_after_hours = { for name, job in var.jobs : name => tonumber(job.silent_after_hours) if try(job.silent_after_hours, null) != null }
+  watched            = concat(keys(local.silent_after_hours), local.mock_datasource_count == 1 ? [local.scheduled_job] : [])
+  jobs = { for name in setunion(keys(var.jobs), local.watched) : name => merge(
+    try(var.jobs[name].mapping, null) == null ? {} : { mapping = tostring(var.jobs[name].mapping) },
+    contains(local.watched, name) ? { watched = true } : {},
+  ) if contains(local.watched, name) || try(var.jobs[name].mapping, null) != null }
   counts = { for name, metric in var.metrics : name => {
     for attribute, value in { type = metric.type, interval = try(tonumber(metric.interval), null) } : attribute => value if value != null
   } if try(metric.type, null) == "count" }
@@ -228,9 +233,10 @@ locals {
     local.api_key_given ? { DATADOG_API_KEY = var.ddg_api_key } : {},
     local.app_key_given ? { DATADOG_APP_KEY = var.ddg_app_key } : {},
     local.secret_given ? { DATADOG_API_KEY_SECRET_ARN = var.ddg_api_key_secret_arn } : {},
-    length(local.mappings) == 0 ? {} : { JOBS = base64gzip(jsonencode(local.mappings)) },
+    length(local.jobs) == 0 ? {} : { JOBS = base64gzip(jsonencode(local.jobs)) },
     length(local.counts) == 0 ? {} : { METRICS = base64gzip(jsonencode(local.counts)) },
     var.metric_prefix == "" ? {} : { METRIC_PREFIX = var.metric_prefix },
+    var.log_files ? {} : { LOG_FILES = "false" },
   )
 
   # Lambda measures it as JSON. base64 counts bytes, by threes, where length() counts characters; and

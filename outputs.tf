@@ -50,10 +50,11 @@ output "bucket_steps" {
 }
 
 output "function_names" {
-  description = "Lambda functions: metric_submit, and mock_datasource unless it is turned off (null)."
+  description = "Lambda functions: metric_submit, and the one on schedule as mock_datasource (the generator) or as heartbeat, whichever runs; the other is null."
   value = {
     metric_submit   = aws_lambda_function.metric_submit.function_name
-    mock_datasource = one(aws_lambda_function.mock_datasource[*].function_name)
+    mock_datasource = local.generates ? aws_lambda_function.mock_datasource[0].function_name : null
+    heartbeat       = local.beats ? aws_lambda_function.mock_datasource[0].function_name : null
   }
 }
 
@@ -61,8 +62,19 @@ output "log_groups" {
   description = "Log groups of the functions, to follow with `aws logs tail --follow`."
   value = {
     metric_submit   = aws_cloudwatch_log_group.metric_submit.name
-    mock_datasource = one(aws_cloudwatch_log_group.mock_datasource[*].name)
+    mock_datasource = local.generates ? aws_cloudwatch_log_group.mock_datasource[0].name : null
+    heartbeat       = local.beats ? aws_cloudwatch_log_group.mock_datasource[0].name : null
   }
+}
+
+output "schedule_rule" {
+  description = "EventBridge rule that runs the generator or the heartbeat; null where neither runs."
+  value       = one(aws_cloudwatch_event_rule.mock_schedule[*].name)
+}
+
+output "watched_jobs" {
+  description = "Jobs whose silence is an alarm: job to hours, as `jobs` has them."
+  value       = local.silent_after_hours
 }
 
 output "alarm_names" {

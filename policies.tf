@@ -228,7 +228,10 @@ data "aws_iam_policy_document" "alarm_topic" {
     condition {
       test     = "ArnEquals"
       variable = "aws:SourceArn"
-      values   = local.alarm_arns
+      values = concat(
+        [for alarm in local.alarm_names : "${local.alarm_arn}${alarm}" if !startswith(alarm, local.job_alarms)],
+        length(local.silent_after_hours) == 0 ? [] : ["${local.alarm_arn}${local.job_alarms}*"], # a policy has a largest size
+      )
     }
 
     condition {

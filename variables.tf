@@ -183,7 +183,7 @@ variable "force_destroy" {
 # Of any type, since a typed object would drop an attribute that is misspelt without a word.
 variable "jobs" {
   type        = any
-  description = "What the stack should know of a job, by the folder that names it: `mapping`, a JMESPath expression that makes metrics of its files, whatever JSON they hold. Such as { backup = { mapping = \"numbers(@)\" } }. Try it with `ddg-ops validate` first: no plan can."
+  description = "What the stack should know of a job, by the folder that names it: `mapping`, a JMESPath expression that makes metrics of its files, whatever JSON they hold (try it with `ddg-ops validate` first: no plan can), and `silent_after_hours`, after which an alarm tells that no file of it was submitted. Such as { nightly = { silent_after_hours = 26 } }."
   default     = {}
   nullable    = false
 
@@ -198,13 +198,23 @@ variable "jobs" {
   }
 
   validation {
-    condition     = length(setsubtract(flatten([for job in try(values(var.jobs), []) : try(keys(job), [])]), ["mapping"])) == 0
-    error_message = "jobs have no attribute ${join(", ", setsubtract(flatten([for job in try(values(var.jobs), []) : try(keys(job), [])]), ["mapping"]))}: there is mapping."
+    condition     = length(setsubtract(flatten([for job in try(values(var.jobs), []) : try(keys(job), [])]), ["mapping", "silent_after_hours"])) == 0
+    error_message = "jobs have no attribute ${join(", ", setsubtract(flatten([for job in try(values(var.jobs), []) : try(keys(job), [])]), ["mapping", "silent_after_hours"]))}: there are mapping and silent_after_hours."
   }
 
   validation {
     condition     = alltrue([for job in try(values(var.jobs), []) : try(job.mapping, null) == null || can(regex("\\S", job.mapping))])
     error_message = "jobs have a mapping that is a JMESPath expression, such as \"numbers(@)\", or none."
+  }
+
+  validation {
+    condition     = alltrue([for job in try(values(var.jobs), []) : try(job.silent_after_hours, null) == null || try(job.silent_after_hours >= 1 && job.silent_after_hours <= 167 && floor(job.silent_after_hours) == tonumber(job.silent_after_hours), false)])
+    error_message = "jobs have a silent_after_hours that is a whole number from 1 to 167: CloudWatch looks back seven days at most, so a weekly job can't be watched."
+  }
+
+  validation {
+    condition     = alltrue([for name, job in try({ for name, job in var.jobs : name => job }, {}) : try(job.silent_after_hours, null) == null || can(regex("^[ -~]{1,200}$", name)) && can(regex("\\S", name))])
+    error_message = "jobs with silent_after_hours have a name of at most 200 printable ASCII characters: it is a dimension in CloudWatch."
   }
 }
 
@@ -349,6 +359,18 @@ variable "mock_interval_minutes" {
   }
 }
 
+variable "heartbeat_schedule" {
+  type        = string
+  description = "How often the heartbeat writes a file while the generator is off: the alarm nothing-submitted waits for three of them. It needs the bucket of the stack's own. null for none; then only the alarms of watched `jobs` tell of a pipeline that has stopped."
+  default     = "rate(15 minutes)"
+
+  # A cron expression wouldn't tell the alarm how long to wait.
+  validation {
+    condition     = var.heartbeat_schedule == null || can(regex("^rate\\((1 (minute|hour|day)|([2-9]|[1-9][0-9]{1,2}|1[0-4][0-9]{2}) minutes|([2-9]|1[0-9]|2[0-4]) hours)\\)$", var.heartbeat_schedule))
+    error_message = "heartbeat_schedule is rate(15 minutes), rate(1 hour) or the like, from a minute to a day, or null for none."
+  }
+}
+
 # An undeclared variable only warns, and the schedule would change with hardly a word.
 variable "mock_schedule" {
   type        = string
@@ -432,6 +454,13 @@ variable "log_retention_days" {
     condition     = contains([1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.log_retention_days)
     error_message = "log_retention_days is one of the numbers that CloudWatch takes: 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288 or 3653."
   }
+}
+
+variable "log_files" {
+  type        = bool
+  description = "Whether the submitter logs the address of each file that it submitted, so that `ddg-ops where` finds it. A million files are about 0.05 dollars of logs."
+  default     = true
+  nullable    = false
 }
 
 variable "alarm_email" {

@@ -101,8 +101,8 @@ run "defaults" {
   }
 
   assert {
-    condition     = [for alarm in aws_cloudwatch_metric_alarm.nothing_submitted : "${alarm.metric_name} ${alarm.statistic} ${alarm.comparison_operator} ${alarm.threshold}, ${alarm.evaluation_periods} x ${alarm.period} s, ${alarm.treat_missing_data}"] == ["Submitted Sum LessThanThreshold 1, 3 x 300 s, breaching"]
-    error_message = "Silence is an alarm while the generator is on, and no summary at all is silence."
+    condition     = [for alarm in aws_cloudwatch_metric_alarm.nothing_submitted : "${alarm.metric_name} ${alarm.statistic} of ${alarm.dimensions.Job} ${alarm.comparison_operator} ${alarm.threshold}, ${alarm.evaluation_periods} x ${alarm.period} s, ${alarm.treat_missing_data}"] == ["Submitted Sum of mock-datasource LessThanThreshold 1, 3 x 300 s, breaching"]
+    error_message = "The generator's own silence is an alarm, and no metric at all is silence."
   }
 }
 
@@ -148,6 +148,7 @@ run "everything_else_than_default" {
       CONSTANT_TAGS      = "env:prod,team:data"
       DATADOG_API_KEY    = "X"
       DATADOG_HOST       = "https://api.us5.datadoghq.com"
+      JOBS               = base64gzip("{\"mock-datasource\":{\"watched\":true}}")
       MAX_AGE_SECONDS    = "9999999999"
       REJECTED_QUEUE_URL = "https://sqs/rejected"
       STATS_PREFIX       = "jobs/of/mine/"
@@ -266,7 +267,7 @@ run "forty_jobs" {
 
   assert {
     condition = { for name, value in aws_lambda_function.metric_submit.environment[0].variables : name => value if contains(["JOBS", "METRICS", "METRIC_PREFIX"], name) } == {
-      JOBS          = base64gzip(jsonencode({ for job, known in var.jobs : job => known if job != "unmapped" }))
+      JOBS          = base64gzip(jsonencode(merge({ for job, known in var.jobs : job => known if job != "unmapped" }, { mock-datasource = { watched = true } })))
       METRICS       = base64gzip(jsonencode({ "etl.processed.data" = { interval = 86400, type = "count" }, "etl.runs" = { type = "count" } }))
       METRIC_PREFIX = "etl."
     }
@@ -299,41 +300,84 @@ run "another_partition" {
   }
 
   assert {
-    condition     = startswith(output.dashboard_url, "https://us-isof-south-1.console.amazonaws.cn/") && alltrue([for arn in local.alarm_arns : startswith(arn, "arn:aws-cn:cloudwatch:us-isof-south-1:123456789012:alarm:ddg-stats-")])
+    condition     = startswith(output.dashboard_url, "https://us-isof-south-1.console.amazonaws.cn/") && local.alarm_arn == "arn:aws-cn:cloudwatch:us-isof-south-1:123456789012:alarm:"
     error_message = "The console's address and the alarms' ARNs are the partition's own."
   }
 }
 
-run "generator_off" {
+run "heartbeat_in_place_of_the_generator" {
   command = plan
 
   variables {
     mock_datasource_enabled = false
+    heartbeat_schedule      = "rate(2 hours)"
+    stats_prefix            = "jobs/"
     max_age_seconds         = 0
+    log_files               = false
+
+    jobs = {
+      nightly = { silent_after_hours = 26 }
+      "a b*"  = { silent_after_hours = "167", mapping = "numbers(@)" }
+    }
   }
 
   assert {
-    condition = alltrue([for made in [
+    condition = {
+      heartbeat = aws_lambda_function.mock_datasource[0].environment[0].variables.HEARTBEAT
+      schedule  = aws_cloudwatch_event_rule.mock_schedule[0].schedule_expression
+      place     = strcontains(aws_lambda_function.mock_datasource[0].description, "/jobs/heartbeat/.")
+      logs      = aws_lambda_function.metric_submit.environment[0].variables.LOG_FILES
+      jobs      = aws_lambda_function.metric_submit.environment[0].variables.JOBS
+      functions = jsonencode([output.function_names.mock_datasource, output.function_names.heartbeat, output.log_groups.mock_datasource, output.log_groups.heartbeat, output.schedule_rule])
+      watched   = output.watched_jobs
+      receives  = local.max_receive_count
+      } == {
+      heartbeat = "true"
+      schedule  = "rate(2 hours)"
+      place     = true
+      logs      = "false"
+      jobs      = base64gzip(jsonencode({ "a b*" = { mapping = "numbers(@)", watched = true }, heartbeat = { watched = true }, nightly = { watched = true } }))
+      functions = jsonencode([null, "ddg-stats-mock-datasource", null, "/aws/lambda/ddg-stats-mock-datasource", "ddg-stats-mock-datasource"])
+      watched   = { "a b*" = 167, nightly = 26 }
+      receives  = 20 # without a limit of age nothing is given up in the first hour either
+    }
+    error_message = "The generator's function writes a heartbeat, and the submitter is told which jobs are watched."
+  }
+
+  assert {
+    condition     = [for alarm in aws_cloudwatch_metric_alarm.nothing_submitted : "${alarm.metric_name} of ${alarm.dimensions.Job} of ${alarm.dimensions.FunctionName}, ${alarm.evaluation_periods} x ${alarm.period} s"] == ["Submitted of heartbeat of ddg-stats-metric-submit, 3 x 7200 s"]
+    error_message = "Silence of the heartbeat is an alarm, whatever other jobs do."
+  }
+
+  assert {
+    condition = { for alarm in aws_cloudwatch_metric_alarm.job_silent : alarm.alarm_name => [for query in alarm.metric_query : query.expression == null ? "${query.metric[0].namespace} ${query.metric[0].metric_name} ${query.metric[0].stat} of ${query.metric[0].dimensions.Job} of ${query.metric[0].dimensions.FunctionName}, ${alarm.evaluation_periods} x ${query.metric[0].period} s" : "${query.expression} ${alarm.comparison_operator} ${alarm.threshold}, ${alarm.treat_missing_data}"] } == {
+      "ddg-stats-job-silent-a b*"    = ["FILL(submitted, 0) LessThanThreshold 1, breaching", "DatadogStats Submitted Sum of a b* of ddg-stats-metric-submit, 167 x 3600 s"]
+      "ddg-stats-job-silent-nightly" = ["FILL(submitted, 0) LessThanThreshold 1, breaching", "DatadogStats Submitted Sum of nightly of ddg-stats-metric-submit, 26 x 3600 s"]
+    }
+    error_message = "As many hours without a file of the job are an alarm; an hour without data is 0, or CloudWatch would look back further."
+  }
+}
+
+run "nothing_on_schedule" {
+  command = plan
+
+  variables {
+    mock_datasource_enabled = false
+    heartbeat_schedule      = null
+  }
+
+  assert {
+    condition = concat(
       aws_cloudwatch_event_rule.mock_schedule, aws_cloudwatch_event_target.mock_schedule, aws_cloudwatch_log_group.mock_datasource,
       aws_iam_role.mock_datasource, aws_iam_role_policy.mock_datasource, aws_lambda_function.mock_datasource,
-      aws_lambda_function_event_invoke_config.mock_datasource, aws_lambda_permission.mock_schedule,
-    ] : length(made) == 0])
-    error_message = "Nothing of the generator is made."
+      aws_lambda_function_event_invoke_config.mock_datasource, aws_lambda_permission.mock_schedule, aws_cloudwatch_metric_alarm.nothing_submitted,
+    ) == [] && length(aws_cloudwatch_metric_alarm.pipeline) == 8
+    error_message = "Nothing of it is made, and silence is no alarm."
   }
 
   assert {
-    condition     = length(aws_cloudwatch_metric_alarm.nothing_submitted) == 0 && length(aws_cloudwatch_metric_alarm.pipeline) == 8
-    error_message = "Without the generator silence is no alarm."
-  }
-
-  assert {
-    condition     = output.function_names.mock_datasource == null && output.log_groups.mock_datasource == null
-    error_message = "The outputs say that it isn't there."
-  }
-
-  assert {
-    condition     = local.max_receive_count == 20
-    error_message = "Without a limit of age nothing is given up in the first hour either."
+    condition     = [for name in values(output.function_names) : name if name != null] == ["ddg-stats-metric-submit"] && output.schedule_rule == null && !contains(keys(aws_lambda_function.metric_submit.environment[0].variables), "JOBS")
+    error_message = "The outputs say that it isn't there, and no job is watched."
   }
 }
 

@@ -77,12 +77,32 @@ def test_many_files(generator: Generator) -> None:
     assert len(generator.stored) == 25 + 3000
 
 
-def test_prefix(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The folder below the prefix is the job."""
+@pytest.mark.parametrize(
+    ("heartbeat", "job", "metrics"),
+    [
+        ("", "mock-datasource", {"sample.stats", "processed.data"}),
+        ("true", "heartbeat", {"ddg.heartbeat"}),
+    ],
+)
+def test_job_and_metrics(
+    generator: Generator,
+    monkeypatch: pytest.MonkeyPatch,
+    heartbeat: str,
+    job: str,
+    metrics: set[str],
+) -> None:
+    """The folder below the prefix is the job; a heartbeat is 1, of now, by no generator's name."""
     monkeypatch.setenv("STATS_PREFIX", "team/numbers/")
-    generator.invoke({})
+    monkeypatch.setenv("HEARTBEAT", heartbeat)
+    before = int(time.time())
+    [stats] = generator.invoke({})
     [key] = generator.stored
-    assert key.startswith("team/numbers/mock-datasource/2")
+    assert re.fullmatch(
+        rf"team/numbers/{job}/\d{{4}}/\d\d/\d\d/{stats['timestamp']}-\w+\.json", key
+    )
+    assert before <= stats["timestamp"] <= time.time()
+    assert stats.keys() == {"timestamp", *metrics}
+    assert not heartbeat or stats["ddg.heartbeat"] == 1
 
 
 @pytest.mark.parametrize("files", [0, -1, 3001, 1.0, "1", "", None, True, [1]], ids=repr)

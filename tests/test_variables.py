@@ -92,10 +92,15 @@ ROWS = [
     *SETTINGS,
     Row(
         "jobs",
-        [{}, {"a": {}}, {"dbt é": {"mapping": "a[?b == '<&>']"}, "b": {"mapping": None}}],
+        [
+            *({}, {"a": {}}, {"dbt é": {"mapping": "a[?b == '<&>']"}, "b": {"mapping": None}}),
+            {"a ~": {"silent_after_hours": 1}, "b" * 200: {"silent_after_hours": 167}},
+        ],
         [
             *([], "a", {"a": "numbers(@)"}, {"a": None}, {"": {}}, {"a/b": {}}),
             *({"a": each} for each in ({"maping": "a"}, {"mapping": ""}, {"mapping": ["a"]})),
+            *({"a": {"silent_after_hours": hours}} for hours in (0, 1.5, 168, "", [1])),
+            *({job: {"silent_after_hours": 1}} for job in (" ", "é", "a\tb", "b" * 201)),
         ],
     ),
     Row(
@@ -134,6 +139,11 @@ ROWS = [
     Row("zip_folder", [".", "../of mine"], ["", " "]),
     Row("file_retention_days", [15, 3650], [14, 15.5]),
     Row("mock_interval_minutes", [1, 1440], [0, 1.5, 1441]),
+    Row(
+        "heartbeat_schedule",
+        [None, *(f"rate({each})" for each in ("1 minute", "15 minutes", "24 hours", "1 day"))],
+        ["", *(f"rate({each})" for each in ("1 minutes", "1500 minutes", "25 hours", "2 days"))],
+    ),
     Row("mock_schedule", [None], ["", "rate(1 minute)"]),
     Row("create_bucket", [True], [False]),
     Row("create_bucket", [False], [], along={"buckets": data()}),

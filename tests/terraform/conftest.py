@@ -57,6 +57,6 @@ def new_caller(
 @pytest.fixture(scope="session")
 def stack(new_stack: Callable[..., Root]) -> Root:
     """A stack with the defaults, to look at: tests that change a stack make one of their own."""
-    root = new_stack(tags={"team": "data"})
+    root = new_stack(tags={"team": "data"}, jobs={"nightly*": {"silent_after_hours": 26}})
     root.apply()
     return root

@@ -87,10 +87,11 @@ def test_alarms_say_what_to_do(stack: Root) -> None:
         for address, values in stack.resources().items()
         if address.startswith("aws_cloudwatch_metric_alarm.")
     }
-    assert len(alarms) == 11
+    assert len(alarms) == 12
     assert [name for name, description in alarms.items() if " First " not in description] == []
     page = (PROJECT / "docs/operations.md").read_text()
-    assert set(re.findall(r"^### ([a-z-]+)$", page, re.MULTILINE)) == alarms.keys()
+    sections = {name.partition("nightly")[0].strip("-") for name in alarms}
+    assert set(re.findall(r"^### ([a-z-]+)$", page, re.MULTILINE)) == sections
     assert stack.outputs()["alarm_names"] == sorted(f"ddg-stats-{name}" for name in alarms)
 
 
@@ -98,9 +99,12 @@ def test_dashboard_in_cloudwatch(stack: Root) -> None:
     """Alarms on top; each graph has metrics, and no two lie on each other."""
     page = json.loads(stack.resources()["aws_cloudwatch_dashboard.pipeline"]["dashboard_body"])
     alarms, *graphs = page["widgets"]
-    assert len(alarms["properties"]["alarms"]) == 11
-    assert len({(graph["x"], graph["y"]) for graph in graphs}) == len(graphs) == 8
-    assert {len(metric) for graph in graphs for metric in graph["properties"]["metrics"]} == {4}
+    assert len(alarms["properties"]["alarms"]) == 12
+    assert len({(graph["x"], graph["y"]) for graph in graphs}) == len(graphs) == 9
+    metrics = [metric for graph in graphs for metric in graph["properties"]["metrics"]]
+    assert {len(metric[:4]) for metric in metrics} == {4}
+    delays = [metric[4]["stat"] for metric in metrics if metric[1] == "DelayMilliseconds"]
+    assert delays == ["p50", "p95", "p99", "Maximum"]
 
 
 def test_dashboard_in_datadog(cloud: Cloud, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 With stand-ins and with the genuine provider, so that it is one story: there an apply takes minutes.
 """
 
+import base64
+import gzip
 import json
 import time
 from collections.abc import Callable
@@ -85,7 +87,10 @@ def test_stack_lives_and_leaves_nothing(
     outputs = root.outputs()
     submitter = MadeFunction(cloud, root, "life-metric-submit")
     generator = MadeFunction(cloud, root, "life-mock-datasource")
+    watched = base64.b64decode(submitter.environment["JOBS"])
+    assert gzip.decompress(watched) == b'{"mock-datasource":{"watched":true}}'
     assert submitter.environment == {
+        "JOBS": submitter.environment["JOBS"],
         "DATADOG_API_KEY": "X",
         "DATADOG_APP_KEY": "X",
         "DATADOG_HOST": "https://api.datadoghq.com",
