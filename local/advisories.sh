@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Known vulnerabilities of the pinned packages; says so where no database of them can be reached.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+CDPATH='' cd "$(dirname "$0")/.."
 found=0
 for file in requirements.txt local/requirements.txt; do
   echo "$file"

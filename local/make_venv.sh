@@ -2,18 +2,32 @@
 # Make .venv: tools and test packages; in .venv/lambda-runtime what Lambda brings (awslambdaric and
 # boto3); in .venv/wheels what zipper.sh fetches, for the tests, which have no network.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+CDPATH='' cd "$(dirname "$0")/.."
 python=$(local/find_python.sh)
+# Of your own settings for pip, these don't count here; the index, the proxy and certificates do.
+export PIP_USER=0 PIP_ROOT=/ PIP_CONSTRAINT=/dev/null
+prefix=$PWD/.venv target=""
+
+pip_install() { .venv/bin/python -m pip install --prefix "$prefix" --target "$target" "$@"; }
+
+install() { # uv is five times as fast; where only pip's own settings lead to an index, pip does it
+  quietly .venv/bin/python -m uv pip install --python .venv/bin/python ${target:+--target "$target"} "$@" ||
+    quietly pip_install --no-compile "$@"
+}
+
+quietly() { # one line that changes on a terminal; all of it where the command fails
+  "$@" 2>&1 | tee .venv/log | while IFS= read -r line; do
+    if [ -t 1 ]; then printf '\r\033[K%.78s' "$line"; fi
+  done || { cat .venv/log && return 1; }
+  if [ -t 1 ]; then printf '\r\033[K'; fi
+}
+
 echo "Making .venv with $("$python" --version), once until the requirements change"
 "$python" -m venv --clear .venv
-install() { # uv is five times as fast; where only pip's own settings lead to an index, pip does it
-  .venv/bin/python -m uv pip install --python .venv/bin/python "$@" ||
-    .venv/bin/python -m pip install --no-compile "$@"
-}
-echo "Installing packages (about 90, 400 MB on disk)"
-.venv/bin/python -m pip install -qq --constraint local/requirements.txt uv
+echo "Installing packages (about 90, 450 MB on disk)"
+pip_install -qq --constraint local/requirements.txt uv
 install --requirement local/requirements.txt
 .venv/bin/python -m pip download -qq --require-hashes --no-deps --dest .venv/wheels \
   --requirement requirements.txt
-install --constraint local/requirements.txt --target .venv/lambda-runtime awslambdaric boto3
-install --quiet --no-build-isolation --no-deps --editable . # .venv/bin/ddg-ops
+prefix="" target=.venv/lambda-runtime install --constraint local/requirements.txt awslambdaric boto3
+install --no-build-isolation --no-deps --editable . # .venv/bin/ddg-ops

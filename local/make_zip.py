@@ -1,7 +1,7 @@
 """Make one function's zip: its handler, the modules that it can import, their data and licences.
 
 make_zip.py RUNTIME HANDLER.py NEW.zip [PACKAGES]: zipper.sh calls it. RUNTIME is the function's
-Python (3.13), PACKAGES a folder that pip installed into.
+Python (3.13), PACKAGES a folder of unpacked wheels.
 
 What goes in follows a rule; there is no list to keep. A module stays if an import statement leads
 to it from the handler or from a package, wherever that statement stands (what is imported late, at
@@ -9,7 +9,6 @@ the first POST or in an error's handling, isn't lost), and if it can be imported
 tests, command lines, and what is for a platform or a package that isn't there.
 """
 
-import os
 import re
 import subprocess
 import sys
@@ -24,7 +23,8 @@ LICENCE = re.compile("licen[cs]e|notice|copying|authors", re.IGNORECASE)
 DEFLATE_LEVEL = 9  # zlib's highest
 NOT_DATA = {".py", ".pyi", ".typed"}  # py.typed tells type checkers, no one else
 
-ISOLATED = ("-B", "-I", "-S")  # no setting of the user's, no site-packages, no file written
+# No setting of the user's, no site-packages, no file written
+ISOLATED = (sys.executable, "-B", "-I", "-S")
 
 # Prints the names that can be imported. Where what is missing isn't one of the packages (PySocks,
 # pyOpenSSL, a browser's JavaScript), its use is optional, and fails just so without the file.
@@ -39,6 +39,25 @@ for name in sys.argv[2:]:
     except ModuleNotFoundError as error:
         if (error.name or name).partition(".")[0] in ours:
             raise
+"""
+
+# Imports what is named from a zip alone; boto3 and botocore are Lambda's own, and anything will do.
+PROVE = """
+import importlib, sys
+from importlib.machinery import ModuleSpec
+from unittest.mock import MagicMock
+
+class Lambda:
+    def find_spec(name, *_):
+        ours = name.partition(".")[0] not in ("boto3", "botocore")
+        return None if ours else ModuleSpec(name, Lambda, is_package=True)
+    create_module = lambda _: MagicMock()
+    exec_module = print
+
+sys.meta_path.append(Lambda)
+sys.path.insert(0, sys.argv[1])
+for name in sys.argv[2:]:
+    importlib.import_module(name)
 """
 
 
@@ -67,7 +86,7 @@ def find_modules(handler: Path, packages: Path | None) -> dict[str, bytes]:
 
 def importable(packages: Path, names: Iterable[str]) -> list[str]:
     """Return those of the packages' modules that can be imported with nothing else installed."""
-    command = [sys.executable, *ISOLATED, "-c", IMPORT, str(packages), *sorted(names)]
+    command = [*ISOLATED, "-c", IMPORT, str(packages), *sorted(names)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
 
 
@@ -99,25 +118,8 @@ def find_licences(packages: Path) -> dict[str, bytes]:
     return licences
 
 
-def find_python(version: str) -> str | None:
-    """Return a Python of that version which works here, or None."""
-    # Where pyenv manages Pythons, its python3.13 only runs for who has chosen a 3.13.
-    environment = {**os.environ, "PYENV_VERSION": version}
-    show = "import sys; print('{}.{}'.format(*sys.version_info), sys.executable)"
-    for name in (sys.executable, f"python{version}"):
-        try:
-            command = [name, *ISOLATED, "-c", show]
-            answer = subprocess.run(command, env=environment, capture_output=True, text=True)
-        except OSError:  # no such name
-            continue
-        found, _, executable = answer.stdout.strip().partition(" ")
-        if found == version:
-            return executable
-    return None
-
-
-def compile_modules(python: str, modules: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return path in the zip -> bytecode of each module."""
+def compile_modules(modules: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return path in the zip -> bytecode of each module, by this Python."""
     with tempfile.TemporaryDirectory() as folder:
         for name, source in modules.items():
             file = Path(folder, name)
@@ -126,8 +128,7 @@ def compile_modules(python: str, modules: Mapping[str, bytes]) -> dict[str, byte
         # -s: the bytecode doesn't hold the build's folder. Unchecked: a zip's source can't change,
         # and its time, by which Python would otherwise tell, is set by who unpacks it.
         options = ["-q", "-s", folder, "--invalidation-mode", "unchecked-hash"]
-        command = [python, *ISOLATED, "-m", "compileall", *options, folder]
-        subprocess.run(command, check=True, env={})
+        subprocess.run([*ISOLATED, "-m", "compileall", *options, folder], check=True)
         bytecode = Path(folder).rglob("*.pyc")
         return {str(file.relative_to(folder)): file.read_bytes() for file in bytecode}
 
@@ -144,6 +145,15 @@ def write_zip(target: Path, files: Mapping[str, bytes]) -> None:
             archive.writestr(entry, content, compresslevel=DEFLATE_LEVEL)
 
 
+def prove(zipped: Path, names: Iterable[str]) -> None:
+    """End the build unless a Python that sees nothing but the zip can import these modules."""
+    command = [*ISOLATED, "-c", PROVE, str(zipped), *names]
+    run = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if run.returncode:
+        zipped.unlink()
+        sys.exit(f"{zipped.name} isn't kept, as it can't be imported: {run.stderr}")
+
+
 def main(runtime: str, handler: str, target: str, folder: str | None = None) -> None:
     """Make the zip and say what it holds."""
     packages = Path(folder).resolve() if folder else None
@@ -151,14 +161,16 @@ def main(runtime: str, handler: str, target: str, folder: str | None = None) -> 
     files = dict(modules)
     if packages:
         files |= find_data(packages, modules) | find_licences(packages)
-    python = find_python(runtime)
-    if python:
-        files |= compile_modules(python, modules)
+    if runtime == "{}.{}".format(*sys.version_info):
+        files |= compile_modules(modules)
         bytecode = f"byte-compiled for Python {runtime}"
     else:
-        bytecode = f"not byte-compiled (no python{runtime} here): cold starts take 0.14 s longer"
+        bytecode = (
+            f"not byte-compiled (no python{runtime} works here): cold starts take 0.14 s longer"
+        )
     zipped = Path(target)
     write_zip(zipped, files)
+    prove(zipped, sorted({name.removesuffix(".py").partition("/")[0] for name in modules}))
     print(f"{zipped.name}: {zipped.stat().st_size:,} bytes, {len(files)} files, {bytecode}")
 
 

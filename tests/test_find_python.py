@@ -1,5 +1,6 @@
 """find_python.sh: which Python the project builds with on machines that have many, or none."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,3 +41,18 @@ def test_python_is_one_that_can_make_a_venv(
         assert (run.returncode, run.stdout) == (1, "")
         assert f"tried: {asked_for or 'python3.13 '}" in run.stderr
         assert "apt install python3-venv" in run.stderr
+
+
+def test_venv_is_made_where_the_script_is(tmp_path: Path) -> None:
+    """Whatever CDPATH names: here a folder that has a local/ too."""
+    (tmp_path / "elsewhere/local").mkdir(parents=True)
+    (tmp_path / "clone/local").mkdir(parents=True)
+    for name in ("find_python.sh", "make_venv.sh"):
+        shutil.copy(SCRIPT.with_name(name), tmp_path / "clone/local")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n[ "$1" != -m ] || pwd >"{tmp_path}/pwd"; [ "$1" != -m ]')
+    python.chmod(0o755)
+    environment = {"PATH": "/usr/bin:/bin", "PYTHON": str(python), "CDPATH": "../elsewhere"}
+    command = ["/bin/bash", "local/make_venv.sh"]
+    subprocess.run(command, cwd=tmp_path / "clone", env=environment, capture_output=True)
+    assert (tmp_path / "pwd").read_text() == f"{tmp_path}/clone\n"
