@@ -127,7 +127,7 @@ def test_example_in_shell(tmp_path: Path) -> None:
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LC_ALL": "de_DE.UTF-8"}
     command = [str(EXAMPLES / "write_stats.sh"), "a-bucket", "nightly"]
     out = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
-    assert re.fullmatch(r"s3 cp - s3://a-bucket/stats/nightly/\d+-\d+\.json\n", out.stdout)
+    assert re.fullmatch(r"s3 cp - s3://a-bucket/stats/nightly/\d+-[0-9a-f]{8}\.json\n", out.stdout)
     validate((tmp_path / "body").read_bytes(), tmp_path / "file")
 
 

@@ -5,8 +5,9 @@ import java.util.Map;
 import java.util.stream.Collectors;
 
 /**
- * A job's stats file, from Java, on standard output. Upload it with your S3 client, or:
- * java WriteStats.java | aws s3 cp - "s3://$BUCKET/stats/$JOB/$(date +%s)-$$.json"
+ * A job's stats file, from Java, on standard output. Upload it with your S3 client under a key of its
+ * own (UUID.randomUUID(); the process's number is 1 in each container), or:
+ * java WriteStats.java | aws s3 cp - "s3://$BUCKET/stats/$JOB/$(od -An -N8 -tx1 /dev/urandom | tr -d ' ').json"
  */
 public class WriteStats {
     public static void main(String[] arguments) {

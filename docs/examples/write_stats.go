@@ -1,5 +1,6 @@
-// A job's stats file, from Go, on standard output. Upload it with your S3 client, or:
-// go run write_stats.go | aws s3 cp - "s3://$BUCKET/stats/$JOB/$(date +%s)-$$.json"
+// A job's stats file, from Go, on standard output. Upload it with your S3 client under a key of its own
+// (crypto/rand.Text(); the process's number is 1 in each container), or:
+// go run write_stats.go | aws s3 cp - "s3://$BUCKET/stats/$JOB/$(od -An -N8 -tx1 /dev/urandom | tr -d ' ').json"
 package main
 
 import (
