@@ -30,12 +30,17 @@ ROLE_CREDENTIALS = {  # what the function's role would have given; moto takes an
 INIT_SECONDS = 60.0  # Lambda allows 10; a laptop that is busy testing may need more
 POLL_SECONDS = 0.02  # how soon the Runtime API notices that it is to stop
 
+LINUX = sys.platform.startswith("linux")
+# awslambdaric has its native module on Linux alone; the setting tries the other one there too.
+NATIVE = LINUX and not os.environ.get("PURE_RUNTIME_CLIENT")
+PURE_CLIENT = Path(__file__).resolve().parent / "pure"
+
 # Isolated (-I) and without site-packages (-S): what the zip lacks is noticed. Lambda looks into
 # the function's own folder first, into the runtime's packages last.
 BOOTSTRAP = """
 import os, sys
 sys.path.insert(0, os.environ["LAMBDA_TASK_ROOT"])
-sys.path.append(sys.argv[2])
+sys.path += sys.argv[2:]
 from awslambdaric.__main__ import main
 main(["bootstrap", sys.argv[1]])
 """
@@ -184,7 +189,8 @@ class LambdaFunction:
         output = Path(self._folder.name, "output")
         self._writer = output.open("ab")
         self._reader = output.open(newline="\n", encoding="utf-8", errors="replace")
-        self._command = [python, "-I", "-S", "-c", BOOTSTRAP, handler, str(packages.resolve())]
+        folders = [packages.resolve()] if NATIVE else [PURE_CLIENT, packages.resolve()]
+        self._command = [python, "-I", "-S", "-c", BOOTSTRAP, handler, *map(str, folders)]
         self._environment = {
             **environment,
             **credentials,
@@ -197,6 +203,9 @@ class LambdaFunction:
             "HOME": self._folder.name,  # or botocore would read the ~/.aws of whoever runs this
             "LAMBDA_TASK_ROOT": str(self._task_root),
             "LANG": "en_US.UTF-8",
+            "LD_LIBRARY_PATH": os.environ.get(
+                "LD_LIBRARY_PATH", ""
+            ),  # some Pythons start with it alone
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "TZ": ":UTC",
         }
@@ -269,8 +278,15 @@ class LambdaFunction:
             self.log += printed.removesuffix("\n").split("\n")
 
     def peak_memory(self) -> int:
-        """Return the most memory that the running process ever held, in bytes (VmHWM)."""
+        """Return the most memory that the running process ever held, in bytes.
+
+        Off Linux, what it holds now: no system call tells of another process's peak there.
+        """
         if self._sandbox is None:
             raise RuntimeError(f"{self.name} isn't running; its memory is known while it runs.")
-        status = Path(f"/proc/{self._sandbox.process.pid}/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+        process = str(self._sandbox.process.pid)
+        if LINUX:
+            status = Path("/proc", process, "status").read_text()
+            return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+        shown = subprocess.run(["ps", "-o", "rss=", "-p", process], stdout=subprocess.PIPE)
+        return int(shown.stdout) * 1024

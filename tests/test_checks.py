@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 SCRIPTS = sorted(
-    [ROOT / "zipper.sh", ROOT / ".ci/run", ROOT / ".ci/terraform"]
+    [ROOT / name for name in ("zipper.sh", ".ci/browser", ".ci/run", ".ci/terraform")]
     + [script for folder in ("local", "docs/examples") for script in (ROOT / folder).glob("*.sh")]
 )
 
