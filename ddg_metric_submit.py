@@ -18,7 +18,7 @@ from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import botocore.session
 from botocore.exceptions import ClientError, ParamValidationError
@@ -39,6 +39,7 @@ from ddg_outcomes import (
     Statistics,
     Submitted,
     has,
+    print_jobs,
     print_outcomes,
     print_summary,
     rejected_message,
@@ -49,6 +50,7 @@ from ddg_series_api import Answer, Call, Verdict, is_final, judge, judge_key
 from ddg_settings import (
     AWS_ERRORS,
     ApiKey,
+    Batch,
     Clients,
     Settings,
     make_clients,
@@ -73,18 +75,6 @@ WRONG_KEY = "The API key and DATADOG_HOST aren't of the same site, or the key is
 
 logger = logging.getLogger(__name__)
 Entries = list[tuple[File, Sample]]  # a payload's, or a part's
-
-
-class Batch(NamedTuple):
-    """What each step of an invocation is handed."""
-
-    settings: Settings
-    clients: Clients
-    deadline: float  # of time.monotonic(); nothing is begun that would not be done by then
-    statistics: Statistics
-
-    def seconds_left(self) -> float:
-        return self.deadline - time.monotonic()
 
 
 @dataclass
@@ -113,6 +103,7 @@ class Posted:
     """What came of a batch's POSTs."""
 
     accepted: Counter[File] = field(default_factory=Counter)  # points that got a 202
+    accepted_at: dict[File, float] = field(default_factory=dict)  # epoch seconds of the last
     alone: dict[File, Refused | Retry] = field(default_factory=dict)  # files judged by themselves
     stopped: str = ""  # why not everything was posted
 
@@ -120,8 +111,9 @@ class Posted:
         """Return the outcome of a file of so many points; None where it wasn't read."""
         if file in self.alone:
             return self.alone[file]
-        done = self.accepted[file] == points
-        return Submitted(self.accepted[file]) if done else Retry(self.stopped or NO_TIME)
+        if points is None or self.accepted[file] != points:
+            return Retry(self.stopped or NO_TIME)
+        return Submitted(points, self.accepted_at[file])
 
 
 def lambda_handler(event: Mapping[str, Any], context: Any) -> dict[str, list[dict[str, str]]]:
@@ -142,10 +134,22 @@ def lambda_handler(event: Mapping[str, Any], context: Any) -> dict[str, list[dic
     files = [file for message in messages for file in message.files]
     submitted = submit_files(files, batch)
     outcomes = keep_refused(messages, submitted, batch)
-    print_outcomes(messages, outcomes)
+    print_outcomes(messages, outcomes, submitted=settings.log_files)
+    print_jobs(outcomes, find_watched(files, settings), context.function_name)
     print_summary(outcomes, batch.statistics, context.function_name)
     retried = [message.message_id for message in messages if has(message, outcomes, Retry)]
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in retried]}
+
+
+def find_watched(files: Iterable[File], settings: Settings) -> dict[File, str]:
+    """Return the job of each file whose job is watched."""
+    jobs = {file: find_job(file, settings) for file in files}
+    return {file: job for file, job in jobs.items() if settings.job(job).watched}
+
+
+def find_job(file: File, settings: Settings) -> str:
+    """Return the job that a file is of, the folder as it is written; "" for none."""
+    return ddg_s3_objects.job_folder(file.key, settings.prefix_of(file.bucket))
 
 
 @cache
@@ -265,7 +269,7 @@ def parse(file: File, content: bytes, settings: Settings, deadline: float) -> li
     Raises:
         StatsFileError: the file is refused. RetryError: it can't be read now.
     """
-    folder = ddg_s3_objects.job_folder(file.key, settings.prefix_of(file.bucket))
+    folder = find_job(file, settings)
     job_tag = ddg_s3_objects.job_tag(folder)
     return ddg_stats_file.read_stats_file(
         content,
@@ -350,6 +354,7 @@ def post_payload(payload: Entries, posted: Posted, budget: Budget, batch: Batch)
             case Verdict.ACCEPT:
                 for file, sample in part:
                     posted.accepted[file] += len(sample.values)
+                    posted.accepted_at[file] = time.time()
                     batch.statistics.points += len(sample.values)
             case Verdict.SPLIT:
                 budget.requests += not answer.wire_bytes  # too large to be sent: a payload more

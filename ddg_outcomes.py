@@ -15,6 +15,9 @@ MAX_MESSAGE_BYTES = 262_144  # SQS, body and attributes together (the lower of i
 MAX_REASON_BYTES = 1024  # on a message of the rejected queue
 MAX_ADDRESS_CHARACTERS = 1200  # S3: a bucket's name has 63, a key 1,024 bytes; more is hostile
 SHOWN_KEYS = 20  # a log line: an hour's outage mustn't cost more in logs than in all else
+MAX_METRIC_VALUES = 100  # of an array in CloudWatch's embedded metric format
+MAX_LINE_BYTES = 200_000  # CloudWatch takes 256 KB as one event, and cuts what is longer
+UNITS = ("Bytes", "Milliseconds")  # CloudWatch's, for metrics that end so; the others are counts
 NOT_OURS = "not a new object, or not below its bucket's prefix"
 
 # SQS takes none of these in a message (SendMessage reference has the others: that takes re 4 ms)
@@ -29,6 +32,7 @@ class Submitted(NamedTuple):
     """Datadog has all points of a file."""
 
     points: int
+    at: float  # epoch seconds of the last of its 202s
 
 
 class Refused(NamedTuple):
@@ -131,10 +135,10 @@ def where(file: File, message: Message) -> str:
     return address(file) if file.bucket else f"message {message.message_id}"
 
 
-def print_outcomes(messages: Iterable[Message], outcomes: Outcomes) -> None:
+def print_outcomes(messages: Iterable[Message], outcomes: Outcomes, *, submitted: bool) -> None:
     """Print a line for each refusal, one for each reason to retry, and one for what is ignored.
 
-    It is printed whatever the LOG_LEVEL.
+    They are printed whatever the LOG_LEVEL; with `submitted` so are the objects submitted.
     """
     alike: dict[tuple[str, str], list[tuple[File, Message]]] = {}  # told in one line
     for message in messages:
@@ -150,13 +154,41 @@ def print_outcomes(messages: Iterable[Message], outcomes: Outcomes) -> None:
         names = ", ".join(where(*each) for each in named[:SHOWN_KEYS])
         more = ", ..." if len(named) > SHOWN_KEYS else ""
         print(f"{word} {len(named)}: {printable(reason)}: {names}{more}")
+    if submitted:
+        print_submitted(
+            file for file, outcome in outcomes.items() if isinstance(outcome, Submitted)
+        )
+
+
+def print_submitted(files: Iterable[File]) -> None:
+    """Print `submitted` and a JSON list of objects, in as many lines as CloudWatch takes them."""
+    line: list[str] = []
+    size = 0
+    for name in (json.dumps(f"s3://{file.bucket}/{file.key}") for file in files):
+        if line and size + len(name) > MAX_LINE_BYTES:
+            print(f"submitted [{', '.join(line)}]")
+            line, size = [], 0
+        line.append(name)
+        size += len(name) + len(", ")
+    if line:
+        print(f"submitted [{', '.join(line)}]")
+
+
+def print_jobs(outcomes: Outcomes, jobs: Mapping[File, str], function_name: str) -> None:
+    """Print a line of metrics for each watched job that has files in the batch.
+
+    jobs: of the files that are of a watched job.
+    """
+    counts: dict[str, Counter[type[Outcome]]] = {}
+    for file, job in jobs.items():
+        counts.setdefault(job, Counter())[type(outcomes[file])] += 1
+    for job, count in counts.items():
+        values = {"Submitted": count[Submitted], "Refused": count[Refused]}
+        print_metrics({"FunctionName": function_name, "Job": job}, values)
 
 
 def print_summary(outcomes: Outcomes, statistics: Statistics, function_name: str) -> None:
-    """Print the batch as one line of CloudWatch's embedded metric format, zeros too.
-
-    Raw on stdout: CloudWatch makes metrics of a line only while nothing wraps it.
-    """
+    """Print a batch's metrics, zeros too; but no delay where nothing has been submitted."""
     counts = Counter(type(outcome) for outcome in outcomes.values())
     values = {
         "Submitted": counts[Submitted],
@@ -169,16 +201,33 @@ def print_summary(outcomes: Outcomes, statistics: Statistics, function_name: str
         "FetchMilliseconds": round(1000 * statistics.fetch_seconds),
         "PostMilliseconds": round(1000 * statistics.post_seconds),
     }
-    units = {
-        "WireBytes": "Bytes",
-        "FetchMilliseconds": "Milliseconds",
-        "PostMilliseconds": "Milliseconds",
-    }
+    delays = read_delays(outcomes)
+    print_metrics(
+        {"FunctionName": function_name}, values | ({"DelayMilliseconds": delays} if delays else {})
+    )
+
+
+def read_delays(outcomes: Outcomes) -> list[int]:
+    """Return the milliseconds from S3's event to Datadog's 202 of the files submitted, sorted.
+
+    Of more than an array of metrics takes, evenly spaced ones, the largest among them.
+    """
+    delays = sorted(
+        max(0, round(1000 * (outcome.at - file.event_time)))
+        for file, outcome in outcomes.items()
+        if isinstance(outcome, Submitted) and file.event_time is not None
+    )
+    shown = min(len(delays), MAX_METRIC_VALUES)
+    return [delays[(rank + 1) * len(delays) // shown - 1] for rank in range(shown)]
+
+
+def print_metrics(dimensions: Mapping[str, str], values: Mapping[str, int | list[int]]) -> None:
+    """Print a line of CloudWatch's embedded metric format.
+
+    Raw on stdout: CloudWatch makes metrics of a line only while nothing wraps it.
+    """
+    units = {name: unit for name in values for unit in UNITS if name.endswith(unit)}
     metrics = [{"Name": name, "Unit": units.get(name, "Count")} for name in values]
-    emf = {
-        "Timestamp": int(1000 * time.time()),
-        "CloudWatchMetrics": [
-            {"Namespace": "DatadogStats", "Dimensions": [["FunctionName"]], "Metrics": metrics}
-        ],
-    }
-    print(json.dumps({"_aws": emf, "FunctionName": function_name, **values}), flush=True)
+    directive = {"Namespace": "DatadogStats", "Dimensions": [[*dimensions]], "Metrics": metrics}
+    emf = {"Timestamp": int(1000 * time.time()), "CloudWatchMetrics": [directive]}
+    print(json.dumps({"_aws": emf, **dimensions, **values}), flush=True)

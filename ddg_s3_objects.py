@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import unquote, unquote_plus
@@ -23,6 +24,7 @@ SMALL_BYTES = 256 * 1024  # larger objects are read one at a time, to bound the 
 CONNECT_SECONDS = 2  # a connection to AWS
 READ_SECONDS = 5  # between two bytes of an answer
 AWS_ATTEMPTS = 3  # tries a request: botocore tries again where it is throttled or cut off
+REPLAYED = "replayed"  # the attribute of a message that the operator's command has put back
 NO_OBJECT = "the message names no object. Let only S3, SNS and EventBridge send to this queue."
 UNCONFIRMED = "SNS asks to confirm a subscription. Let the stack subscribe to the topic."
 
@@ -41,6 +43,7 @@ class File:
     decoded_key: str = ""  # where the key may have been encoded
     version: str = ""  # which one to read; the newest where none is told
     created: bool = True  # or it was removed, tagged, restored, ...
+    event_time: float | None = None  # epoch seconds; None where it is unknown, or tells no delay
     last_modified: str = ""  # as S3 writes it, an HTTP date, once the object has been read
 
     def is_below(self, prefix: str) -> bool:
@@ -104,19 +107,22 @@ class Service:
 
 
 def read_messages(event: Mapping[str, Any]) -> list[Message]:
-    """Return a batch's messages, those received most often first: so a stubborn batch ends."""
+    """Return a batch's messages, those received most often first: so a stubborn batch ends.
+
+    What the operator's command has put back says so: its files were on their way for long enough.
+    """
 
     def receive_count(record: Mapping[str, Any]) -> int:
         return int(record.get("attributes", {}).get("ApproximateReceiveCount", 1))
 
-    return [
-        Message(
-            record["messageId"],
-            record["body"],
-            tuple(find_files(record["body"], receive_count(record))),
-        )
-        for record in sorted(event["Records"], key=receive_count, reverse=True)
-    ]
+    messages = []
+    for record in sorted(event["Records"], key=receive_count, reverse=True):
+        files = tuple(find_files(record["body"], receive_count(record)))
+        if REPLAYED in record.get("messageAttributes", {}):
+            for file in files:
+                file.event_time = None
+        messages.append(Message(record["messageId"], record["body"], files))
+    return messages
 
 
 def find_files(body: str, receive_count: int = 1) -> list[File]:
@@ -156,6 +162,7 @@ def find_record_file(record: Any, receive_count: int) -> File | None:
             receive_count,
             version=known(named.get("versionId")),
             created=event.startswith("ObjectCreated:"),
+            event_time=read_time(record.get("eventTime")),
         )
         return checked(file)
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -177,10 +184,20 @@ def find_event_file(event: Mapping[str, Any], receive_count: int) -> File | None
             decoded_key=unquote(named["key"]),
             version=known(named.get("version-id")),
             created=created,
+            event_time=read_time(event.get("time")),
         )
         return checked(file)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None if created else File("", "", receive_count, created=False)
+
+
+def read_time(text: Any) -> float | None:
+    """Return an event's time in epoch seconds; None where it tells none."""
+    try:
+        time_told = datetime.fromisoformat(text)
+        return time_told.timestamp() if time_told.tzinfo else None
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def known(version: Any) -> Any:

@@ -1,9 +1,10 @@
-"""What an invocation is handed: its settings, checked, and the clients that it talks to."""
+"""What an invocation is handed: its settings, checked, the clients that it talks to, its time."""
 
 import base64
 import gzip
 import json
 import re
+import time
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
 import ddg_stats_file
+from ddg_outcomes import Statistics
 from ddg_s3_objects import FETCH_THREADS, Service
 from ddg_series_api import MetricType, SeriesApi
 from ddg_stats_file import METRIC_NAME
@@ -48,6 +50,7 @@ class Settings(NamedTuple):
     metric_prefix: str
     max_age: int  # seconds; 0 means no limit
     log_level: str
+    log_files: bool  # print which objects are submitted
 
     def __repr__(self) -> str:
         return "Settings(...)"  # keys are among them
@@ -90,6 +93,18 @@ class Clients(NamedTuple):
     sqs: Service
     datadog: SeriesApi
     key: ApiKey
+
+
+class Batch(NamedTuple):
+    """What each step of an invocation is handed."""
+
+    settings: Settings
+    clients: Clients
+    deadline: float  # of time.monotonic(); nothing is begun that would not be done by then
+    statistics: Statistics
+
+    def seconds_left(self) -> float:
+        return self.deadline - time.monotonic()
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
@@ -136,6 +151,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         log_level=checked(
             "LOG_LEVEL", "(?i:DEBUG|INFO|WARNING|ERROR|CRITICAL)", "a level of logging's", "INFO"
         ).upper(),
+        log_files=checked("LOG_FILES", "true|false", "true or false", "true") == "true",
     )
 
 

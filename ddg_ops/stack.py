@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import click
 from botocore.exceptions import ClientError
 
-from ddg_metric_submit import Batch, read_files
+from ddg_metric_submit import read_files
 from ddg_ops.aws import APPLY, HOW_TO_NAME, RIGHT_PLACE, Aws, explain, is_missing
 from ddg_ops.screen import USAGE, Stop
 from ddg_outcomes import Outcome, Statistics, Submitted
 from ddg_s3_objects import File
 from ddg_series_api import count_points
-from ddg_settings import Settings, read_settings
+from ddg_settings import Batch, Settings, read_settings
 
 TERRAFORM_SECONDS = 120  # a remote state takes some seconds
 BATCH_SECONDS = 120.0  # for the files of one batch, on a slow line
@@ -143,7 +143,7 @@ def make_batch(aws: Aws, settings: Settings) -> Batch:
 def foresee(files: Sequence[File], batch: Batch) -> dict[File, Outcome]:
     """Return what the submitter would make of files, if Datadog took all their points."""
     return {
-        file: Submitted(count_points(read)) if isinstance(read, list) else read
+        file: Submitted(count_points(read), time.time()) if isinstance(read, list) else read
         for file, read in read_files(files, batch)
     }
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import boto3
 import botocore.session
 import datadog.api
+import jsonschema
 import pytest
 
 from local.datadog_server import DatadogServer
@@ -149,6 +150,7 @@ class Submitter:
             AWS_ENDPOINT_URL=moto,
             DATADOG_API_KEY=API_KEY,
             DATADOG_HOST=datadog.url,
+            LOG_FILES="false",
             REJECTED_QUEUE_URL=self.rejected_url,
         )
         monkeypatch.setattr(botocore.session.Session, "create_client", kept_client)
@@ -184,7 +186,8 @@ class Submitter:
         assert errors == ""
         *told, line = printed.splitlines()
         summary = json.loads(line)
-        check_emf(summary)
+        for each in (summary, *(json.loads(each) for each in told if each.startswith("{"))):
+            check_emf(each)
         # A message is retried or rejected, never both: what is retried comes again
         assert len(set(retried)) == len(retried)
         done = [message["body"] for i, message in enumerate(messages) if i not in retried]
@@ -255,16 +258,52 @@ class Submitter:
                 sqs.delete_message(QueueUrl=self.rejected_url, ReceiptHandle=each["ReceiptHandle"])
 
 
-def check_emf(summary: Mapping[str, Any]) -> None:
-    """Fail where CloudWatch would make other metrics of a line, or none.
+def text(most: int) -> dict[str, Any]:
+    """Return the schema of a string of so many characters."""
+    return {"type": "string", "minLength": 1, "maxLength": most}
 
-    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
-    """
-    assert summary.keys() == {"_aws", "FunctionName", *UNITS}
-    assert summary["FunctionName"] == Context.function_name
-    assert type(summary["_aws"]["Timestamp"]) is int
-    [directive] = summary["_aws"]["CloudWatchMetrics"]
+
+def object_of(**members: Any) -> dict[str, Any]:
+    """Return the schema of an object that has these members."""
+    return {"type": "object", "required": [*members], "properties": members}
+
+
+def array_of(items: Any, most: int) -> dict[str, Any]:
+    """Return the schema of an array that isn't empty."""
+    return {"type": "array", "items": items, "minItems": 1, "maxItems": most}
+
+
+# What the published schema and the text beside it demand of a line
+# https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+DIRECTIVE = object_of(
+    Namespace=text(1024),
+    Dimensions=array_of(array_of(text(250), 30), 30),
+    Metrics=array_of(
+        object_of(Name=text(1024), Unit={"enum": ["Bytes", "Count", "Milliseconds"]}), 100
+    ),
+)
+EMF = object_of(
+    _aws=object_of(Timestamp={"type": "integer"}, CloudWatchMetrics=array_of(DIRECTIVE, 9))
+)
+
+
+def check_emf(line: Mapping[str, Any]) -> None:
+    """Fail where CloudWatch would make other metrics of a line, or none."""
+    jsonschema.validate(line, EMF)
+    assert line["FunctionName"] == Context.function_name
+    [directive] = line["_aws"]["CloudWatchMetrics"]
     assert directive["Namespace"] == "DatadogStats"
-    assert directive["Dimensions"] == [["FunctionName"]]
-    assert {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]} == UNITS
-    assert all(type(summary[name]) is int and summary[name] >= 0 for name in UNITS)
+    [dimensions] = directive["Dimensions"]
+    names = [metric["Name"] for metric in directive["Metrics"]]
+    assert line.keys() == {"_aws", *dimensions, *names}
+    assert all(0 < len(line[name]) <= 1024 and line[name].isascii() for name in dimensions)
+    for name in names:
+        values = line[name] if isinstance(line[name], list) else [line[name]]
+        assert 1 <= len(values) <= 100
+        assert all(type(value) is int and value >= 0 for value in values)
+    if "Job" not in line:
+        assert dimensions == ["FunctionName"]
+        delays = {"DelayMilliseconds": "Milliseconds"} if "DelayMilliseconds" in line else {}
+        units = {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]}
+        assert units == UNITS | delays
+        assert len(line.get("DelayMilliseconds", [])) <= line["Submitted"]

@@ -60,6 +60,26 @@ MALFORMED = {
     "MAX_AGE_SECONDS": ["", "-1", "1.5", "1h", "1_000", "٣", "10000000000", " 60"],
     "LOG_LEVEL": ["", "LOUD", "20"],
     "BUCKETS": ["[]", "{", '{"a": 1}', '{"a": null}', '"a"', "3", "[" * 100_000],
+    "JOBS": [
+        *(
+            "[]",
+            "x",
+            '{"a": 1}',
+            '{"a": {"mapping": 1}}',
+            '{"a": {"watched": 1}}',
+            "{",
+            "eyJhIjp7fX0=",
+        ),
+        *("H4sIAAAAAAAA", "H4sI", "3", '{"a": {"mapping": null}}'),
+    ],
+    "METRICS": [
+        *("[]", '{"a": []}', '{"a": {"type": "rate"}}', '{"a": {"type": "distribution"}}'),
+        *('{"a": {"type": "count", "interval": ' + n for n in ("0}}", "1.5}}", "true}}", '"60"}}')),
+        *('{"a": {"interval": 60}}', '{"a": {"type": ["count"]}}'),
+        '{"a": {"type": "count", "interval": 31536001}}',
+    ],
+    "METRIC_PREFIX": ["9x.", "_a", ".", "a_.", "a__", "é", " ", "a" * 200],
+    "LOG_FILES": ["", "1", "True"],
     "CONSTANT_TAGS": [",", "env:prod,,team:data", "env:prod,", "123", "env:prod,!!!"],
 }
 

@@ -1,0 +1,154 @@
+"""The submitter: what it tells of its files, in metrics of CloudWatch's and in its log."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from tests.events import notification, s3_record, sqs_record, stats
+from tests.scripted_server import Call, response, s3_error
+from tests.submitter import Outcome, Submitter
+
+KEY = "stats/a.json"
+Told = dict[str, Any]
+
+
+def told_at(submitter: Submitter, seconds_ago: float, zone: timezone = UTC) -> str:
+    """Return an event's time as S3 writes it, by the clock of the submitter."""
+    now = datetime.fromtimestamp(submitter.module.time.time(), UTC)
+    told = (now - timedelta(seconds=seconds_ago)).astimezone(zone)
+    return told.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def s3_event(event_time: object, key: str = KEY) -> Told:
+    return sqs_record(body=json.dumps({"Records": [s3_record(key) | {"eventTime": event_time}]}))
+
+
+def bridge_event(event_time: object) -> Told:
+    named = {"bucket": {"name": "stats-bucket"}, "object": {"key": KEY}}
+    return sqs_record(body=json.dumps({"source": "aws.s3", "time": event_time, "detail": named}))
+
+
+def delays(submitter: Submitter, *messages: Told, seconds: float = 0.0) -> list[int]:
+    """Return the delays of a batch whose answer from Datadog takes that long."""
+
+    def answer(_: Call) -> bytes:
+        submitter.clock.spend(seconds)
+        return response("202 Accepted", b'{"status": "ok"}')
+
+    with submitter.posting_to(answer):
+        outcome = submitter.submit_from({KEY: stats()}, *messages)
+    return list(outcome.summary.get("DelayMilliseconds", []))
+
+
+# --- Delay ---
+
+
+def test_delay_is_from_the_event_to_the_202(submitter: Submitter) -> None:
+    """Datadog's own time counts; zones are what they say; the future is no delay at all."""
+    times = [told_at(submitter, each) for each in (60, 2, -100)]
+    times.append(told_at(submitter, 9, timezone(timedelta(hours=2))))
+    messages = [*map(s3_event, times), bridge_event(told_at(submitter, 30))]
+    found = delays(submitter, *messages, seconds=1)
+    for measured, wanted in zip(found, [0, 3000, 10_000, 31_000, 61_000], strict=True):
+        assert wanted <= measured <= wanted + 900 * (wanted > 0)
+
+
+@pytest.mark.parametrize(
+    "event_time", [None, "", "yesterday", 5, "2026-01-01T00:00:00", [], "9" * 99]
+)
+def test_event_without_a_time_has_no_delay(submitter: Submitter, event_time: object) -> None:
+    """Nor has one without a zone; its file is submitted all the same."""
+    assert delays(submitter, s3_event(event_time), bridge_event(event_time)) == []
+    assert delays(submitter, sqs_record([KEY])) == []
+
+
+def test_replayed_message_has_no_delay(submitter: Submitter) -> None:
+    """What the operator's command puts back has waited for its operator; a redelivery counts."""
+    old = told_at(submitter, 500)
+    replayed = s3_event(old)
+    replayed["messageAttributes"] = {"replayed": {"stringValue": "1", "dataType": "String"}}
+    again = s3_event(old)
+    again["attributes"]["ApproximateReceiveCount"] = "3"
+    [delay] = delays(submitter, replayed, again)
+    assert delay >= 500_000
+
+
+def test_of_many_delays_a_hundred_are_told(submitter: Submitter) -> None:
+    """Evenly spaced ones, the largest among them; what isn't submitted has none."""
+    ages = [told_at(submitter, each) for each in range(250)]
+    found = delays(submitter, *map(s3_event, ages))
+    assert len(found) == 100
+    assert found == sorted(found)
+    assert found[-1] >= 249_000
+    gaps = {round((b - a) / 1000) for a, b in pairwise(found)}
+    assert gaps == {2, 3}
+    gone = submitter.submit_from({}, s3_event(ages[0]))
+    assert "DelayMilliseconds" not in gone.summary
+
+
+# --- Watched jobs ---
+
+
+def job_lines(outcome: Outcome) -> list[Told]:
+    return [json.loads(line) for line in outcome.log if line.startswith('{"_aws"')]
+
+
+def test_watched_jobs_have_metrics_of_their_own(submitter: Submitter) -> None:
+    """A line for each that has files in the batch, whatever becomes of them."""
+    watched = {"watched": True}
+    submitter.set(JOBS=json.dumps({"good": watched, "late": watched, "a b": watched, "no": {}}))
+    trouble = s3_error("503 Slow Down", "SlowDown")
+    objects = {f"stats/good/{n}": stats(n) for n in range(3)} | {"stats/no/x": stats()}
+    objects |= {"stats/good/bad": b"x", "stats/a b/bad": b"x"}
+    outcome = submitter.submit_from({**objects, "stats/late/a": lambda call: trouble})
+    lines = {line["Job"]: line for line in job_lines(outcome)}
+    counts = {job: (line["Submitted"], line["Refused"]) for job, line in lines.items()}
+    assert counts == {"good": (3, 1), "a b": (0, 1), "late": (0, 0)}
+    [directive] = lines["good"]["_aws"]["CloudWatchMetrics"]
+    assert directive["Dimensions"] == [["FunctionName", "Job"]]
+    assert [metric["Name"] for metric in directive["Metrics"]] == ["Submitted", "Refused"]
+
+
+def test_watched_job_of_a_bucket_of_ones_own(submitter: Submitter) -> None:
+    """The folder below that bucket's prefix."""
+    submitter.set(JOBS='{"etl": {"watched": true}}', BUCKETS='{"acme": "out/"}')
+    message = sqs_record(body=notification(["out/etl/a.json"], bucket="acme"))
+    outcome = submitter.submit_from({"out/etl/a.json": stats()}, message)
+    assert [(line["Job"], line["Submitted"]) for line in job_lines(outcome)] == [("etl", 1)]
+
+
+# --- The objects submitted ---
+
+
+def test_submitted_objects_are_told(submitter: Submitter) -> None:
+    """As they are, whatever is in their names, and those alone."""
+    names = ["a.json", "a b+c.json", 'quote".json', "täglich/ü.json", "line\nfeed", "\u202e.json"]
+    objects = {f"stats/{name}": stats(n) for n, name in enumerate(names)}
+    submitter.set(LOG_FILES="true")
+    outcome = submitter.submit_from({**objects, "stats/bad": b"x"})
+    [line] = [line for line in outcome.log if line.startswith("submitted ")]
+    assert line.isascii()
+    assert json.loads(line.removeprefix("submitted ")) == [
+        f"s3://stats-bucket/{k}" for k in objects
+    ]
+
+
+def test_long_lists_take_several_lines(submitter: Submitter) -> None:
+    """CloudWatch cuts a line of over 256 KB."""
+    objects = {f"stats/{'k' * 900}/{n}": stats(n) for n in range(500)}
+    submitter.set(LOG_FILES="true")
+    lines = [each for each in submitter.submit_from(objects).log if each.startswith("submitted ")]
+    assert len(lines) == 3
+    assert all(len(line) < 256 * 1024 for line in lines)
+    told = [name for line in lines for name in json.loads(line.removeprefix("submitted "))]
+    assert told == [f"s3://stats-bucket/{key}" for key in objects]
+
+
+def test_nothing_submitted_is_no_line(submitter: Submitter) -> None:
+    submitter.set(LOG_FILES="true")
+    assert not any("submitted" in line for line in submitter.submit_from({KEY: b"x"}).log)
