@@ -4,7 +4,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -12,29 +12,42 @@ from typing import Any
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ddg_json_file import MAX_FILE_BYTES, StatsFileError
+from ddg_json_file import MAX_FILE_BYTES, RetryError, StatsFileError
 from ddg_metric_submit import parse
 from ddg_ops.aws import Aws, explain
 from ddg_ops.screen import FINE, UNABLE, USAGE, WRONG, Command, Screen, Stop, count, utc
+from ddg_ops.settings_file import SETTINGS_FILE, read_settings_file, submitter_environment
 from ddg_ops.stack import STACK_HELP, aws_options, find_stack, reading_settings
 from ddg_s3_objects import File, get_object, is_marker
-from ddg_settings import Settings
+from ddg_series_api import GAUGE
+from ddg_settings import Settings, read_metrics
 from ddg_stats_file import Sample
 
-SHOWN_POINTS = 10  # of a file that is good; --json has all
-SETTINGS = ("STATS_PREFIX", "BUCKETS", "CONSTANT_TAGS", "MAX_AGE_SECONDS")
+SHOWN_SERIES = 20  # of a file that is good; --json has all
+SETTINGS = (
+    "STATS_PREFIX",
+    "BUCKETS",
+    "CONSTANT_TAGS",
+    "MAX_AGE_SECONDS",
+    "JOBS",
+    "METRICS",
+    "METRIC_PREFIX",
+)
 EXAMPLES = [
-    "nightly.json --job nightly",
+    "--job nightly nightly.json",
     "--max-age 0 fixtures/*.json",
     "s3://BUCKET/stats/nightly/1764000000.json",
     "- < nightly.json",
 ]
+
+Point = dict[str, Any]
 
 
 @click.command(cls=Command, examples=EXAMPLES)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--job", default="", help="The folder that the file will be put into.")
 @click.option("--max-age", type=click.IntRange(0), help="Seconds, 0: any age (MAX_AGE_SECONDS).")
+@click.option("--settings", "settings_file", help=f"The settings file, if not {SETTINGS_FILE}.")
 @click.option("--stack", help=f"{STACK_HELP} Its settings count then.")
 @aws_options
 @click.pass_obj
@@ -44,21 +57,31 @@ def validate(
     files: Sequence[str],
     job: str,
     max_age: int | None,
+    settings_file: str | None,
     stack: str | None,
     profile: str | None,
     region: str | None,
 ) -> int:
-    """Read stats files as the submitter would: the points that would arrive, or why not.
+    """Read stats files as the submitter would: the series that would arrive, or why not.
 
-    A FILE is a path, s3://bucket/key, or - for standard input. STATS_PREFIX, BUCKETS,
-    CONSTANT_TAGS and MAX_AGE_SECONDS are read from the environment, where no --stack is given.
+    A FILE is a path, s3://bucket/key, or - for standard input. What holds for jobs, metrics and
+    tags is read from the settings file in the current folder, if there is one, or from --stack.
+    The submitter's variables, such as MAX_AGE_SECONDS, come before the settings file.
     """
     for name in files:
         if name.startswith("s3://") and not re.match("s3://[^/]+/.", name):
             raise Stop(f"{name} names no object. Write s3://BUCKET/KEY.", USAGE)
-    found = find_stack(stack, profile, region) if stack else None
-    aws = found.aws if found else Aws(profile, region)
-    environment = found.environment() if found else os.environ
+    if stack and settings_file:
+        raise Stop("--stack has settings of its own. Leave out --settings.", USAGE)
+    variables: dict[str, Any] = {}
+    if stack:
+        found = find_stack(stack, profile, region)
+        aws, environment = found.aws, found.environment()
+    else:
+        aws, environment = Aws(profile, region), dict(os.environ)
+        if settings_file or Path(SETTINGS_FILE).exists():
+            variables = reading_file(Path(settings_file or SETTINGS_FILE))
+            environment = submitter_environment(variables) | environment
     wanted = {name: environment[name] for name in SETTINGS if name in environment}
     if max_age is not None:
         wanted["MAX_AGE_SECONDS"] = str(max_age)
@@ -68,13 +91,15 @@ def validate(
     for name in files:
         document: dict[str, Any] = {"file": name, "ok": False}
         try:
-            points = flatten(read(name, job, settings, aws))
-            document |= {"ok": True, "points": points}
-            print_points(name, points, screen)
-        except StatsFileError as error:
+            points = flatten(read(name, job, settings, aws), settings, variables.get("metrics", {}))
+            series = {(point["metric"], point["tags"]): point for point in points}
+            document |= {"ok": True, "points": points, "custom_metrics": len(series)}
+            print_series(name, len(points), [*series.values()], screen)
+        except (StatsFileError, RetryError) as error:
             codes.add(WRONG)
             document["reason"] = str(error)
-            screen.say(f"refused  {name}: {error}", "red")
+            outcome = "refused" if isinstance(error, StatsFileError) else "retried"
+            screen.say(f"{outcome}  {name}: {error}", "red")
         except (ClientError, BotoCoreError, OSError) as error:
             codes.add(UNABLE)
             why = error.strerror if isinstance(error, OSError) else explain(error)
@@ -83,6 +108,14 @@ def validate(
         documents.append(document)
     screen.result({"files": documents})
     return min(codes - {FINE}, default=FINE)
+
+
+def reading_file(path: Path) -> dict[str, Any]:
+    """Return the variables in a settings file; what is wrong in it ends the command."""
+    try:
+        return read_settings_file(path)
+    except ValueError as error:
+        raise Stop(f"{error}.", USAGE) from None
 
 
 def read(name: str, job: str, settings: Settings, aws: Aws) -> list[Sample]:
@@ -102,21 +135,33 @@ def read(name: str, job: str, settings: Settings, aws: Aws) -> list[Sample]:
     return [] if is_marker(file, content) else parse(file, content, settings, math.inf)
 
 
-def flatten(samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """Return samples as single points."""
+def flatten(
+    samples: Sequence[Sample], settings: Settings, metrics: Mapping[str, Mapping[str, Any]]
+) -> list[Point]:
+    """Return samples as single points, with what Datadog is told of their metrics.
+
+    metrics: the settings file's.
+    """
+    types = read_metrics(settings.metrics)
     return [
         {"metric": metric, "timestamp": each.timestamp, "value": value, "tags": each.tags}
+        | types.get(metric, GAUGE)._asdict()
+        | {"unit": metrics.get(metric, {}).get("unit")}
         for each in samples
         for metric, value in each.values.items()
     ]
 
 
-def print_points(name: str, points: Sequence[dict[str, Any]], screen: Screen) -> None:
-    """Print what would arrive of a good file, or that it is a marker."""
-    found = count(len(points), "point") if points else "a marker, which the submitter passes over"
+def print_series(name: str, points: int, series: Sequence[Point], screen: Screen) -> None:
+    """Print what would arrive of a good file, the last point of each series; or of a marker."""
+    found = f"{count(points, 'point')}, {count(len(series), 'custom metric')}"
+    if not points:
+        found = "a marker, which the submitter passes over"
     screen.say(f"ok       {name}: {found}", "green")
-    for point in points[:SHOWN_POINTS]:
-        series = f"{point['metric']}{{{','.join(point['tags'])}}}"
-        screen.say(f"         {utc(point['timestamp'])}  {series} = {point['value']}")
-    if len(points) > SHOWN_POINTS:
-        screen.say(f"         and {len(points) - SHOWN_POINTS:,} more; --json has all")
+    for point in series[:SHOWN_SERIES]:
+        kind = point["type"] + (f" of {point['interval']} s" if point["interval"] else "")
+        unit = f", {point['unit']}" if point["unit"] else ""
+        shown = f"{point['metric']}{{{','.join(point['tags'])}}} = {point['value']}"
+        screen.say(f"         {utc(point['timestamp'])}  {shown}  ({kind}{unit})")
+    if len(series) > SHOWN_SERIES:
+        screen.say(f"         and {len(series) - SHOWN_SERIES:,} more; --json has all")

@@ -492,16 +492,14 @@ def test_validate() -> None:
     files = ["good.json", "good.gz", "bad.json", "_SUCCESS", "many.json"]
     result = run("validate", *files, "--job", "My Job")
     assert result.code == 1
-    assert (
-        f"ok       good.json: 1 point\n         {utc(now)}  rows.read{{job:my_job}} = 5\n"
-        in result.out
-    )
-    assert "ok       good.gz: 1 point\n" in result.out
+    series = f"{utc(now)}  rows.read{{job:my_job}} = 5  (gauge)"
+    assert f"ok       good.json: 1 point, 1 custom metric\n         {series}\n" in result.out
+    assert "ok       good.gz: 1 point, 1 custom metric\n" in result.out
     assert 'refused  bad.json: "rows" is the string "5". A metric needs a JSON' in result.out
     assert "ok       _SUCCESS: a marker, which the submitter passes over\n" in result.out
-    assert "ok       many.json: 25 points\n" in result.out
-    assert "and 15 more; --json has all" in result.out
-    assert result.out.count(" = ") == 12
+    assert "ok       many.json: 25 points, 25 custom metrics\n" in result.out
+    assert "and 5 more; --json has all" in result.out
+    assert result.out.count(" = ") == 22
     for words, code in (("good.json good.gz", 0), ("gone.json", 3), ("gone.json bad.json", 1)):
         assert run("validate", *words.split()).code == code
     assert "unread   gone.json: No such file" in run("validate gone.json").out
@@ -514,7 +512,8 @@ def test_validate_for_machines() -> None:
     result = run("validate good bad gone", *["--job", "etl", "--max-age", "0", "--json"])
     good, bad, gone = result.document["files"]
     point = {"metric": "rows", "timestamp": 1575839011, "value": 5, "tags": ["env:prod", "job:etl"]}
-    assert good == {"file": "good", "ok": True, "points": [point]}
+    point |= {"type": "gauge", "interval": None, "unit": None}
+    assert good == {"file": "good", "ok": True, "points": [point], "custom_metrics": 1}
     assert (bad["ok"], bad["reason"][:18]) == (False, "the file is empty.")
     assert gone["problem"] == "can't be read: No such file or directory"
 
