@@ -170,7 +170,8 @@ def main(runtime: str, handler: str, target: str, folder: str | None = None) -> 
         )
     zipped = Path(target)
     write_zip(zipped, files)
-    prove(zipped, sorted({name.removesuffix(".py").partition("/")[0] for name in modules}))
+    theirs = iter_modules([str(packages)]) if packages else ()
+    prove(zipped, [Path(handler).stem, *(package.name for package in theirs)])
     print(f"{zipped.name}: {zipped.stat().st_size:,} bytes, {len(files)} files, {bytecode}")
 
 
