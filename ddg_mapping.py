@@ -1,7 +1,7 @@
-"""A job's mapping, an expression of JMESPath: a tool's document in, objects of the contract out.
+"""A job's mapping, a JMESPath expression: a tool's document in, objects of the contract out.
 
-Imported only where a job has a mapping, so nobody else pays for jmespath at a cold start.
-Evaluation ends whatever the expression and the document are: it counts what it looks at and builds.
+It is imported only if a job has a mapping, so nobody else pays for jmespath at a cold start.
+An evaluation counts what it looks at and builds, so that it always ends.
 """
 
 import time
@@ -22,23 +22,23 @@ from jmespath.visitor import Options, TreeInterpreter
 
 from ddg_json_file import TOO_DEEP, RetryError, StatsFileError, kind, show
 
-MAX_STEPS = 2_000_000  # an evaluation's: nodes of the expression visited, values looked at
-MAX_ELEMENTS = 250_000  # an evaluation's: elements of the lists and objects that it makes
-STEPS_A_LOOK = 20_000  # after so many, some 0.1 s, the clock is looked at
-STEP_CHARACTERS = 100  # of a string: so many take as long as a step
+MAX_STEPS = 2_000_000  # of an evaluation: nodes visited and values looked at
+MAX_ELEMENTS = 250_000  # of an evaluation: elements of the lists and objects it builds
+STEPS_A_LOOK = 20_000  # after so many, about 0.1 s, it checks the time
+STEP_CHARACTERS = 100  # so many characters of a string count as a step
 
-Node = Mapping[str, Any]  # of a parsed expression
-# What jmespath raises, and what Python does where jmespath lets a value pass
+Node = Mapping[str, Any]  # a node of a parsed expression
+# What Python raises if jmespath doesn't check a value's type
 _EVALUATION_ERRORS = (ArithmeticError, TypeError, ValueError)
 _AT_ONCE = ("root", "maybe", "type", "length", "not_null", "to_array", "numbers")
 
 
 @cache
 def compile_mapping(expression: str) -> Node:
-    """Return an expression parsed, with the names and arguments of its functions checked.
+    """Parse an expression, and check the names and arguments of its functions.
 
     Raises:
-        RetryError: it isn't JMESPath, or calls a function that there isn't.
+        RetryError: it isn't JMESPath, or calls a function that doesn't exist.
     """
     try:
         parsed: Node = jmespath.compile(expression).parsed
@@ -64,8 +64,8 @@ def map_document(
         How to name the place of an object by its number, and the numbered objects.
 
     Raises:
-        StatsFileError: the mapping can't be applied to this document, makes nothing of it, or
-            is over the limits; while the objects are taken also: one has a null. No value is shown.
+        StatsFileError: the mapping can't be applied to the document, finds nothing in it, or
+            exceeds the limits; while iterating: an object has a null. It shows no value.
         RetryError: the deadline has passed.
     """
     interpreter = _Interpreter(document, deadline)
@@ -102,7 +102,7 @@ def map_document(
 
 
 def _check(node: Node, parent: Node | None = None, position: int = 0) -> None:
-    """Raise what jmespath itself finds only in an evaluation, or never."""
+    """Raise errors that jmespath finds only while evaluating, or never."""
     functions = _Functions.FUNCTION_TABLE
     match node:
         case {"type": "function_expression", "value": name, "children": given}:
@@ -128,13 +128,13 @@ def _check(node: Node, parent: Node | None = None, position: int = 0) -> None:
 
 
 class _Functions(Functions):
-    """JMESPath's functions and ours."""
+    """JMESPath's functions and four more."""
 
     def __init__(self, interpreter: "_Interpreter") -> None:
         self._interpreter = interpreter
 
     def call_function(self, name: str, arguments: list[Any]) -> Any:
-        """Call a function; what it looks at and makes is counted."""
+        """Call a function, and count what it looks at and builds."""
         if name in _AT_ONCE:
             return super().call_function(name, arguments)
         for argument in arguments:
@@ -182,7 +182,7 @@ class _Interpreter(TreeInterpreter):
         self._steps, self._elements = MAX_STEPS, MAX_ELEMENTS
 
     def count(self, steps: int, elements: int = 0) -> None:
-        """Count work, and refuse the file where it is too much."""
+        """Count work, and refuse the file if it is too much."""
         self._steps -= steps
         self._elements -= elements
         if self._steps < 0 or self._elements < 0:
@@ -196,14 +196,14 @@ class _Interpreter(TreeInterpreter):
                 raise RetryError("no time was left to apply its mapping in this invocation")
 
     def look_at(self, value: object, *, deep: bool = False) -> None:
-        """Count what a function has to look at."""
+        """Count what a function looks at."""
         self.count(1 + _size(value))
         if isinstance(value, list | dict) and deep:
             for member in value.values() if isinstance(value, dict) else value:
                 self.look_at(member, deep=True)
 
     def without_nulls(self, place: str, objects: list[Any]) -> Iterator[tuple[int, object]]:
-        """Yield the numbered objects of a result, each a copy: one may stand there twice."""
+        """Yield the numbered objects of a result. Each is a copy: the result may repeat one."""
         for number, value in enumerate(objects, 1):
             try:
                 path = self._find_null(value)
@@ -218,7 +218,7 @@ class _Interpreter(TreeInterpreter):
             yield number, dict(value) if isinstance(value, dict) else value
 
     def _find_null(self, value: object) -> str | None:
-        """Return the path of the first null in a value; None where there is none."""
+        """Return the path of the first null in a value; None if there is none."""
         self.count(1)
         if value is None:
             return ""
@@ -236,7 +236,7 @@ class _Interpreter(TreeInterpreter):
         return super().visit(node, *arguments)
 
     def visit_comparator(self, node: Node, value: object) -> object:
-        """Compare two values; equality may have to look into both."""
+        """Compare two values; equality may look into both."""
         left, right = sides = [self.visit(child, value) for child in node["children"]]
         if type(left) is type(right) and _size(left) == _size(right):
             self.look_at(left, deep=True)
@@ -244,7 +244,7 @@ class _Interpreter(TreeInterpreter):
         return super().visit_comparator({**node, "children": literals}, value)
 
     def visit_flatten(self, node: Node, value: object) -> list[object] | None:
-        """Flatten a list; its elements are counted before they are there."""
+        """Flatten a list, and count its elements before building it."""
         base = self.visit(node["children"][0], value)
         if not isinstance(base, list):
             return None
@@ -259,7 +259,7 @@ class _Interpreter(TreeInterpreter):
         return result
 
     def visit_multi_select_dict(self, node: Node, value: object) -> dict[str, object] | None:
-        """Make an object, without the members whose maybe() is null."""
+        """Build an object without the members whose maybe() is null."""
         result: dict[str, object] | None = super().visit_multi_select_dict(node, value)
         if result is None:
             return None

@@ -2,10 +2,10 @@
 
 Each file that a message names has exactly one outcome:
   submitted: Datadog answered 202 for all its points;
-  refused:   for good; its message is in the rejected queue, with the reason on it;
+  refused:   for good; its message is in the rejected queue, with the reason;
   retried:   its message stays in the queue and is delivered again;
   ignored:   it isn't new, or not below its bucket's prefix.
-Whatever isn't known to be one of the others is retried. Markers need nothing.
+A file is retried unless it is known to be one of the others. Markers need nothing.
 """
 
 import gc
@@ -59,17 +59,17 @@ from ddg_settings import (
 )
 from ddg_stats_file import Sample
 
-FETCH_SECONDS = 5.0  # one object that S3 is slow with doesn't cost its neighbours more
-PARSE_BYTES_PER_SECOND = 2_000_000  # a nested file, with a sixth of a CPU (256 MB of memory)
-MAX_EXTRA_REQUESTS = 64  # a batch's requests beyond one a payload, whatever Datadog answers
-RETRY_PAUSES = (0.2, 0.8)  # seconds, a batch: so an outage costs it three requests
-POST_SECONDS = 10.0  # Datadog answers in a tenth of a second
+FETCH_SECONDS = 5.0  # a slow object doesn't cost the others more
+PARSE_BYTES_PER_SECOND = 2_000_000  # for a nested file, with a sixth of a CPU (256 MB of memory)
+MAX_EXTRA_REQUESTS = 64  # of a batch, beyond one for each payload
+RETRY_PAUSES = (0.2, 0.8)  # seconds, for a batch: an outage costs it three requests
+POST_SECONDS = 10.0  # Datadog usually answers in a tenth of a second
 MIN_POST_SECONDS = 1.0  # don't start a POST with less time left
-KEY_WAIT_SECONDS = 1.0  # so long the first POST waits to hear whether the key is valid
-RESERVE_SECONDS = 1.0  # kept for the rejected queue and the answer
-PARSE_RESERVE_SECONDS = MIN_POST_SECONDS + 0.25  # kept for posting what has been parsed
-READ_RESERVE_SECONDS = PARSE_RESERVE_SECONDS + 0.25  # kept for parsing what has been read
-SHOWN_CHARACTERS = 400  # of what others say in a reason
+KEY_WAIT_SECONDS = 1.0  # how long the first POST waits for the check of the key
+RESERVE_SECONDS = 1.0  # for the rejected queue and the response
+PARSE_RESERVE_SECONDS = MIN_POST_SECONDS + 0.25  # for posting what has been parsed
+READ_RESERVE_SECONDS = PARSE_RESERVE_SECONDS + 0.25  # for parsing what has been read
+SHOWN_CHARACTERS = 400  # of a service's message in a reason
 NO_TIME = "no time was left for it in this invocation"
 WRONG_KEY = "The API key and DATADOG_HOST aren't of the same site, or the key is wrong. "
 
@@ -86,29 +86,29 @@ class Budget:
     key_reads: int = 1
 
     def pause(self, seconds_left: float) -> bool:
-        """Pause before a payload is posted again; False where no pause is left, or no time."""
+        """Pause before the next attempt; return False if no pause or no time is left."""
         if not self.pauses or seconds_left <= sum(self.pauses):
             return False
         time.sleep(self.pauses.pop(0))
         return True
 
     def refresh(self, key: ApiKey, seconds_left: float) -> bool:
-        """Read the key again, once a batch; tell whether it is another one."""
+        """Read the key again, once in a batch; tell whether it has changed."""
         self.key_reads -= 1
         return self.key_reads >= 0 and key.refresh(seconds_left - MIN_POST_SECONDS)
 
 
 @dataclass
 class Posted:
-    """What came of a batch's POSTs."""
+    """The results of a batch's POSTs."""
 
-    accepted: Counter[File] = field(default_factory=Counter)  # points that got a 202
-    accepted_at: dict[File, float] = field(default_factory=dict)  # epoch seconds of the last
-    alone: dict[File, Refused | Retry] = field(default_factory=dict)  # files judged by themselves
-    stopped: str = ""  # why not everything was posted
+    accepted: Counter[File] = field(default_factory=Counter)  # points answered with 202
+    accepted_at: dict[File, float] = field(default_factory=dict)  # epoch seconds of the last 202
+    alone: dict[File, Refused | Retry] = field(default_factory=dict)  # files judged on their own
+    stopped: str = ""  # why posting stopped early
 
     def outcome(self, file: File, points: int | None) -> Outcome:
-        """Return the outcome of a file of so many points; None where it wasn't read."""
+        """Return the outcome of a file with so many points; None: it wasn't read."""
         if file in self.alone:
             return self.alone[file]
         if points is None or self.accepted[file] != points:
@@ -120,12 +120,12 @@ def lambda_handler(event: Mapping[str, Any], context: Any) -> dict[str, list[dic
     """Submit every stats file that a batch of messages names; return what to retry.
 
     Args:
-        event: SQS's batch of up to 10,000 messages, each S3's word, whoever brought it.
-        context: Lambda's; asked for the time left and the function's name.
+        event: a batch of up to 10,000 SQS messages about S3 objects.
+        context: Lambda's; it knows the time left and the function's name.
 
     Raises:
-        ValueError: an environment variable is missing or malformed, or the secret with the key
-            can't be read; the batch stays in the queue.
+        ValueError: an environment variable is missing or malformed, or the secret can't be read;
+            the batch stays in the queue.
     """
     deadline = time.monotonic() + context.get_remaining_time_in_millis() / 1000 - RESERVE_SECONDS
     settings = read_settings(os.environ)
@@ -142,27 +142,29 @@ def lambda_handler(event: Mapping[str, Any], context: Any) -> dict[str, list[dic
 
 
 def find_watched(files: Iterable[File], settings: Settings) -> dict[File, str]:
-    """Return the job of each file whose job is watched."""
+    """Return file -> job for the files of watched jobs."""
     jobs = {file: find_job(file, settings) for file in files}
     return {file: job for file, job in jobs.items() if settings.job(job).watched}
 
 
 def find_job(file: File, settings: Settings) -> str:
-    """Return the job that a file is of, the folder as it is written; "" for none."""
+    """Return a file's job, its folder as written; "" for none."""
     return ddg_s3_objects.job_folder(file.key, settings.prefix_of(file.bucket))
 
 
 @cache
 def lambda_clients(settings: Settings) -> Clients:
-    """Make the clients of an execution environment once, at its first invocation."""
+    """Make the clients once, at an execution environment's first invocation."""
     for library in ("botocore", "urllib3", "datadog.api"):
-        logging.getLogger(library).setLevel(logging.ERROR)  # else they tell each request at INFO
+        logging.getLogger(library).setLevel(
+            logging.ERROR
+        )  # otherwise they log each request at INFO
     logger.setLevel(settings.log_level)
     session = botocore.session.get_session()
-    # Nothing here reads a date, and making one of Last-Modified is a sixth of a GET's CPU time.
+    # Nothing here needs parsed dates, and parsing them takes a sixth of a GET's CPU time.
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
     clients = make_clients(settings, session)
-    gc.freeze()  # what is there now stays: to look through it for garbage took 10 ms
+    gc.freeze()  # never collect what is here now: looking at it takes 10 ms
     return clients
 
 
@@ -181,7 +183,7 @@ def submit_files(files: Sequence[File], batch: Batch) -> dict[File, Outcome]:
                 yield file, read
             else:
                 outcomes[file] = read
-            del read  # it would stay while the next file is read
+            del read  # otherwise it stays in memory while the next file is read
 
     question = ask_about_key(batch) if files else None
     payloads = ddg_series_api.pack(readable(), read_metrics(batch.settings.metrics))
@@ -192,7 +194,7 @@ def submit_files(files: Sequence[File], batch: Batch) -> dict[File, Outcome]:
 def read_files(
     files: Sequence[File], batch: Batch
 ) -> Iterator[tuple[File, list[Sample] | Outcome]]:
-    """Yield the samples of each file, or its outcome where it has none: a dry run is no more."""
+    """Yield the samples of each file, or its outcome if it has none. A dry run stops here."""
     wanted = []
     for file in files:
         if file.fault:
@@ -209,7 +211,7 @@ def read_files(
 
 
 def read_file(file: File, fetched: "Future[bytes | None]", batch: Batch) -> list[Sample] | Outcome:
-    """Return the samples of a file that is being fetched, or its outcome where it has none."""
+    """Return the samples of a file that is being fetched, or its outcome if it has none."""
     try:
         content = receive(file, fetched, batch)
         if ddg_s3_objects.is_marker(file, content):
@@ -230,23 +232,23 @@ def read_file(file: File, fetched: "Future[bytes | None]", batch: Batch) -> list
         return Retry(why_unread(error, file))
     except AWS_ERRORS as error:
         return Retry(f"S3 can't be read ({type(error).__name__})")
-    except Exception as error:  # one file's trouble isn't its neighbours'
+    except Exception as error:  # one file mustn't cost the others
         logger.exception("unexpected: a bug of this function's")
         return Retry(f"unexpected {type(error).__name__}, see the traceback")
 
 
 def why_unread(error: ClientError, file: File) -> str:
-    """Return S3's error as a reason, the same for the same trouble with many objects."""
+    """Return an S3 error as a reason, with the same words for each object."""
     told = error.response["Error"]
     reason = told.get("Code") or str(error.response["ResponseMetadata"]["HTTPStatusCode"])
-    if reason == "AccessDenied":  # its message names kms:Decrypt where that is what is denied
+    if reason == "AccessDenied":  # its message names kms:Decrypt if that is denied
         words = told.get("Message", "").replace(f"{file.bucket}/{file.key}", f"{file.bucket}/...")
         reason = f"{reason}: {words}"
     return f"S3 answered {reason[:SHOWN_CHARACTERS]}. Look at the role's policy and S3's state."
 
 
 def receive(file: File, fetched: "Future[bytes | None]", batch: Batch) -> bytes:
-    """Return the bytes of an object that is being fetched; a large one is fetched only now."""
+    """Return the bytes of an object that is being fetched; fetch a large one now."""
     started = time.monotonic()
 
     def wait(service: Service, future: "Future[bytes | None]") -> bytes | None:
@@ -264,7 +266,7 @@ def receive(file: File, fetched: "Future[bytes | None]", batch: Batch) -> bytes:
 
 
 def parse(file: File, content: bytes, settings: Settings, deadline: float) -> list[Sample]:
-    """Return a stats file's samples with all their tags; the job's is in its key.
+    """Return a stats file's samples with all their tags, including the job's.
 
     Raises:
         StatsFileError: the file is refused. RetryError: it can't be read now.
@@ -283,14 +285,14 @@ def parse(file: File, content: bytes, settings: Settings, deadline: float) -> li
 
 
 def load_mapping(expression: str, deadline: float) -> ddg_stats_file.Mapping | None:
-    """Return what applies a mapping; None where there is none.
+    """Return a function that applies a mapping; None if there is no mapping.
 
     Raises:
         RetryError: the expression is wrong.
     """
     if not expression:
         return None
-    import ddg_mapping  # jmespath is a part of the cold start that only mappings pay for
+    import ddg_mapping  # only jobs with a mapping pay for importing jmespath
 
     return partial(ddg_mapping.map_document, ddg_mapping.compile_mapping(expression), deadline)
 
@@ -299,23 +301,23 @@ def load_mapping(expression: str, deadline: float) -> ddg_stats_file.Mapping | N
 
 
 def post_payloads(payloads: Iterator[Entries], question: Call | None, batch: Batch) -> Posted:
-    """Post payloads, once Datadog has answered whether it takes the key, or doesn't answer."""
+    """Post payloads, unless Datadog has said that the key isn't valid."""
     posted, budget = Posted(), Budget()
     for payload in payloads:
         if question and is_key_refused(question, budget, batch):
             posted.stopped = why(Answer(403, ""))
-            deque(payloads, maxlen=0)  # the files that are still to be read may be refused
+            deque(payloads, maxlen=0)  # read the other files: some may be refused
         else:
             posted.stopped = post_payload(payload, posted, budget, batch)
         if posted.stopped:
             break
         question = None
-        del payload  # it would stay while the next one is read
+        del payload  # otherwise it stays in memory while the next one is read
     return posted
 
 
 def ask_about_key(batch: Batch) -> Call | None:
-    """Ask Datadog about the key, if it didn't call it valid a short time ago: v1 takes any key."""
+    """Start checking the key unless it was valid recently: v1 answers 202 to any key."""
     key = batch.clients.key
     if not key.value:
         key.refresh(batch.seconds_left() - MIN_POST_SECONDS)
@@ -324,7 +326,7 @@ def ask_about_key(batch: Batch) -> Call | None:
 
 
 def is_key_refused(question: Call, budget: Budget, batch: Batch) -> bool:
-    """Tell whether Datadog says no to the key, and to another one where the secret has it."""
+    """Tell whether Datadog says no to the key, and to a new one if the secret has changed."""
     key = batch.clients.key
     seconds = min(KEY_WAIT_SECONDS, batch.seconds_left() - PARSE_RESERVE_SECONDS)
     valid = judge_key(question.wait(seconds))
@@ -336,7 +338,7 @@ def is_key_refused(question: Call, budget: Budget, batch: Batch) -> bool:
 
 
 def post_payload(payload: Entries, posted: Posted, budget: Budget, batch: Batch) -> str:
-    """Post a payload, in parts where Datadog refuses the whole; return why to stop, or ""."""
+    """Post a payload, in parts if Datadog refuses the whole; return why to stop, or ""."""
     trouble = ""
     budget.requests += 1
     parts = [payload]
@@ -357,7 +359,7 @@ def post_payload(payload: Entries, posted: Posted, budget: Budget, batch: Batch)
                     posted.accepted_at[file] = time.time()
                     batch.statistics.points += len(sample.values)
             case Verdict.SPLIT:
-                budget.requests += not answer.wire_bytes  # too large to be sent: a payload more
+                budget.requests += not answer.wire_bytes  # too large to send: one payload more
                 parts += split(part, answer, posted)
             case Verdict.READ_KEY if budget.refresh(batch.clients.key, batch.seconds_left()):
                 parts.append(part)
@@ -370,7 +372,7 @@ def post_payload(payload: Entries, posted: Posted, budget: Budget, batch: Batch)
 
 
 def drop_old(part: Entries, posted: Posted, max_age: int) -> Entries:
-    """Return what is still to be sent: time passes, and a point gets too old while it waits."""
+    """Return what can still be sent: a point may have become too old while it waited."""
     now = time.time()
     for file, sample in part:
         try:
@@ -381,7 +383,7 @@ def drop_old(part: Entries, posted: Posted, max_age: int) -> Entries:
 
 
 def split(part: Entries, answer: Answer, posted: Posted) -> list[Entries]:
-    """Return the halves to post in a part's place; none where one file alone is at fault."""
+    """Return the halves to post instead of a part; none if a single file is at fault."""
     halves = ddg_series_api.halve_owners(part)
     if not halves and answer.status_code == 413:
         halves = ddg_series_api.halve_points(part)
@@ -389,11 +391,11 @@ def split(part: Entries, answer: Answer, posted: Posted) -> list[Entries]:
         file = part[0][0]
         final = is_final(answer, file.receive_count)
         posted.alone[file] = (Refused if final else Retry)(why(answer))
-    return halves[::-1]  # the last one is posted first
+    return halves[::-1]  # the last part is posted first
 
 
 def post(part: Entries, batch: Batch) -> Answer:
-    """POST a part of a payload, and count it."""
+    """POST a part of a payload and count it."""
     started = time.monotonic()
     types = read_metrics(batch.settings.metrics)
     series = ddg_series_api.build_series((sample for _, sample in part), types)
@@ -407,7 +409,7 @@ def post(part: Entries, batch: Batch) -> Answer:
 
 
 def why(answer: Answer) -> str:
-    """Return an answer other than 202 as a reason, the same for the same trouble."""
+    """Return a response other than 202 as a reason, with the same words for each file."""
     if answer.status_code == 0:
         return f"no answer from Datadog: {answer.text}"
     hint = WRONG_KEY if answer.status_code in (401, 403) else ""
@@ -418,7 +420,7 @@ def why(answer: Answer) -> str:
 
 
 def keep_refused(messages: Iterable[Message], outcomes: Outcomes, batch: Batch) -> Outcomes:
-    """Send the messages that end as refused to the rejected queue; return settled outcomes."""
+    """Send refused messages to the rejected queue; return the settled outcomes."""
     sqs, url = batch.clients.sqs, batch.settings.rejected_queue_url
     sends: dict[Message, Future[str]] = {}
     for message in messages:
@@ -440,7 +442,7 @@ def keep_refused(messages: Iterable[Message], outcomes: Outcomes, batch: Batch) 
 
 
 def keep(sqs: Any, url: str, message: Message, outcomes: Outcomes) -> str:
-    """Send a message to the rejected queue; return why that failed, or ""."""
+    """Send a message to the rejected queue; return why it failed, or ""."""
     try:
         answer = sqs.send_message(QueueUrl=url, **rejected_message(message, outcomes))
     except AWS_ERRORS as error:

@@ -1,4 +1,4 @@
-"""What becomes of a file: its outcome, its message's fate, and how both are told."""
+"""The outcome of a file, what it means for its message, and how both are reported."""
 
 import json
 import logging
@@ -13,46 +13,49 @@ from ddg_s3_objects import File, Message
 
 MAX_MESSAGE_BYTES = 262_144  # SQS, body and attributes together (the lower of its two limits)
 MAX_REASON_BYTES = 1024  # on a message of the rejected queue
-MAX_ADDRESS_CHARACTERS = 1200  # S3: a bucket's name has 63, a key 1,024 bytes; more is hostile
-SHOWN_KEYS = 20  # a log line: an hour's outage mustn't cost more in logs than in all else
-MAX_METRIC_VALUES = 100  # of an array in CloudWatch's embedded metric format
-MAX_LINE_BYTES = 200_000  # CloudWatch takes 256 KB as one event, and cuts what is longer
-UNITS = ("Bytes", "Milliseconds")  # CloudWatch's, for metrics that end so; the others are counts
+MAX_ADDRESS_CHARACTERS = 1200  # S3: a bucket name has up to 63 bytes, a key 1,024
+SHOWN_KEYS = 20  # in a log line, to keep the logs of an outage cheap
+MAX_METRIC_VALUES = 100  # in an array of CloudWatch's embedded metric format
+MAX_LINE_BYTES = 200_000  # CloudWatch cuts an event at 256 KB
+UNITS = (
+    "Bytes",
+    "Milliseconds",
+)  # CloudWatch's units, by the end of a metric's name; all others are counts
 NOT_OURS = "not a new object, or not below its bucket's prefix"
 
-# SQS takes none of these in a message (SendMessage reference has the others: that takes re 4 ms)
+# SQS refuses these in a message (see SendMessage; excluding them compiles faster)
 NOT_FOR_SQS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-# What would end a line, steer a terminal, or turn the direction of what follows
+# What ends a line, controls a terminal, or changes the direction of text
 CONTROL_CHARACTERS = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 logger = logging.getLogger("ddg_metric_submit")  # whose level LOG_LEVEL sets
 
 
 class Submitted(NamedTuple):
-    """Datadog has all points of a file."""
+    """Datadog has all points of the file."""
 
     points: int
-    at: float  # epoch seconds of the last of its 202s
+    at: float  # epoch seconds of the last 202
 
 
 class Refused(NamedTuple):
-    """A file is refused for good."""
+    """The file is refused for good."""
 
     reason: str
 
 
 class Retry(NamedTuple):
-    """A file's message is to be delivered again."""
+    """The file stays in the queue: its message will be delivered again."""
 
     reason: str
 
 
 class Skipped(NamedTuple):
-    """A file needs nothing: it is a marker."""
+    """The file is a marker and needs nothing."""
 
 
 class Ignored(NamedTuple):
-    """An object is no stats file: it isn't new, or not below its bucket's prefix."""
+    """The object isn't a stats file: it isn't new, or not below its bucket's prefix."""
 
 
 Outcome = Submitted | Refused | Retry | Skipped | Ignored
@@ -61,7 +64,7 @@ Outcomes = Mapping[File, Outcome]
 
 @dataclass
 class Statistics:
-    """What a batch took, for its summary."""
+    """Counts and times of a batch, for its summary."""
 
     points: int = 0
     requests: int = 0
@@ -76,15 +79,15 @@ def has(message: Message, outcomes: Outcomes, kind: type[Outcome]) -> bool:
 
 
 def settle(message: Message, outcomes: Outcomes, trouble: str = "") -> dict[File, Outcome]:
-    """Return the outcomes of a message's files: none is refused until the message is kept.
+    """Return the outcomes of a message's files; no file is refused before the message is kept.
 
-    trouble: why the message isn't in the rejected queue though it should be, or "".
+    trouble: why the message couldn't be sent to the rejected queue, or "".
     """
 
     def unsettled(outcome: Outcome) -> Outcome:
         if not isinstance(outcome, Refused):
             return outcome
-        suffix = f"; the rejected queue takes nothing: {trouble}" if trouble else ""
+        suffix = f"; couldn't send to the rejected queue: {trouble}" if trouble else ""
         return Retry(f"refused once its message is settled: {outcome.reason}{suffix}")
 
     waits = trouble or has(message, outcomes, Retry)
@@ -92,14 +95,14 @@ def settle(message: Message, outcomes: Outcomes, trouble: str = "") -> dict[File
 
 
 def rejected_message(message: Message, outcomes: Outcomes) -> dict[str, Any]:
-    """Return a message for the rejected queue: the body as it came, the reason beside it."""
+    """Return a message for the rejected queue: its body, with the reason as an attribute."""
     refused = [
         (file, o.reason) for file in message.files if isinstance(o := outcomes[file], Refused)
     ]
     first, reason = refused[0]
     if len(message.files) > 1:
         reasons = "; ".join(f"{file.key}: {why}".removeprefix(": ") for file, why in refused)
-        if len(reasons.encode()) > MAX_REASON_BYTES:  # each is to be named
+        if len(reasons.encode()) > MAX_REASON_BYTES:  # name each file, if not each reason
             keys = ", ".join(file.key for file, _ in refused)
             reasons = f"{len(refused)} files: {keys}: {reason}"
         reason = reasons
@@ -120,27 +123,27 @@ def rejected_message(message: Message, outcomes: Outcomes) -> dict[str, Any]:
 
 
 def printable(text: str) -> str:
-    """Return a text fit for a log line and an SQS attribute: one line, never empty."""
+    """Make a text fit for a log line and an SQS attribute: one line, never empty."""
     text = CONTROL_CHARACTERS.sub("\N{REPLACEMENT CHARACTER}", text)
     return NOT_FOR_SQS.sub("\N{REPLACEMENT CHARACTER}", text) or "(empty)"
 
 
 def address(file: File) -> str:
-    """Return where an object is, fit for a log line."""
+    """Return an object's address, fit for a log line."""
     return printable(f"s3://{file.bucket}/{file.key}"[:MAX_ADDRESS_CHARACTERS])
 
 
 def where(file: File, message: Message) -> str:
-    """Return where an object is; or the message, where that names none."""
+    """Return an object's address, or the message's ID if it names no object."""
     return address(file) if file.bucket else f"message {message.message_id}"
 
 
 def print_outcomes(messages: Iterable[Message], outcomes: Outcomes, *, submitted: bool) -> None:
-    """Print a line for each refusal, one for each reason to retry, and one for what is ignored.
+    """Print a line for each refusal, for each reason to retry, and for what is ignored.
 
-    They are printed whatever the LOG_LEVEL; with `submitted` so are the objects submitted.
+    LOG_LEVEL doesn't matter. `submitted`: print which objects are submitted, too.
     """
-    alike: dict[tuple[str, str], list[tuple[File, Message]]] = {}  # told in one line
+    alike: dict[tuple[str, str], list[tuple[File, Message]]] = {}  # printed in one line
     for message in messages:
         for file in message.files:
             match outcomes[file]:
@@ -161,7 +164,7 @@ def print_outcomes(messages: Iterable[Message], outcomes: Outcomes, *, submitted
 
 
 def print_submitted(files: Iterable[File]) -> None:
-    """Print `submitted` and a JSON list of objects, in as many lines as CloudWatch takes them."""
+    """Print `submitted` and a JSON list of objects, on as many lines as CloudWatch needs."""
     line: list[str] = []
     size = 0
     for name in (json.dumps(f"s3://{file.bucket}/{file.key}") for file in files):
@@ -175,9 +178,9 @@ def print_submitted(files: Iterable[File]) -> None:
 
 
 def print_jobs(outcomes: Outcomes, jobs: Mapping[File, str], function_name: str) -> None:
-    """Print a line of metrics for each watched job that has files in the batch.
+    """Print a line of metrics for each watched job with files in the batch.
 
-    jobs: of the files that are of a watched job.
+    jobs: file -> job, for the files of watched jobs.
     """
     counts: dict[str, Counter[type[Outcome]]] = {}
     for file, job in jobs.items():
@@ -188,7 +191,7 @@ def print_jobs(outcomes: Outcomes, jobs: Mapping[File, str], function_name: str)
 
 
 def print_summary(outcomes: Outcomes, statistics: Statistics, function_name: str) -> None:
-    """Print a batch's metrics, zeros too; but no delay where nothing has been submitted."""
+    """Print a batch's metrics, including zeros, but no delay if nothing was submitted."""
     counts = Counter(type(outcome) for outcome in outcomes.values())
     values = {
         "Submitted": counts[Submitted],
@@ -208,9 +211,9 @@ def print_summary(outcomes: Outcomes, statistics: Statistics, function_name: str
 
 
 def read_delays(outcomes: Outcomes) -> list[int]:
-    """Return the milliseconds from S3's event to Datadog's 202 of the files submitted, sorted.
+    """Return the sorted milliseconds from S3's event to Datadog's 202 for the files submitted.
 
-    Of more than an array of metrics takes, evenly spaced ones, the largest among them.
+    If there are too many for one metric: evenly spaced ones, including the largest.
     """
     delays = sorted(
         max(0, round(1000 * (outcome.at - file.event_time)))
@@ -224,7 +227,7 @@ def read_delays(outcomes: Outcomes) -> list[int]:
 def print_metrics(dimensions: Mapping[str, str], values: Mapping[str, int | list[int]]) -> None:
     """Print a line of CloudWatch's embedded metric format.
 
-    Raw on stdout: CloudWatch makes metrics of a line only while nothing wraps it.
+    It goes to stdout as it is: CloudWatch doesn't read metrics from a wrapped line.
     """
     units = {name: unit for name in values for unit in UNITS if name.endswith(unit)}
     metrics = [{"Name": name, "Unit": units.get(name, "Count")} for name in values]

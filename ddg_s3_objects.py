@@ -11,20 +11,20 @@ from functools import cached_property
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import unquote, unquote_plus
 
-import botocore.session  # boto3 is this and 20 ms of imports that nothing here needs
+import botocore.session  # boto3 only adds 20 ms of imports that nothing here needs
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
 import ddg_json_file
 import ddg_stats_file
 
-FETCH_THREADS = 32  # objects fetched side by side: boto3 takes 1 ms of CPU for a GET of 20 ms
-FETCH_AHEAD = 2 * FETCH_THREADS  # objects fetched before they are parsed, to bound the memory
-SMALL_BYTES = 256 * 1024  # larger objects are read one at a time, to bound the memory
-CONNECT_SECONDS = 2  # a connection to AWS
-READ_SECONDS = 5  # between two bytes of an answer
-AWS_ATTEMPTS = 3  # tries a request: botocore tries again where it is throttled or cut off
-REPLAYED = "replayed"  # the attribute of a message that the operator's command has put back
+FETCH_THREADS = 32  # objects fetched in parallel: boto3 takes 1 ms of CPU for a GET of 20 ms
+FETCH_AHEAD = 2 * FETCH_THREADS  # objects fetched before they are parsed; it bounds the memory
+SMALL_BYTES = 256 * 1024  # larger objects are read one at a time, which bounds the memory
+CONNECT_SECONDS = 2  # to connect to AWS
+READ_SECONDS = 5  # between two bytes of a response
+AWS_ATTEMPTS = 3  # attempts for each request: botocore retries throttled and broken ones
+REPLAYED = "replayed"  # message attribute that the operator's command sets on what it puts back
 NO_OBJECT = "the message names no object. Let only S3, SNS and EventBridge send to this queue."
 UNCONFIRMED = "SNS asks to confirm a subscription. Let the stack subscribe to the topic."
 
@@ -34,25 +34,25 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class File:
-    """One object that one message names; equal to itself alone, as two messages may name it."""
+    """One object named by one message; compared by identity, since two messages may name it."""
 
     bucket: str
-    key: str  # as it was told, until S3 is found to have it decoded
-    receive_count: int = 1  # how often SQS has delivered its message, this time included
-    fault: str = ""  # why it is refused without a look at the object
-    decoded_key: str = ""  # where the key may have been encoded
-    version: str = ""  # which one to read; the newest where none is told
-    created: bool = True  # or it was removed, tagged, restored, ...
-    event_time: float | None = None  # epoch seconds; None where it is unknown, or tells no delay
-    last_modified: str = ""  # as S3 writes it, an HTTP date, once the object has been read
+    key: str  # as the message has it; decoded if that is the one S3 knows
+    receive_count: int = 1  # how often SQS has delivered the message, including this time
+    fault: str = ""  # why it is refused without reading the object
+    decoded_key: str = ""  # set if the key may have been encoded
+    version: str = ""  # which version to read; "" is the newest
+    created: bool = True  # False: it was removed, tagged, restored, ...
+    event_time: float | None = None  # epoch seconds; None if unknown, or if the delay doesn't count
+    last_modified: str = ""  # an HTTP date, set when the object is read
 
     def is_below(self, prefix: str) -> bool:
-        """Tell whether the key, as it was told or decoded, is below a prefix."""
+        """Tell whether the key, raw or decoded, is below a prefix."""
         return self.key.startswith(prefix) or self.decoded_key.startswith(prefix)
 
     @property
     def name(self) -> str:
-        """Return what stands behind the key's last slash."""
+        """Return the part of the key after its last slash."""
         return self.key.rpartition("/")[2]
 
 
@@ -65,7 +65,7 @@ class Message(NamedTuple):
 
 
 class Service:
-    """The client of one AWS service, and its threads: where they hang, no other service waits."""
+    """The client of one AWS service with its own threads: if it hangs, no other one waits."""
 
     def __init__(self, session: botocore.session.Session, name: str, threads: int) -> None:
         self._session, self._name, self._number = session, name, threads
@@ -73,9 +73,9 @@ class Service:
 
     @cached_property
     def client(self) -> Any:
-        """Make the client where it is first needed, and keep it and its connections."""
+        """Make the client when it is first needed, and keep it with its connections."""
         config = Config(
-            user_agent="ddg-metric-submit",  # else botocore builds a long one for each request
+            user_agent="ddg-metric-submit",  # otherwise botocore builds a long one for each request
             connect_timeout=CONNECT_SECONDS,
             read_timeout=READ_SECONDS,
             retries={"mode": "standard", "total_max_attempts": AWS_ATTEMPTS},
@@ -86,11 +86,11 @@ class Service:
     def start(
         self, call: Callable[Concatenate[Any, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> "Future[T]":
-        """Let a thread make a call with the client."""
+        """Start a call with the client in a thread."""
         return self._threads.submit(call, self.client, *args, **kwargs)
 
     def result(self, future: "Future[T]", seconds: float) -> T:
-        """Return a call's result; TimeoutError after that many seconds."""
+        """Wait for a call's result; raise TimeoutError after that many seconds."""
         try:
             return future.result(max(seconds, 0))
         except TimeoutError:
@@ -98,7 +98,7 @@ class Service:
             raise
 
     def abandon(self, future: "Future[T]") -> None:
-        """Give a call up: a thread that hangs is left behind, and its place with it."""
+        """Give up on a call; a thread that hangs is left behind and replaced."""
         if not future.cancel():
             self._threads = ThreadPoolExecutor(self._number)
 
@@ -107,9 +107,9 @@ class Service:
 
 
 def read_messages(event: Mapping[str, Any]) -> list[Message]:
-    """Return a batch's messages, those received most often first: so a stubborn batch ends.
+    """Return a batch's messages, the most often received first, so that none starves.
 
-    What the operator's command has put back says so: its files were on their way for long enough.
+    Messages that the operator's command has put back don't count for the delay.
     """
 
     def receive_count(record: Mapping[str, Any]) -> int:
@@ -128,14 +128,14 @@ def read_messages(event: Mapping[str, Any]) -> list[Message]:
 def find_files(body: str, receive_count: int = 1) -> list[File]:
     """Return a file for each object that a body names; none for S3's test event.
 
-    The body is S3's notification or EventBridge's event, by itself or in SNS's envelope.
+    The body is an S3 notification or an EventBridge event, on its own or in an SNS envelope.
     """
     files: list[File | None] = []
     try:
         told = json.loads(body)
         if told.get("Type") == "Notification":  # SNS's envelope
             told = json.loads(told["Message"])
-        if told.get("Event") == "s3:TestEvent":  # S3 sends one when it is set up
+        if told.get("Event") == "s3:TestEvent":  # S3 sends it when a notification is set up
             return []
         if told.get("Type") == "SubscriptionConfirmation":
             return [File("", "", receive_count, UNCONFIRMED)]
@@ -144,7 +144,7 @@ def find_files(body: str, receive_count: int = 1) -> list[File]:
         else:
             files = [find_record_file(record, receive_count) for record in told["Records"]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        pass  # it names none
+        pass  # it names no object
     named = [file for file in files if file]
     if not files or None in files:
         named.append(File("", "", receive_count, NO_OBJECT))
@@ -152,7 +152,7 @@ def find_files(body: str, receive_count: int = 1) -> list[File]:
 
 
 def find_record_file(record: Any, receive_count: int) -> File | None:
-    """Return the object that a record of S3's names, its key a form's field; None if it's none."""
+    """Return the object that an S3 record names; its key is form-encoded. None: not a record."""
     try:
         bucket, named = record["s3"]["bucket"]["name"], record["s3"]["object"]
         event = record.get("eventName") or "ObjectCreated:"
@@ -170,9 +170,9 @@ def find_record_file(record: Any, receive_count: int) -> File | None:
 
 
 def find_event_file(event: Mapping[str, Any], receive_count: int) -> File | None:
-    """Return the object that an event of EventBridge's names; None if it's none.
+    """Return the object that an EventBridge event names; None: not such an event.
 
-    Its key is bare in captured events, and percent-encoded in some.
+    Captured events have the key as it is; some senders percent-encode it.
     """
     created = (event.get("detail-type") or "Object Created") == "Object Created"
     try:
@@ -192,7 +192,7 @@ def find_event_file(event: Mapping[str, Any], receive_count: int) -> File | None
 
 
 def read_time(text: Any) -> float | None:
-    """Return an event's time in epoch seconds; None where it tells none."""
+    """Return an event's time in epoch seconds; None if it has none."""
     try:
         time_told = datetime.fromisoformat(text)
         return time_told.timestamp() if time_told.tzinfo else None
@@ -201,12 +201,12 @@ def read_time(text: Any) -> float | None:
 
 
 def known(version: Any) -> Any:
-    """Return a version that is told; "" for what stands for none."""
+    """Return a version ID; "" if there is none."""
     return "" if version in (None, "null") else version
 
 
 def checked(file: File) -> File:
-    """Return a file; an error where S3 has no such names: empty, or with half a character."""
+    """Return a file; raise an error for names that S3 can't have: empty, or not encodable."""
     if not (file.bucket and file.key):
         raise ValueError
     (file.bucket + file.key + file.version).encode()
@@ -214,7 +214,7 @@ def checked(file: File) -> File:
 
 
 def job_folder(key: str, prefix: str) -> str:
-    """Return the job, the first folder below the prefix; "" for a key in no folder there."""
+    """Return the job: the first folder below the prefix, "" if there is none."""
     if not key.startswith(prefix):
         return ""
     folder, slash, _ = key.removeprefix(prefix).lstrip("/").partition("/")
@@ -222,16 +222,16 @@ def job_folder(key: str, prefix: str) -> str:
 
 
 def job_tag(folder: str) -> str:
-    """Return `job:<job>` as Datadog normalises it; "" where nothing is left of the job."""
+    """Return `job:<job>` as Datadog normalises it; "" if nothing is left of the job's name."""
     tag = ddg_stats_file.normalise_tag(f"job:{folder}")
     return "" if tag == "job:" else tag
 
 
 def is_marker(file: File, content: bytes | None = None) -> bool:
-    """Tell a marker from a stats file, by its name before it is read and then by its content.
+    """Tell whether a file is a marker: by its name, and by its content once that is read.
 
-    Spark's committers write JSON into _SUCCESS; Hadoop's other markers are empty, and so are the
-    "folders" that people make in S3's console.
+    Spark's committers write JSON into _SUCCESS. Hadoop's other markers are empty, and so are the
+    "folders" made in the S3 console.
     """
     name = file.name
     empty_marker = name[:1] in ("", "_", ".") or name.endswith("_$folder$")
@@ -244,9 +244,9 @@ def is_marker(file: File, content: bytes | None = None) -> bool:
 def fetch_ahead(
     files: Sequence[File], s3: Service, latest: float
 ) -> Iterator[tuple[File, "Future[bytes | None] | None"]]:
-    """Fetch objects side by side, a bounded number of them ahead of what has been asked for.
+    """Fetch objects in parallel, a bounded number of them ahead of the caller.
 
-    latest: of time.monotonic(); what is not begun by then comes without a fetch (None).
+    latest: of time.monotonic(); what hasn't been started by then comes without a fetch (None).
     """
     running: deque[tuple[File, Future[bytes | None]]] = deque()
     waiting = deque(files)
@@ -266,13 +266,13 @@ def fetch_ahead(
 
 
 def is_missing(error: ClientError) -> bool:
-    """Tell whether S3 has no such object: whoever may list the bucket gets a 404 for that."""
+    """Tell whether S3 has no such object: it answers 404 to callers who may list the bucket."""
     status = error.response["ResponseMetadata"]["HTTPStatusCode"]
     return status == 404 and error.response["Error"].get("Code") != "NoSuchBucket"
 
 
 def get_object(client: Any, file: File, most: int) -> bytes | None:
-    """Return an object's bytes; None, and nothing of it is read, where there are more than most."""
+    """Return an object's bytes; None, without reading any, if there are more than `most`."""
     named = {"Bucket": file.bucket} | ({"VersionId": file.version} if file.version else {})
     try:
         answer = client.get_object(Key=file.key, **named)

@@ -20,32 +20,36 @@ from datadog.api.metrics import Metric
 
 from ddg_stats_file import Sample
 
-MAX_PAYLOAD_BYTES = 5_242_880  # Datadog series API v2, decompressed; v1 takes more, not reliably
-MAX_PAYLOAD_POINTS = 50_000  # to bound the memory: of short series the bytes hold more
+MAX_PAYLOAD_BYTES = (
+    5_242_880  # Datadog series API v2, decompressed; v1 takes more, but not reliably
+)
+MAX_PAYLOAD_POINTS = 50_000  # bounds the memory: with short series, more would fit the bytes
 MAX_WIRE_BYTES = 512_000  # Datadog series API v2, compressed
-MAX_ANSWER_BYTES = 64 * 1024  # more of an answer isn't read
-PART_BYTES = MAX_PAYLOAD_BYTES // 200  # of a file that no payload takes whole: few leave gaps
+MAX_ANSWER_BYTES = 64 * 1024  # the rest of a response isn't read
+PART_BYTES = (
+    MAX_PAYLOAD_BYTES // 200
+)  # of a file too large for one payload: small parts leave small gaps
 
 Owner = TypeVar("Owner", bound=Hashable)
 Series = tuple[str, tuple[str, ...]]  # metric, tags
 
 
 class MetricType(NamedTuple):
-    """What Datadog takes a metric's points for."""
+    """How Datadog treats a metric's points."""
 
     type: str = "gauge"  # or count
     interval: int | None = None  # seconds that a count covers
 
 
 GAUGE = MetricType()
-MetricTypes = Mapping[str, MetricType]  # by the metric's name; a gauge where it isn't in it
+MetricTypes = Mapping[str, MetricType]  # by metric name; all others are gauges
 
 
 # --- Samples -> payloads ---
 
 
 class Payload(Generic[Owner]):
-    """Samples for one POST, with the owner of each; those of an owner side by side."""
+    """Samples for one POST, each with its owner; an owner's samples are adjacent."""
 
     def __init__(self, types: MetricTypes) -> None:
         self.entries: list[tuple[Owner, Sample]] = []
@@ -54,7 +58,7 @@ class Payload(Generic[Owner]):
         self._points = self._bytes = 0
 
     def add(self, owner: Owner, samples: Sequence[Sample]) -> bool:
-        """Add an owner's samples; False, and none is added, where they don't all fit."""
+        """Add an owner's samples; return False, and add none, if they don't all fit."""
         points = self._points + count_points(samples)
         if points > MAX_PAYLOAD_POINTS:
             return False
@@ -77,14 +81,14 @@ class Payload(Generic[Owner]):
 
 
 def count_points(samples: Iterable[Sample]) -> int:
-    """Return how many points samples hold."""
+    """Return the number of points in samples."""
     return sum(len(sample.values) for sample in samples)
 
 
 def pack(
     files: Iterable[tuple[Owner, list[Sample]]], types: MetricTypes
 ) -> Iterator[list[tuple[Owner, Sample]]]:
-    """Pack files into as few payloads as take them.
+    """Pack files into as few payloads as possible.
 
     A file's samples go together where one payload takes them: a file in two could be refused
     for the second when Datadog has the first.
@@ -100,23 +104,23 @@ def pack(
                     yield payload.entries
                     payload = Payload(types)
                     payload.add(owner, part)
-        del samples  # they would stay while the next file is read
+        del samples  # otherwise they stay in memory while the next file is read
     if payload.entries:
         yield payload.entries
 
 
 def cut(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
-    """Yield a file's samples one by one, in parts that are small beside a payload."""
+    """Yield a file's samples in parts that are much smaller than a payload."""
     for sample in samples:
         points = list(sample.values.items())
-        # A name has up to 200 characters, and all else but the tags some 100.
+        # A name has up to 200 characters; everything else but the tags takes about 100.
         count = max(1, PART_BYTES // (300 + len(json.dumps(sample.tags))))
         for start in range(0, len(points), count):
             yield [sample._replace(values=dict(points[start : start + count]))]
 
 
 def halve_owners(entries: Sequence[tuple[Owner, Sample]]) -> list[list[tuple[Owner, Sample]]]:
-    """Return a payload's two halves by owners; nothing for a single owner."""
+    """Split a payload in two by owners; return nothing for a single owner."""
     owners = list(dict.fromkeys(owner for owner, _ in entries))
     first = set(owners[: len(owners) // 2])
     if not first:
@@ -125,7 +129,7 @@ def halve_owners(entries: Sequence[tuple[Owner, Sample]]) -> list[list[tuple[Own
 
 
 def halve_points(entries: Sequence[tuple[Owner, Sample]]) -> list[list[tuple[Owner, Sample]]]:
-    """Return a payload's two halves by samples, or a sample's by points; nothing for one point."""
+    """Split a payload in two by samples, or a sample by points; return nothing for one point."""
     if middle := len(entries) // 2:
         return [list(entries[:middle]), list(entries[middle:])]
     [(owner, sample)] = entries
@@ -136,7 +140,7 @@ def halve_points(entries: Sequence[tuple[Owner, Sample]]) -> list[list[tuple[Own
 
 
 def build_series(samples: Iterable[Sample], types: MetricTypes) -> list[dict[str, Any]]:
-    """Return samples as the API takes them, the points of a series side by side."""
+    """Return samples in the API's shape, grouped by series."""
     points: dict[Series, list[tuple[int, float]]] = {}
     for sample in samples:
         for metric, value in sample.values.items():
@@ -153,7 +157,7 @@ def one_series(
     points: Sequence[tuple[int, float]],
     metric_type: MetricType,
 ) -> dict[str, Any]:
-    """Return one series as the API takes it. No host: a sandbox's would be billed for each."""
+    """Return one series in the API's shape. No host: each sandbox would be billed as one."""
     kind, interval = metric_type
     series = {"metric": metric, "type": kind, "points": points, "tags": tags}
     return series | ({"interval": interval} if interval else {})
@@ -161,7 +165,7 @@ def one_series(
 
 @cache
 def empty_bytes(metric_type: MetricType) -> int:
-    """Return the bytes of a series without its name, points and tags, among others."""
+    """Return the bytes that a series takes besides its name, points and tags."""
     return len(json.dumps(one_series("", [], [], metric_type))) + len(", ")
 
 
@@ -169,17 +173,17 @@ def empty_bytes(metric_type: MetricType) -> int:
 
 
 class Answer(NamedTuple):
-    """What came of a request, in the shape that the package takes from an HTTP client."""
+    """The response to a request, in the shape that the datadog package expects."""
 
-    status_code: int  # 0: none came
-    text: str  # the body's beginning, or why none came
-    wire_bytes: int = 0  # sent; 0: it was too large to be sent
-    content: bytes = b""  # never the body: the package would make errors, or success, of it
+    status_code: int  # 0: no response
+    text: str  # the beginning of the body, or why there is no response
+    wire_bytes: int = 0  # sent; 0: the body was too large to send
+    content: bytes = b""  # never the body: the package would interpret it
     headers: Mapping[str, str] = {}
 
 
 class Verdict(Enum):
-    """What to do with a payload after its answer."""
+    """What to do with a payload after a response."""
 
     ACCEPT = "all of its points are in Datadog"
     SPLIT = "a part of it is at fault: post its halves"
@@ -190,7 +194,7 @@ class Verdict(Enum):
 
 VERDICTS = {
     0: Verdict.AGAIN,  # no answer
-    202: Verdict.ACCEPT,  # any other 2xx isn't documented
+    202: Verdict.ACCEPT,  # no other 2xx is documented
     400: Verdict.SPLIT,
     401: Verdict.READ_KEY,
     403: Verdict.READ_KEY,
@@ -201,12 +205,12 @@ VERDICTS = {
 
 
 def judge(answer: Answer) -> Verdict:
-    """Return what to do after a POST's answer; a 429, say, asks for more than our pauses."""
+    """Return what to do after a POST. A 429 stops: it asks for longer pauses than ours."""
     return VERDICTS.get(answer.status_code, Verdict.STOP)
 
 
 def is_final(answer: Answer, receive_count: int) -> bool:
-    """Tell whether a 400 or 413 to a single file, or to a single point, refuses it for good.
+    """Tell whether a 400 or 413 for a single file or point refuses it for good.
 
     Datadog and what stands before it answer 400 now and then, so the message must have been
     delivered before, and a 400 must name errors (DataDog/datadog-agent 12130).
@@ -215,7 +219,7 @@ def is_final(answer: Answer, receive_count: int) -> bool:
 
 
 def read_errors(text: str) -> list[Any]:
-    """Return the errors that an answer's body lists; none where it isn't whole or isn't JSON."""
+    """Return the errors listed in a body; none if it is cut or isn't JSON."""
     try:
         errors = json.loads(text)["errors"]
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -224,7 +228,7 @@ def read_errors(text: str) -> list[Any]:
 
 
 def judge_key(answer: Answer) -> bool | None:
-    """Return whether Datadog takes the key, by its answer to validate; None if it doesn't say."""
+    """Return whether Datadog accepts the key, judging by `validate`; None if it doesn't say."""
     if answer.status_code in (401, 403):
         return False
     try:
@@ -238,7 +242,7 @@ def judge_key(answer: Answer) -> bool | None:
 
 
 class Call:
-    """One request under way, and what has been heard of it so far."""
+    """One request in progress, and what is known of its response so far."""
 
     def __init__(self, api_key: str, app_key: str | None, seconds: float) -> None:
         self.answer = Answer(0, "timed out")
@@ -247,17 +251,17 @@ class Call:
         self._keys = [api_key, *filter(None, [app_key])]
 
     def wait(self, seconds: float) -> Answer:
-        """Return the answer, or what is known after that many seconds."""
+        """Return the response, or what is known of it after that many seconds."""
         self.heard.wait(max(seconds, 0))
         return self.answer
 
     def hide_keys(self, body: bytes) -> str:
-        """Return a body's text without the keys: a proxy may show the request."""
+        """Return a body's text without the keys: a proxy may quote the request."""
         text = body.decode(errors="replace")
         for key in self._keys:
             text = text.replace(key, "<key>")
-        if len(body) > MAX_ANSWER_BYTES:  # its end may be the beginning of a key
-            text = text[: -max(map(len, self._keys))] + "..."  # and it is no JSON any more
+        if len(body) > MAX_ANSWER_BYTES:  # it may end within a key
+            text = text[: -max(map(len, self._keys))] + "..."  # and this makes sure it isn't JSON
         return text
 
 
@@ -273,12 +277,12 @@ class SeriesApi:
 
     def __init__(self, host: str, app_key: str | None) -> None:
         self._host, self._app_key = host, app_key
-        self._session = requests.Session()  # its connections survive from request to request
-        self._session.auth = lambda request: request  # else ~/.netrc would be sent to Datadog
+        self._session = requests.Session()  # it keeps its connections
+        self._session.auth = lambda request: request  # otherwise ~/.netrc would be sent to Datadog
         APIClient._http_client = self  # type: ignore[assignment]  # a class there, of which request() alone is used
 
     def post(self, series: list[dict[str, Any]], api_key: str, seconds: float) -> Answer:
-        """POST series; return what Datadog answers within the seconds."""
+        """POST series and wait for Datadog's response."""
         call = self._start(
             lambda: Metric.send(series, attach_host_name=False, compress_payload=True),
             api_key,
@@ -287,16 +291,16 @@ class SeriesApi:
         return call.wait(seconds)
 
     def validate(self, api_key: str, seconds: float) -> Call:
-        """Ask whether Datadog takes the key; `judge_key` reads the answer."""
+        """Start asking whether Datadog accepts the key; `judge_key` reads the response."""
         return self._start(lambda: APIClient.submit("GET", "validate"), api_key, seconds)
 
     def _start(self, send: Callable[[], object], api_key: str, seconds: float) -> Call:
-        """Send a request in a thread: sockets' timeouts are for each read, not for them all."""
+        """Send a request in a thread: a socket's timeout is for each read, not for the whole."""
         initialize(
             api_key=api_key,
             app_key=self._app_key,
             api_host=self._host,
-            host_name="unused",  # else it runs `hostname`
+            host_name="unused",  # otherwise it runs `hostname`
             mute=False,
             return_raw_response=True,
             timeout=seconds,
@@ -316,12 +320,14 @@ class SeriesApi:
     def request(
         self, headers: Mapping[str, str], data: bytes | None, max_retries: int, **options: Any
     ) -> Answer:
-        """Exchange one request for the package, for the call of the thread that it runs in."""
+        """Make one HTTP request for the package, on behalf of the thread's current call."""
         call, size = current_call.get(), len(data or b"")
         options["timeout"] = call.deadline - time.monotonic()
         if size > MAX_WIRE_BYTES:
             call.answer = Answer(413, f"over {MAX_WIRE_BYTES} bytes, not sent")
-        elif options["timeout"] > 0:  # else deflating took it all, and nobody waits any longer
+        elif (
+            options["timeout"] > 0
+        ):  # otherwise compressing took all the time, and nobody is waiting
             call.answer = Answer(0, "timed out", size)
             self._exchange(call, {**headers, "Accept-Encoding": "identity"}, data, options)
         return call.answer
@@ -337,16 +343,16 @@ class SeriesApi:
         except requests.Timeout:
             return
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            # requests' own are named by their kind; another is of REQUESTS_CA_BUNDLE, and says so.
+            # Errors of requests are told by name; others come from REQUESTS_CA_BUNDLE and say so.
             vague = isinstance(error, requests.RequestException)
             call.answer = Answer(0, type(error).__name__ if vague else str(error), size)
             return
         call.answer = Answer(response.status_code, "", size)
         if response.status_code == 202:
-            call.heard.set()  # that counts, whatever becomes of the body
+            call.heard.set()  # that is enough, whatever happens to the body
         try:
             body = b""
-            with response:  # only the read behind the end notices that some of it is missing
+            with response:  # only a read past the end notices a body cut short
                 while piece := response.raw.read(MAX_ANSWER_BYTES + 1 - len(body)):
                     body += piece
         except (urllib3.exceptions.HTTPError, OSError):

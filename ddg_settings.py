@@ -1,4 +1,4 @@
-"""What an invocation is handed: its settings, checked, the clients that it talks to, its time."""
+"""What an invocation works with: checked settings, clients and a deadline."""
 
 import base64
 import gzip
@@ -21,59 +21,59 @@ from ddg_s3_objects import FETCH_THREADS, Service
 from ddg_series_api import MetricType, SeriesApi
 from ddg_stats_file import METRIC_NAME
 
-KEEP_THREADS = 8  # refusals kept side by side: more would only keep each other from the CPU
-KEY_SECONDS = 300.0  # so long a valid key isn't asked about again
+KEEP_THREADS = 8  # refusals sent in parallel; more would compete for the CPU
+KEY_SECONDS = 300.0  # how long a key counts as valid before it is checked again
 MAX_INTERVAL_SECONDS = 31_536_000  # a year
-AWS_ERRORS = (BotoCoreError, ClientError, HTTPError)  # the last where an answer breaks off
+AWS_ERRORS = (BotoCoreError, ClientError, HTTPError)  # HTTPError: a response breaks off
 
 
 class Job(NamedTuple):
-    """What is known of a job."""
+    """The settings of a job."""
 
-    mapping: str = ""  # JMESPath; "" where its files have the contract's shape
-    watched: bool = False  # its files are counted by themselves
+    mapping: str = ""  # JMESPath; "" if its files follow the contract
+    watched: bool = False  # count its files separately
 
 
 class Settings(NamedTuple):
     """The environment, checked."""
 
-    api_key: str  # empty where the secret has it
+    api_key: str  # "" if it is in the secret
     api_key_secret_arn: str
     app_key: str | None
     api_host: str
-    stats_prefix: str  # of every bucket but these
+    stats_prefix: str  # of all buckets but the following
     buckets: tuple[tuple[str, str], ...]  # bucket, prefix
     rejected_queue_url: str
     constant_tags: frozenset[str]  # normalised
-    jobs: str  # JOBS as it is given, checked; so all of it can be hashed
-    metrics: str  # METRICS likewise
+    jobs: str  # JOBS as given: text can be hashed, a dict can't
+    metrics: str  # METRICS as given
     metric_prefix: str
     max_age: int  # seconds; 0 means no limit
     log_level: str
-    log_files: bool  # print which objects are submitted
+    log_files: bool  # print the objects submitted
 
     def __repr__(self) -> str:
-        return "Settings(...)"  # keys are among them
+        return "Settings(...)"  # it holds keys
 
     def prefix_of(self, bucket: str) -> str:
-        """Return the prefix below which a bucket's stats files are."""
+        """Return the prefix of a bucket's stats files."""
         return dict(self.buckets).get(bucket, self.stats_prefix)
 
     def job(self, folder: str) -> Job:
-        """Return what is known of a job, by its folder as it is written."""
+        """Return the settings of a job; its folder is taken as written."""
         return read_jobs(self.jobs).get(folder, Job())
 
 
 @dataclass(repr=False)  # it would show the key
 class ApiKey:
-    """The API key, where it comes from, and when Datadog called it valid."""
+    """The API key, how to read it again, and when Datadog last called it valid."""
 
-    value: str  # empty until a secret has been read
+    value: str  # "" until the secret is read
     read: Callable[[float], str]
     valid_at: float = float("-inf")  # epoch seconds
 
     def refresh(self, seconds: float) -> bool:
-        """Read the key again within the seconds; tell whether it is another one."""
+        """Read the key again within the seconds; tell whether it has changed."""
         key = self.read(seconds)
         if key == self.value:
             return False
@@ -81,26 +81,26 @@ class ApiKey:
         return True
 
     def is_valid(self, now: float) -> bool:
-        """Tell whether Datadog called it valid a short time ago; a clock may be set back."""
+        """Tell whether Datadog called it valid recently; the clock may have been set back."""
         return 0 <= now - self.valid_at <= KEY_SECONDS
 
 
 class Clients(NamedTuple):
-    """All that an invocation talks to, kept for the next one."""
+    """The services that an invocation talks to; kept for the next one."""
 
     s3: Service
-    large: Service  # S3 in one thread: a thread's heap keeps the size of what it has read
+    large: Service  # S3 in one thread: each thread keeps the memory of what it has read
     sqs: Service
     datadog: SeriesApi
     key: ApiKey
 
 
 class Batch(NamedTuple):
-    """What each step of an invocation is handed."""
+    """What each step of an invocation needs."""
 
     settings: Settings
     clients: Clients
-    deadline: float  # of time.monotonic(); nothing is begun that would not be done by then
+    deadline: float  # of time.monotonic(); don't start what can't be done by then
     statistics: Statistics
 
     def seconds_left(self) -> float:
@@ -108,12 +108,12 @@ class Batch(NamedTuple):
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
-    """Return the environment, checked; a ValueError names the variable that is wrong."""
+    """Check the environment and return it; a ValueError names the variable that is wrong."""
 
     def checked(name: str, pattern: str, needed: str, default: str | None = None) -> str:
         value = environ.get(name, default)
         if value is None or not re.fullmatch(pattern, value, re.ASCII):
-            # The value isn't shown: it may be a key.
+            # Don't show the value: it may be a key.
             raise ValueError(f"{name} is {'missing' if value is None else 'malformed'}: {needed}")
         return value
 
@@ -156,7 +156,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
 
 
 def read_buckets(text: str) -> tuple[tuple[str, str], ...]:
-    """Return (bucket, prefix) of each bucket in BUCKETS, a JSON object; "" is none."""
+    """Return (bucket, prefix) for each bucket in BUCKETS, a JSON object; "" is {}."""
     try:
         buckets = json.loads(text or "{}")
         if all(isinstance(prefix, str) for prefix in buckets.values()):
@@ -167,10 +167,10 @@ def read_buckets(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def read_encoded(name: str, text: str) -> dict[str, dict[str, Any]]:
-    """Return a JSON object of objects; the text may be the base64 of its gzip. "" is none.
+    """Return a JSON object of objects from JSON or from the base64 of its gzip; "" is {}.
 
     Raises:
-        ValueError: it is none of these; the name tells which variable it is.
+        ValueError: it is neither; `name` is the variable.
     """
     try:
         plain = (
@@ -188,7 +188,7 @@ def read_encoded(name: str, text: str) -> dict[str, dict[str, Any]]:
 
 @cache
 def read_jobs(text: str) -> dict[str, Job]:
-    """Return what JOBS knows of each job, by its folder; members of later versions are ignored."""
+    """Return the settings of each job in JOBS, by its folder; unknown members are ignored."""
     jobs = {}
     for folder, known in read_encoded("JOBS", text).items():
         mapping, watched = known.get("mapping", ""), known.get("watched", False)
@@ -202,7 +202,7 @@ def read_jobs(text: str) -> dict[str, Job]:
 
 @cache
 def read_metrics(text: str) -> dict[str, MetricType]:
-    """Return the type of each metric that METRICS knows, by its whole name."""
+    """Return the type of each metric in METRICS, by its whole name."""
     types = {}
     for metric, known in read_encoded("METRICS", text).items():
         kind, interval = known.get("type", "gauge"), known.get("interval")
@@ -222,7 +222,7 @@ def read_metrics(text: str) -> dict[str, MetricType]:
 
 
 def make_clients(settings: Settings, session: botocore.session.Session) -> Clients:
-    """Return clients for settings and a botocore session; none is used yet."""
+    """Make the clients for settings and a botocore session; no request is sent."""
     secrets = Service(session, "secretsmanager", 1)
     arn = settings.api_key_secret_arn
 
@@ -261,4 +261,4 @@ def read_secret_key(secrets: Service, arn: str, seconds: float) -> str:
             return str(key.strip())
     except (ValueError, KeyError, TypeError, AttributeError):
         pass  # told below, without the value
-    raise ValueError('DATADOG_API_KEY_SECRET_ARN: the secret is no key and no {"api_key": ...}')
+    raise ValueError('DATADOG_API_KEY_SECRET_ARN: the secret is neither a key nor {"api_key": ...}')

@@ -115,7 +115,7 @@ def test_refusal_that_cannot_be_kept_is_retried(submitter: Submitter) -> None:
     assert outcome.retried == [0, 2]
     [line] = outcome.log
     assert line.startswith(f"retried 2: {NOT_KEPT}")
-    assert "; the rejected queue takes nothing: " in line
+    assert "; couldn't send to the rejected queue: " in line
     submitter.set(REJECTED_QUEUE_URL=submitter.rejected_url)
     outcome = submitter.submit_from(FILES, messages[0], messages[2])
     assert outcome.files == (1, 2, 0)
@@ -152,7 +152,7 @@ def test_rejected_queue_in_trouble(submitter: Submitter, script: Script) -> None
     assert outcome.retried == [0]
     [line] = outcome.log
     assert line.startswith(f"retried 1: {NOT_KEPT}")
-    assert "; the rejected queue takes nothing: " in line
+    assert "; couldn't send to the rejected queue: " in line
 
 
 def test_each_refusal_is_kept_by_itself(submitter: Submitter) -> None:
