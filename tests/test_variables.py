@@ -63,6 +63,43 @@ SETTINGS = [  # of the submitter
         ["", "stats", "/stats/", "a//b/", "*/", "a b/", "s" * 256 + "/"],
     ),
     Row(
+        "jobs",
+        [
+            *({}, {"a": {}}, {"dbt é": {"mapping": "a[?b == '<&>']"}, "b": {"mapping": None}}),
+            {"a ~": {"silent_after_hours": 1}, "b" * 200: {"silent_after_hours": 167}},
+        ],
+        [[1], "a", *({"a": each} for each in ("numbers(@)", None, {"mapping": ["a"]}))],
+        [
+            *({"": {}}, {"a/b": {}}, {"a": {"maping": "a"}}, {"a": {"mapping": ""}}),
+            *({"a": {"silent_after_hours": hours}} for hours in (0, 1.5, 168, "", [1])),
+            *({job: {"silent_after_hours": 1}} for job in (" ", "é", "a\tb", "b" * 201)),
+        ],
+    ),
+    Row(
+        "metrics",
+        [
+            {},
+            {"a": {}, "a.b_c": {"type": "gauge", "interval": None}, "A" * 200: {"type": "count"}},
+            *({"a": {"type": "count", "interval": seconds}} for seconds in (1, 31_536_000)),
+            {"a": dict.fromkeys(("unit", "per_unit", "short_name", "description", "monitor"))},
+        ],
+        [
+            *([1], "a", {"a": "count"}, {"a": None}),
+            *({"a": {"type": kind}} for kind in ("", "distribution", "rate", "Count", ["count"])),
+            *({"a": {"type": "count", "interval": n}} for n in (0, -1, 1.5, "", 31_536_001, [1])),
+            *({"a": {"type": kind, "interval": 60}} for kind in ("gauge", None)),
+        ],
+        [
+            {"a": {"typ": "count"}},
+            *({name: {}} for name in ("", "9a", "a-b", "a__b", "a_", "a._b", "A" * 201)),
+        ],
+    ),
+    Row(
+        "metric_prefix",
+        ["", "etl.", "a_", "A.b9_c", "a" * 199],
+        ["9x.", ".", "_", "é.", "a b", "a__", "a._", "a_.", "a" * 200],
+    ),
+    Row(
         "buckets",
         [
             {},
@@ -90,40 +127,6 @@ SETTINGS = [  # of the submitter
 ]
 ROWS = [
     *SETTINGS,
-    Row(
-        "jobs",
-        [
-            *({}, {"a": {}}, {"dbt é": {"mapping": "a[?b == '<&>']"}, "b": {"mapping": None}}),
-            {"a ~": {"silent_after_hours": 1}, "b" * 200: {"silent_after_hours": 167}},
-        ],
-        [
-            *([], "a", {"a": "numbers(@)"}, {"a": None}, {"": {}}, {"a/b": {}}),
-            *({"a": each} for each in ({"maping": "a"}, {"mapping": ""}, {"mapping": ["a"]})),
-            *({"a": {"silent_after_hours": hours}} for hours in (0, 1.5, 168, "", [1])),
-            *({job: {"silent_after_hours": 1}} for job in (" ", "é", "a\tb", "b" * 201)),
-        ],
-    ),
-    Row(
-        "metrics",
-        [
-            {},
-            {"a": {}, "a.b_c": {"type": "gauge", "interval": None}, "A" * 200: {"type": "count"}},
-            *({"a": {"type": "count", "interval": seconds}} for seconds in (1, "60", 31_536_000)),
-            {"a": dict.fromkeys(("unit", "per_unit", "short_name", "description", "monitor"))},
-        ],
-        [
-            *([], "a", {"a": "count"}, {"a": None}, {"a": {"typ": "count"}}),
-            *({name: {}} for name in ("", "9a", "a-b", "a__b", "a_", "a._b", "A" * 201)),
-            *({"a": {"type": kind}} for kind in ("", "distribution", "Count", ["count"])),
-            *({"a": {"type": "count", "interval": n}} for n in (0, -1, 1.5, "", 31_536_001, [1])),
-            *({"a": {"type": kind, "interval": 60}} for kind in ("gauge", None)),
-        ],
-    ),
-    Row(
-        "metric_prefix",
-        ["", "etl.", "a_", "A.b9_c", "a" * 199],
-        ["9x.", ".", "_", "é.", "a b", "a__", "a._", "a_.", "a" * 200],
-    ),
     Row("ddg_api_key_kms_key_arn", [KMS_KEY], ["", KMS_KEY[-35:], "arn:aws:kms:x:1:alias/mine"]),
     Row(
         "name",
@@ -185,6 +188,18 @@ def test_each_variable_has_rows() -> None:
     assert {row.variable for row in ROWS} | switches == read_blocks(ROOT, "variable").keys()
 
 
+def given(entries: Any) -> str:
+    """Return JSON without the attributes that are null, as Terraform writes it."""
+    if isinstance(entries, dict):
+        entries = {
+            name: {key: value for key, value in entry.items() if value is not None}
+            if isinstance(entry, dict)
+            else entry
+            for name, entry in entries.items()
+        }
+    return json.dumps(entries)
+
+
 # How main.tf hands a variable to the submitter, as stack.tftest.hcl holds it to
 ENVIRONMENT: dict[str, Callable[[Any], dict[str, str]]] = {
     "ddg_api_key": lambda key: {"DATADOG_API_KEY": key},
@@ -193,6 +208,9 @@ ENVIRONMENT: dict[str, Callable[[Any], dict[str, str]]] = {
     "ddg_site": lambda site: {"DATADOG_HOST": f"https://api.{site}"},
     "max_age_seconds": lambda seconds: {"MAX_AGE_SECONDS": str(seconds)},
     "constant_tags": lambda tags: {"CONSTANT_TAGS": ",".join(tags)},
+    "jobs": lambda jobs: {"JOBS": given(jobs)},
+    "metrics": lambda metrics: {"METRICS": given(metrics)},
+    "metric_prefix": lambda prefix: {"METRIC_PREFIX": prefix},
     "stats_prefix": lambda prefix: {"STATS_PREFIX": prefix},
     "buckets": lambda buckets: {"BUCKETS": json.dumps(dict.fromkeys(buckets, "stats/"))},
 }
