@@ -12,5 +12,5 @@ terraform {
 provider "datadog" {
   api_key = var.ddg_api_key
   app_key = var.ddg_app_key
-  api_url = "https://api.${var.ddg_site}/"
+  api_url = "https://api.${local.ddg_site}/"
 }

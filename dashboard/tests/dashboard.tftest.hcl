@@ -1,4 +1,4 @@
-# The dashboard and the monitor as they would be sent to Datadog.
+# The dashboard, monitors and metadata as they would be sent to Datadog.
 
 mock_provider "datadog" {
   mock_resource "datadog_dashboard_json" {
@@ -7,83 +7,151 @@ mock_provider "datadog" {
   }
 }
 
-run "defaults" {
+run "sample" {
   command = plan
 
   assert {
-    condition     = [for widget in jsondecode(datadog_dashboard_json.stats.dashboard).widgets : widget.definition.type] == ["note", "timeseries", "timeseries"]
+    condition = jsondecode(datadog_dashboard_json.stats.dashboard).widgets[*].definition.type == ["note", "timeseries", "timeseries"] && {
+      for widget in slice(jsondecode(datadog_dashboard_json.stats.dashboard).widgets, 1, 3) : widget.definition.title => widget.definition.requests[0].queries[0].query
+      } == {
+      "processed.data by job" = "avg:processed.data{$job} by {job}"
+      "sample.stats by job"   = "avg:sample.stats{$job} by {job}"
+    }
     error_message = "A note and a graph for each of the two sample metrics; health is off."
   }
 
   assert {
-    condition     = [for widget in slice(jsondecode(datadog_dashboard_json.stats.dashboard).widgets, 1, 3) : widget.definition.requests[0].queries[0].query] == ["avg:sample.stats{$job} by {job}", "avg:processed.data{$job} by {job}"]
-    error_message = "The sample metrics by job."
+    condition     = [for monitor in datadog_monitor.metric : monitor.query] == ["avg(last_4h):anomalies(avg:processed.data{*} by {job}, 'agile', 3, direction='both', interval=60, alert_window='last_15m', count_default_zero='true') >= 1"]
+    error_message = "An anomaly monitor over each job, for files that come every minute."
   }
 
   assert {
-    condition     = strcontains(datadog_monitor.processed_data.query, "anomalies(avg:processed.data{*} by {job},")
-    error_message = "An anomaly monitor over each job."
-  }
-
-  assert {
-    condition     = output.dashboard_url == "https://app.datadoghq.com/dashboard/abc"
-    error_message = "The dashboard's address is one to open."
+    condition     = output.dashboard_url == "https://app.datadoghq.com/dashboard/abc" && length(datadog_metric_metadata.metric) == 0
+    error_message = "The dashboard's address is one to open, and nothing is described."
   }
 }
 
-run "prefix_site_and_health" {
+run "variables_before_the_file" {
   command = plan
 
   variables {
-    ddg_site       = "us5.datadoghq.com"
-    name           = "etl"
-    metric_prefix  = "etl."
-    notify         = "@oncall@example.com @slack-data"
+    ddg_site       = "ap1.datadoghq.com"
+    name           = "mine"
+    metric_prefix  = "my_"
     health_widgets = true
   }
 
   assert {
-    condition     = [for widget in jsondecode(datadog_dashboard_json.stats.dashboard).widgets : widget.definition.type] == ["note", "timeseries", "timeseries", "note", "timeseries", "timeseries", "timeseries"]
-    error_message = "Health is a note and three graphs more."
+    condition     = strcontains(datadog_dashboard_json.stats.dashboard, "avg:my_sample.stats{$job} by {job}") && keys(datadog_monitor.metric) == ["my_processed.data unusual"]
+    error_message = "Each of the sample's metrics has the prefix."
   }
 
   assert {
-    condition     = strcontains(jsondecode(datadog_dashboard_json.stats.dashboard).widgets[3].definition.content, "AWS integration")
-    error_message = "The health note says what it needs."
+    condition     = jsondecode(datadog_dashboard_json.stats.dashboard).widgets[*].definition.type == ["note", "timeseries", "timeseries", "note", "timeseries", "timeseries", "timeseries", "timeseries"] && strcontains(jsondecode(datadog_dashboard_json.stats.dashboard).widgets[3].definition.content, "AWS integration")
+    error_message = "Health is a note, which says what it needs, and four graphs."
   }
 
   assert {
-    condition     = strcontains(datadog_dashboard_json.stats.dashboard, "avg:etl.sample.stats{$job} by {job}") && strcontains(datadog_monitor.processed_data.query, "avg:etl.processed.data{*}")
-    error_message = "Each metric has the prefix."
+    condition     = strcontains(datadog_dashboard_json.stats.dashboard, "sum:datadogstats.submitted{functionname:mine-metric-submit,!job:*}.as_count()") && strcontains(datadog_dashboard_json.stats.dashboard, "queuename:mine-rejected")
+    error_message = "Health is that of the stack by this name, and no watched job's file is counted twice."
   }
 
   assert {
-    condition     = strcontains(datadog_dashboard_json.stats.dashboard, "functionname:etl-metric-submit") && strcontains(datadog_dashboard_json.stats.dashboard, "queuename:etl-rejected")
-    error_message = "Health is that of the stack by this name."
-  }
-
-  assert {
-    condition     = endswith(datadog_monitor.processed_data.message, "@oncall@example.com @slack-data")
-    error_message = "The monitor tells whom it was told to."
-  }
-
-  assert {
-    condition     = output.dashboard_url == "https://us5.datadoghq.com/dashboard/abc"
+    condition     = output.dashboard_url == "https://ap1.datadoghq.com/dashboard/abc"
     error_message = "Only three sites have app. before them."
   }
 }
 
-run "refused" {
+run "metrics_of_the_settings_file" {
   command = plan
 
   variables {
+    settings_file    = "tests/settings.json"
+    notify           = "@oncall@example.com @slack-data"
+    health_widgets   = true
+    describe_metrics = true
+  }
+
+  assert {
+    condition = { for widget in slice(jsondecode(datadog_dashboard_json.stats.dashboard).widgets, 1, 4) : widget.definition.title => [widget.definition.requests[0].display_type, widget.definition.requests[0].queries[0].query] } == {
+      "etl.queue by job"   = ["line", "avg:etl.queue{$job} by {job}"]
+      "etl.rows by job"    = ["bars", "sum:etl.rows{$job} by {job}.as_count()"]
+      "etl.seconds by job" = ["line", "avg:etl.seconds{$job} by {job}"]
+    }
+    error_message = "A graph for each metric, by job; a count is bars that add up."
+  }
+
+  assert {
+    condition     = strcontains(datadog_dashboard_json.stats.dashboard, "\"Files of nightly\"") && strcontains(datadog_dashboard_json.stats.dashboard, "functionname:etl-metric-submit") && startswith(output.dashboard_url, "https://us5.")
+    error_message = "Name and site are the file's, and the job that is watched has a graph."
+  }
+
+  assert {
+    condition = { for key, monitor in datadog_monitor.metric : key => "${monitor.query}; ${monitor.monitor_thresholds[0].critical}; ${monitor.name}" } == {
+      "etl.queue unusual" = "avg(last_2d):anomalies(avg:etl.queue{*} by {job}, 'agile', 3, direction='both', interval=300, alert_window='last_2h', count_default_zero='true') >= 1; 1; etl: etl.queue of {{job.name}} is unusual"
+      "etl.rows above"    = "max(last_48h):sum:etl.rows{*} by {job}.as_count() > 1000000; 1000000; etl: etl.rows of {{job.name}} is above 1000000"
+      "etl.rows below"    = "min(last_48h):sum:etl.rows{*} by {job}.as_count() < 0.5; 0.5; etl: etl.rows of {{job.name}} is below 0.5"
+      "etl.seconds above" = "max(last_30m):max:etl.seconds{*} by {job} > 600; 600; etl: etl.seconds of {{job.name}} is above 600"
+    }
+    error_message = "A monitor for each threshold and anomaly, over twice the time between two files."
+  }
+
+  assert {
+    condition     = datadog_monitor.metric["etl.queue unusual"].message == "Ask the data team. @oncall@example.com @slack-data" && strcontains(datadog_monitor.metric["etl.rows above"].message, " First look at ") && endswith(datadog_monitor.metric["etl.rows above"].message, "/dashboard/abc. @oncall@example.com @slack-data")
+    error_message = "A message is one's own or says what to look at first, and tells whom it is told to."
+  }
+
+  assert {
+    condition = { for name, metadata in datadog_metric_metadata.metric : name => join(", ", [for value in [metadata.metric, metadata.type, metadata.unit, metadata.per_unit, metadata.short_name, metadata.description] : coalesce(value, "-")]) } == {
+      "etl.queue"   = "etl.queue, gauge, -, -, -, -"
+      "etl.rows"    = "etl.rows, count, row, file, rows, Rows loaded"
+      "etl.seconds" = "etl.seconds, gauge, -, -, -, -"
+    }
+    error_message = "Datadog is told what each metric is."
+  }
+}
+
+run "wrong_settings_file" {
+  command = plan
+
+  variables {
+    settings_file = "tests/wrong.json"
+  }
+
+  expect_failures = [datadog_dashboard_json.stats]
+
+  assert {
+    condition = local.problems == [
+      "job nightly: there are mapping and silent_after_hours",
+      "a: Datadog knows no unit seconds (units.tf has them: second, byte, row)",
+      "a: there is no attribute typ",
+      "a: type is gauge or count",
+      "b: a monitor has no attribute about",
+      "b: a threshold has above or below, or both, and they are numbers",
+      "c: a job that writes less than hourly gives an anomaly nothing to learn from: take a threshold",
+      "c: an anomaly has neither above nor below",
+      "d: a monitor's kind is threshold or anomaly",
+      "d: every_hours is a number over 0, and at most 84: the window, twice that, is a week at most",
+      "e: a threshold has above or below, or both, and they are numbers",
+      "e: every_hours is a number over 0, and at most 84: the window, twice that, is a week at most",
+    ]
+    error_message = "Each fault is named with its metric, all at once."
+  }
+}
+
+run "wrong_variables" {
+  command = plan
+
+  variables {
+    settings_file = "tests/missing.json"
     ddg_site      = "app.datadoghq.com"
     name          = "Etl"
-    metric_prefix = "etl"
+    metric_prefix = "9etl"
     notify        = "oncall@example.com"
   }
 
   expect_failures = [
+    var.settings_file,
     var.ddg_site,
     var.name,
     var.metric_prefix,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.terraform.cloud import ACCOUNT, Cloud
-from tests.terraform.root import PROJECT, Root, copy_files, new_root
+from tests.terraform.root import PROJECT, SETTINGS, Root, copy_files, new_root
 
 API_KEY = "0123456789abcdef0123456789abcdef"
 
@@ -108,12 +108,17 @@ def test_dashboard_in_cloudwatch(stack: Root) -> None:
 
 
 def test_dashboard_in_datadog(cloud: Cloud, tmp_path: Path) -> None:
-    """The dashboard's root is valid, applies, has no changes and goes; its own tests pass."""
-    copy_files(PROJECT / "dashboard", tmp_path, "*.tf", "tests/*.tftest.hcl")
-    root = new_root(tmp_path, cloud.url)
+    """The dashboard's root is valid, reads the stack's file, has no changes and goes."""
+    folder = copy_files(PROJECT / "dashboard", tmp_path / "dashboard", "*.tf", "tests/*")
+    root = new_root(folder, cloud.url)
     root.run("validate")
     assert "0 failed" in root.run("test")
-    root.configure(health_widgets=True)
+    root.apply()
+    (tmp_path / SETTINGS).write_text((folder / "tests/settings.json").read_text())
+    root.configure(health_widgets=True, describe_metrics=True)
     root.apply()
     assert root.changes() == {}
+    assert len(root.outputs()["monitor_ids"]) == 4
+    (tmp_path / SETTINGS).write_text((folder / "tests/wrong.json").read_text())
+    assert "../stack.auto.tfvars.json: job nightly: there are" in root.plan(code=1)
     root.destroy()
