@@ -1,6 +1,7 @@
 # `make` lists what can be made. PYTHON=... chooses the Python of .venv, else local/find_python.sh does.
 export PYTHON
 FILES ?= 500
+PORT ?= 8123
 
 # The stamp says which Python was asked for; with none asked for, any .venv will do.
 made_by = .venv/made-by-$(subst /,-,$(or $(PYTHON),default))
@@ -10,7 +11,7 @@ pin = $(python) -m uv pip compile --quiet --no-annotate --custom-compile-command
 python_with = $(python) -m uv run --quiet --no-project --python $(python) --with
 mutmut = $(python_with) mutmut==3.8.1 mutmut
 
-.PHONY: help demo test venv zips bench simulate soak mutants advisories smoke-aws coverage format lock clean
+.PHONY: help demo local test venv zips bench simulate soak mutants advisories smoke-aws coverage format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +19,10 @@ help: ## Show this list
 demo: $(venv) ## Run the whole pipeline on this machine and draw demo.png (FILES=5000: a larger burst)
 	./zipper.sh
 	$(python) -m local.demo --burst $(FILES)
+
+local: $(venv) ## Run the pipeline until Ctrl-C, for your own uploads, with a page (PORT=8123, and the next)
+	./zipper.sh
+	$(python) -m local.live --port $(PORT)
 
 test: $(venv) ## Run all tests, type checks and linters
 	$(python) -m pytest --numprocesses auto
@@ -69,7 +74,7 @@ lock: $(venv) ## Pin the newest packages; datadog itself stays as requirements.i
 	  --output-file local/requirements.txt local/requirements.in
 
 clean: ## Remove all that was made here
-	rm -rf .venv .zipper.* *.zip mutants demo.png .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .zipper.* *.zip mutants demo.png local.outputs.json .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(venv): requirements.txt local/requirements.txt

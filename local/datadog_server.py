@@ -162,6 +162,7 @@ class DatadogServer:
     validations: list[Request] = field(default_factory=list)
     points: dict[tuple[str, tuple[str, ...]], dict[int, float]] = field(default_factory=dict)
     dropped: list[Dropped] = field(default_factory=list)
+    types: dict[str, str] = field(default_factory=dict)  # of a metric, as it was sent last
 
     def __post_init__(self) -> None:
         self.stopping = threading.Event()
@@ -180,6 +181,17 @@ class DatadogServer:
         self._http.server_close()
 
     __exit__ = stop
+
+    def forget(self, before: float) -> None:
+        """Drop what is of an earlier second, so that a server may run for long."""
+        for series, values in list(self.points.items()):
+            for second in [second for second in list(values) if second < before]:
+                del values[second]
+            if not values:
+                del self.points[series]
+        for requests in (self.requests, self.validations):
+            requests[:] = [request for request in requests if request.at >= before]
+        self.dropped.clear()
 
     def take(self, request: Request, body: bytes) -> Answer:
         """Note a request, store its points if they are to be accepted, and return its answer."""
@@ -218,6 +230,7 @@ class DatadogServer:
     def _store(self, series: Mapping[str, Any], now: float) -> None:
         """Keep the points that Datadog keeps; the last write to a metric, tags and second wins."""
         metric, sent = stored_metric(series["metric"]), series.get("tags", [])
+        self.types[metric] = series.get("type") or "gauge"
         kept = {stored_tag(tag) for tag in sent} - {""}
         if series.get("host"):  # saluki, capture.rs: part of the identity, as a tag
             kept.add(f"host:{series['host']}")

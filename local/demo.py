@@ -6,11 +6,7 @@ local.event_source for the event source mapping; nothing but loopback is used, a
 """
 
 import argparse
-import gzip
 import json
-import os
-import random
-import signal
 import sys
 import time
 from collections import Counter
@@ -18,8 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from types import FrameType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any
 from urllib.parse import quote_plus, unquote_plus
 
 from rich.console import Console
@@ -31,12 +26,19 @@ from local.chart import Sample, Timeline, draw_picture, draw_text
 from local.datadog_server import Answer
 from local.lambda_runtime import FunctionError
 from local.ledger import Ledger, Point, balance
-from local.pipeline import FUNCTIONS, PREFIX, WATCH_SECONDS, Pipeline, run_pipeline, take_all
+from local.pipeline import (
+    PREFIX,
+    ROOT,
+    WATCH_SECONDS,
+    Pipeline,
+    parse_options,
+    run_pipeline,
+    take_all,
+)
+from local.samples import JOBS, File, bad_files, burst_files, good_files
 
-ROOT = Path(__file__).resolve().parent.parent
 GENERATED_TAGS = ("job:mock-datasource",)
 GENERATED_METRICS = ("sample.stats", "processed.data")
-JOBS = ("orders", "invoices", "clicks", "payments", "search")  # that a burst is of, at least
 ACCEPTED = 202
 
 BACKFILL_FILES = 20  # written by one invocation of the generator, a second each
@@ -72,15 +74,6 @@ def scene(console: Console, name: str, text: str) -> Iterator[Callable[[str], No
     with console.status(scene_line("", name, text)) as status:
         yield lambda text: status.update(scene_line("", name, text))
     console.print(Text("✓", "green"), status.status)
-
-
-class File(NamedTuple):
-    """A file that somebody writes, and what shall become of it."""
-
-    what: str
-    key: str
-    body: bytes
-    points: Sequence[Point]  # none: it shall be refused
 
 
 Written = dict[str, Sequence[Point]]  # s3://bucket/key -> its points
@@ -124,81 +117,8 @@ def play(
 def write(bucket: Any, files: Sequence[File], written: Written) -> None:
     """Put files into a bucket and note what shall become of them."""
     for file in files:
-        written[f"s3://{bucket.name}/{file.key}"] = file.points
-        bucket.put_object(Key=file.key, Body=file.body)
-
-
-def good_files(now: int) -> list[File]:
-    """Return a file of each shape that the contract allows, with what Datadog shall make of it."""
-    array = [{"timestamp": now - 1, "rows": 1200}, {"timestamp": now, "rows": 1260}]
-    lines = [json.dumps({"timestamp": now - age, "pages": 40 + age}) for age in range(3)]
-    nested = {"timestamp": now, "rows": {"read": 5, "bad": None, "kept": 4}}
-    tagged = {"timestamp": now, "tags": ["Env:Demo", "team:data"], "runs": 1}
-    return [
-        File(
-            "an array",
-            f"{PREFIX}report/array.json",
-            json.dumps(array).encode(),
-            [Point("rows", ("job:report",), row["timestamp"], row["rows"]) for row in array],
-        ),
-        File(
-            "JSON Lines",
-            f"{PREFIX}crawler/lines.jsonl",
-            "\n".join(lines).encode(),
-            [Point("pages", ("job:crawler",), now - age, 40 + age) for age in range(3)],
-        ),
-        File(
-            "gzip",
-            f"{PREFIX}warehouse/2019 + later.json.gz",
-            gzip.compress(json.dumps({"timestamp": now, "load": 0.75}).encode()),
-            [Point("load", ("job:warehouse",), now, 0.75)],
-        ),
-        File(
-            "nested",
-            f"{PREFIX}import/nested.json",
-            json.dumps(nested).encode(),
-            [
-                Point(f"rows.{name}", ("job:import",), now, n)
-                for name, n in (("read", 5), ("kept", 4))
-            ],
-        ),
-        File(
-            "tagged",
-            f"{PREFIX}My Job/tagged.json",
-            json.dumps(tagged).encode(),
-            [Point("runs", ("env:demo", "job:my_job", "team:data"), now, 1)],
-        ),
-    ]
-
-
-def bad_files(now: int) -> list[File]:
-    """Return a file whose writer was interrupted, and one that Datadog would drop behind a 202."""
-    cut_short, of_2019 = (
-        json.dumps({"timestamp": second, "sample.stats": 1231, "processed.data": 321}).encode()
-        for second in (now, 1575839011)
-    )
-    return [
-        File("cut short", f"{PREFIX}report/cut-short.json", cut_short[:-8], []),
-        File("of 2019", f"{PREFIX}report/of-2019.json", of_2019, []),
-    ]
-
-
-def burst_files(count: int, now: int) -> Iterator[File]:
-    """Yield files of several jobs, each job's a second apart and none in the future."""
-    chance = random.Random(count)
-    jobs = [*JOBS, *(f"job-{number}" for number in range(len(JOBS), -(-count // JOB_FILES)))]
-    for number in range(count):
-        age, job = divmod(number, len(jobs))
-        metrics = {"rows.read": chance.randint(900, 1100), "seconds": round(chance.random(), 3)}
-        yield File(
-            "burst",
-            f"{PREFIX}{jobs[job]}/{now}/{number:06}.json",
-            json.dumps({"timestamp": now - age, **metrics}).encode(),
-            [
-                Point(metric, (f"job:{jobs[job]}",), now - age, value)
-                for metric, value in metrics.items()
-            ],
-        )
+        written[f"s3://{bucket.name}/{PREFIX}{file.key}"] = file.points
+        bucket.put_object(Key=PREFIX + file.key, Body=file.body)
 
 
 def write_burst(pipeline: Pipeline, count: int, written: Written, console: Console) -> None:
@@ -229,7 +149,7 @@ def write_burst(pipeline: Pipeline, count: int, written: Written, console: Conso
 def notification(bucket: str, files: Sequence[File]) -> str:
     """Return what S3 would have sent, in one message."""
     records = [
-        {"s3": {"bucket": {"name": bucket}, "object": {"key": quote_plus(file.key, safe="/")}}}
+        {"s3": {"bucket": {"name": bucket}, "object": {"key": quote_plus(PREFIX + file.key)}}}
         for file in files
     ]
     return json.dumps({"Records": records})
@@ -366,53 +286,6 @@ def print_chart(console: Console, graph: Timeline, path: Path) -> None:
 # --- The command ---
 
 
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options; what is missing on this machine ends the program."""
-    parser = argparse.ArgumentParser(
-        prog="python -m local.demo",
-        description=__doc__.partition("\n\n")[2],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    runtime = Path(sys.prefix, "lambda-runtime")  # in .venv
-    for option, kind, default, meaning in (
-        (
-            "--burst",
-            int,
-            500,
-            f"files of the burst; over {NOTIFIED_FILES:,} are not notified by S3",
-        ),
-        ("--outage", float, 4.0, "how many seconds Datadog answers 503"),
-        ("--chart", Path, ROOT / "demo.png", "where the picture goes"),
-        ("--zips", Path, ROOT, "where zipper.sh left the two zips"),
-        ("--packages", Path, runtime, "where awslambdaric and boto3 are installed"),
-    ):
-        parser.add_argument(option, type=kind, default=default, help=meaning)
-    options = parser.parse_args(arguments)
-    if options.burst < 1 or not 0 < options.outage <= MAX_OUTAGE_SECONDS:
-        parser.error(f"a burst needs a file, an outage up to {MAX_OUTAGE_SECONDS:g} seconds.")
-    needed = {options.zips / f"{name}.zip": "./zipper.sh makes it" for name in FUNCTIONS}
-    needed[options.packages / "awslambdaric"] = "`make demo` installs it"
-    for path, remedy in needed.items():
-        if not path.exists():
-            parser.error(f"{path} isn't there: {remedy}.")
-    return options
-
-
-def keep_to_loopback() -> None:
-    """Take from the environment what could lead boto3 elsewhere."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        del os.environ[name]
-    os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
-    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
-
-
-def end_in_order(_number: int, _frame: FrameType | None) -> NoReturn:
-    """On a signal, unwind: every part is a context manager, and ends itself."""
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, signal.SIG_IGN)  # a second Ctrl-C would leave things behind
-    raise KeyboardInterrupt
-
-
 def run(options: argparse.Namespace, console: Console) -> int:
     """Play the story, print what came of it; return 0 if the ledger adds up, else 1."""
     stand_ins = "moto for S3 and SQS, a strict local Datadog; the functions are those of the zips"
@@ -427,12 +300,16 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; return 0 if its ledger adds up, 1 if not, 130 if it was interrupted."""
-    options = parse_arguments(arguments)
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, end_in_order)
-    keep_to_loopback()
-    width = None if sys.stdout.isatty() else MAX_COLUMNS  # rich would assume 80
-    console = Console(highlight=False, width=width)
+    parser = argparse.ArgumentParser("python -m local.demo", description=__doc__)
+    burst = f"files of the burst; over {NOTIFIED_FILES:,} are not notified by S3"
+    parser.add_argument("--burst", type=int, default=500, help=burst)
+    outage = "how many seconds Datadog answers 503"
+    parser.add_argument("--outage", type=float, default=4.0, help=outage)
+    parser.add_argument("--chart", type=Path, default=ROOT / "demo.png", help="the picture")
+    options = parse_options(parser, arguments)
+    if options.burst < 1 or not 0 < options.outage <= MAX_OUTAGE_SECONDS:
+        parser.error(f"a burst needs a file, an outage up to {MAX_OUTAGE_SECONDS:g} seconds.")
+    console = Console(highlight=False)
     try:
         return run(options, console)
     except KeyboardInterrupt:

@@ -28,6 +28,7 @@ ROLE_CREDENTIALS = {  # what the function's role would have given; moto takes an
     "AWS_SESSION_TOKEN": "local",
 }
 INIT_SECONDS = 60.0  # Lambda allows 10; a laptop that is busy testing may need more
+MAX_OUTPUT_BYTES = 10_000_000  # of what a process prints, on disk
 POLL_SECONDS = 0.02  # how soon the Runtime API notices that it is to stop
 
 LINUX = sys.platform.startswith("linux")
@@ -273,9 +274,12 @@ class LambdaFunction:
             sandbox.close()
 
     def _read_output(self) -> None:
-        """Take over what was printed since the last time."""
+        """Take over what was printed since the last time; the file doesn't grow without end."""
         if printed := self._reader.read():
             self.log += printed.removesuffix("\n").split("\n")
+        if self._reader.tell() > MAX_OUTPUT_BYTES:
+            self._writer.truncate(0)  # the process appends
+            self._reader.seek(0)
 
     def peak_memory(self) -> int:
         """Return the most memory that the running process ever held, in bytes.
