@@ -23,7 +23,10 @@ from jmespath.visitor import Options, TreeInterpreter
 from ddg_json_file import TOO_DEEP, RetryError, StatsFileError, kind, show
 
 MAX_STEPS = 2_000_000  # of an evaluation: nodes visited and values looked at
-MAX_ELEMENTS = 250_000  # of an evaluation: elements of the lists and objects it builds
+MAX_ELEMENTS = 2_500_000  # of an evaluation: elements of all lists and objects it builds
+MAX_LIST_ELEMENTS = 250_000  # of one list that it builds
+STEP_ELEMENTS = 10  # a function looks at so many in the time of a step
+STEPS_A_CALL = 4  # a function's call takes as long as so many visits
 STEPS_A_LOOK = 20_000  # after so many, about 0.1 s, it checks the time
 STEP_CHARACTERS = 100  # so many characters of a string count as a step
 
@@ -45,7 +48,7 @@ def compile_mapping(expression: str) -> Node:
         parsed: Node = jmespath.compile(expression).parsed
         _check(parsed)
     except JMESPathError as error:
-        problem = str(error).splitlines()[0].removesuffix(", for expression:")
+        problem = str(error).splitlines()[0].removesuffix(", for expression:").rstrip(".:")
     except RecursionError:
         problem = "it is nested too deep"
     else:
@@ -136,13 +139,12 @@ class _Functions(Functions):
 
     def call_function(self, name: str, arguments: list[Any]) -> Any:
         """Call a function, and count what it looks at and builds."""
+        self._interpreter.count(STEPS_A_CALL)
         if name in _AT_ONCE:
             return super().call_function(name, arguments)
         for argument in arguments:
             self._interpreter.look_at(argument, deep=name in ("to_string", "contains"))
-        result = super().call_function(name, arguments)
-        self._interpreter.count(0, _size(result))
-        return result
+        return self._interpreter.built(super().call_function(name, arguments))
 
     @signature()
     def _func_root(self) -> object:
@@ -154,17 +156,19 @@ class _Functions(Functions):
 
     @signature({"types": ["object"]})
     def _func_items(self, value: dict[str, object]) -> list[list[object]]:
+        self._interpreter.count(0, 2 * len(value))
         return [[key, member] for key, member in value.items()]
 
     @signature({"types": ["object"]})
     def _func_numbers(self, value: dict[str, object]) -> dict[str, object]:
         numbers: dict[str, object] = {}
-        self._interpreter.count(2 * len(value))  # each is looked at, and may be kept
+        self._interpreter.look_at(value)
         for name, member in value.items():
             if type(member) is int or type(member) is float:
                 numbers[name] = member
             elif isinstance(member, dict) and (inner := self._func_numbers(member)):
                 numbers[name] = inner
+        self._interpreter.count(0, len(numbers))
         return numbers
 
     @signature({"types": ["string"]}, {"types": ["array-string"]})
@@ -187,10 +191,7 @@ class _Interpreter(TreeInterpreter):
         self._steps -= steps
         self._elements -= elements
         if self._steps < 0 or self._elements < 0:
-            raise StatsFileError(
-                f"the mapping takes over {MAX_STEPS:,} steps, or makes over {MAX_ELEMENTS:,} "
-                "elements, with this file. Write a simpler one, or split the file."
-            )
+            raise _over_limits()
         if self._steps < self._next_look:
             self._next_look = self._steps - STEPS_A_LOOK
             if time.monotonic() > self._deadline:
@@ -198,10 +199,17 @@ class _Interpreter(TreeInterpreter):
 
     def look_at(self, value: object, *, deep: bool = False) -> None:
         """Count what a function looks at."""
-        self.count(1 + _size(value))
+        self.count(1 + _size(value) // STEP_ELEMENTS)
         if isinstance(value, list | dict) and deep:
             for member in value.values() if isinstance(value, dict) else value:
                 self.look_at(member, deep=True)
+
+    def built(self, value: Any) -> Any:
+        """Count a value that has been built, and return it."""
+        self.count(0, _size(value))
+        if isinstance(value, list) and len(value) > MAX_LIST_ELEMENTS:
+            raise _over_limits()
+        return value
 
     def without_nulls(self, place: str, objects: list[Any]) -> Iterator[tuple[int, object]]:
         """Yield the numbered objects of a result. Each is a copy: the result may repeat one."""
@@ -220,14 +228,16 @@ class _Interpreter(TreeInterpreter):
 
     def _find_null(self, value: object) -> str | None:
         """Return the path of the first null in a value; None if there is none."""
-        self.count(1)
         if value is None:
             return ""
-        members: Iterable[tuple[object, object]] = ()
-        if isinstance(value, dict | list):
-            members = value.items() if isinstance(value, dict) else enumerate(value)
+        if not isinstance(value, dict | list):
+            return None
+        self.look_at(value)
+        members: Iterable[tuple[object, object]]
+        members = value.items() if isinstance(value, dict) else enumerate(value)
         for name, member in members:
-            if (path := self._find_null(member)) is not None:
+            nested = member is None or isinstance(member, dict | list)
+            if nested and (path := self._find_null(member)) is not None:
                 return f".{name}{path}"
         return None
 
@@ -250,14 +260,14 @@ class _Interpreter(TreeInterpreter):
         if not isinstance(base, list):
             return None
         parts = [each if isinstance(each, list) else [each] for each in base]
-        self.count(0, sum(map(len, parts)))
-        return [*chain.from_iterable(parts)]
+        if sum(map(len, parts)) > MAX_LIST_ELEMENTS:
+            raise _over_limits()
+        flat: list[object] = self.built([*chain.from_iterable(parts)])
+        return flat
 
     def visit_slice(self, node: Node, value: object) -> object:
         """Take a slice of a list."""
-        result = super().visit_slice(node, value)
-        self.count(0, _size(result))
-        return result
+        return self.built(super().visit_slice(node, value))
 
     def visit_multi_select_dict(self, node: Node, value: object) -> dict[str, object] | None:
         """Build an object without the members whose maybe() is null."""
@@ -269,6 +279,14 @@ class _Interpreter(TreeInterpreter):
             for pair in node["children"]
             if result[pair["value"]] is not None or not _is_call(pair["children"][0], "maybe")
         }
+
+
+def _over_limits() -> StatsFileError:
+    return StatsFileError(
+        f"the mapping takes over {MAX_STEPS:,} steps with this file, or builds over "
+        f"{MAX_ELEMENTS:,} elements, or a list of over {MAX_LIST_ELEMENTS:,}. Write a simpler "
+        "mapping, or split the file."
+    )
 
 
 def _is_call(node: Node, function: str) -> bool:
