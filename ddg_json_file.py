@@ -3,6 +3,7 @@
 Pure, with bounded memory and time, whatever the bytes are.
 """
 
+import codecs
 import json
 import re
 import zlib
@@ -14,6 +15,7 @@ MAX_OBJECTS = 350_000  # a file, lists included: an empty one is 3 bytes, and 64
 MAX_NAMES = 50_000  # distinct metric names a file: Datadog bills each as a custom metric
 
 _WIDE = 100  # members an object; in a file of wider ones the names are counted first
+_UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # PowerShell's > writes the first
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_SLICE = 16 * 1024  # small, because zlib copies what is left of a slice after each member
 _GZIP_RATIO = 1032  # deflate makes no more of a byte (zlib's technical details)
@@ -29,7 +31,13 @@ TOO_MANY_NAMES = (
     "bills. Use fewer names, and tags to tell the cases apart."
 )
 TOO_DEEP = "objects are nested too deep to be read. Write flatter ones."
-_KINDS = {bool: "a boolean", list: "a list", dict: "an object", type(None): "null"}
+_KINDS = {
+    str: "a string",
+    bool: "a boolean",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
 
 
 class StatsFileError(ValueError):
@@ -97,11 +105,14 @@ def _decode(content: bytes) -> str:
         raise too_large()
     if content.startswith(_GZIP_MAGIC):
         content = _decompress(content)
+    encoding = "UTF-16" if content.startswith(_UTF_16_MARKS) else "UTF-8"
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig" if encoding == "UTF-8" else encoding)
     except UnicodeDecodeError as error:
-        byte = error.start + len(content) - len(error.object)  # counted without the mark
-        raise StatsFileError(f"byte {byte} is not UTF-8. Write the file as UTF-8 JSON.") from None
+        byte = error.start + len(content) - len(error.object)  # UTF-8's is counted without the mark
+        raise StatsFileError(
+            f"byte {byte} is not {encoding}. Write the file as UTF-8 JSON."
+        ) from None
     if _SPACE.fullmatch(text):
         raise StatsFileError(f"the file is empty. Write at least one object, {EXAMPLE}")
     return text
@@ -235,14 +246,14 @@ def _not_json(text: str, position: int, problem: str) -> StatsFileError:
     )
 
 
-def kind(value: object, *, hidden: bool = False) -> str:
-    """Return what a JSON value is, in a reason's words; a string may be hidden."""
-    if isinstance(value, str):
-        return "a string" if hidden else f"the string {show(value)}"
+def kind(value: object) -> str:
+    """Return what a JSON value is, in a reason's words."""
     return _KINDS.get(type(value), "a number")
 
 
-def show(value: object) -> str:
-    """Quote a name or value for a reason: one line of ASCII, cut."""
-    shown = json.dumps(value[:_SHOWN_CHARACTERS] if isinstance(value, str) else value)
-    return shown if len(shown) <= _SHOWN_CHARACTERS + 2 else shown[:_SHOWN_CHARACTERS] + "..."
+def show(value: object, most: int = _SHOWN_CHARACTERS) -> str:
+    """Quote a name or value for a reason: one line of ASCII, of a string so many characters."""
+    shown = json.dumps(value[:most] if isinstance(value, str) else value)
+    if len(shown) > _SHOWN_CHARACTERS + 2:
+        return shown[:_SHOWN_CHARACTERS] + "..."
+    return f"{shown}..." if isinstance(value, str) and len(value) > most else shown

@@ -98,7 +98,7 @@ def map_document(
         return place, interpreter.without_nulls(place, result)
     if not isinstance(result, dict):
         raise StatsFileError(
-            f"the mapping makes {kind(result, hidden=True)} of the file. It must make an object, "
+            f"the mapping makes {kind(result)} of the file. It must make an object, "
             "or a list of objects: {rows: numbers.rows}, say."
         )
     place = "the mapping's result: "

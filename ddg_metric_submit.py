@@ -27,9 +27,9 @@ import ddg_json_file
 import ddg_s3_objects
 import ddg_series_api
 import ddg_stats_file
+from ddg_faults import MAX_REASON_BYTES
 from ddg_json_file import RetryError, StatsFileError
 from ddg_outcomes import (
-    MAX_REASON_BYTES,
     Ignored,
     Outcome,
     Outcomes,

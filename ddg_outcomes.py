@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ddg_faults import MAX_REASON_BYTES
 from ddg_s3_objects import File, Message
 
 MAX_MESSAGE_BYTES = 262_144  # SQS, body and attributes together (the lower of its two limits)
-MAX_REASON_BYTES = 1024  # on a message of the rejected queue
 MAX_ADDRESS_CHARACTERS = 1200  # S3: a bucket name has up to 63 bytes, a key 1,024
 SHOWN_KEYS = 20  # in a log line, to keep the logs of an outage cheap
 MAX_METRIC_VALUES = 100  # in an array of CloudWatch's embedded metric format

@@ -6,14 +6,16 @@ half a file in Datadog looks like a healthy job.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from sys import float_info
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import ddg_json_file
-from ddg_json_file import EXAMPLE, TOO_MANY_NAMES, RetryError, StatsFileError, kind, show
+from ddg_faults import Faults, better_name, is_numeric
+from ddg_json_file import EXAMPLE, TOO_MANY_NAMES, RetryError, StatsFileError, show
 
 MAX_DEPTH = 32  # nested objects; the name of a deeper one would hardly fit 200 characters
 MAX_MAPPED_SERIES = 1_000  # a file's: a mapping makes a custom metric of a run id too easily
@@ -29,7 +31,15 @@ MAX_TAG_CHARACTERS = 200  # Datadog cuts a longer tag (getting_started/tagging d
 
 _MAX = float_info.max  # of a number: Datadog stores floats
 _NOT_IN_ASCII_TAG = re.compile("[^a-z0-9_:./-]")
-_TOO_DEEP = f"objects are nested deeper than {MAX_DEPTH}. Write flatter ones."
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character
+_TOO_DEEP = f"objects are nested deeper than {MAX_DEPTH}, write flatter ones"
+_RFC_3339 = re.compile(
+    r"(\d{4}-\d\d-\d\d)([Tt ])((?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60))(?:\.\d+)?"
+    r"([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)?",
+    re.ASCII,
+)
+_RIGHT_TIME = "write epoch seconds, as `date +%s` prints, or a time such as 2019-12-08T21:03:31Z"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Number = int | float
 
@@ -74,9 +84,7 @@ def read_stats_file(
         StatsFileError: anything about the file is not as the contract says.
         RetryError: the mapping can't be applied now, or has needed a date that is unknown.
     """
-    shared_tags = frozenset(tags)
-    names: dict[str, str] = {}  # names found good, so that each is checked and stored once
-    tag_sets: dict[tuple[str, ...], tuple[str, ...]] = {}  # as written -> as sent, likewise
+    reader = _ObjectReader(now, max_age, tags, prefix, show_values=mapping is None)
     samples: dict[tuple[int, tuple[str, ...]], dict[str, Number]] = {}
     if mapping:
         place, numbered = mapping(ddg_json_file.read_document(content))
@@ -84,15 +92,9 @@ def read_stats_file(
         place, numbered = ddg_json_file.read_values(content)
     for number, members in numbered:
         try:
-            if not isinstance(members, dict):
-                raise StatsFileError(f"{kind(members)} stands where an object must, {EXAMPLE}")
-            if mapping and "timestamp" not in members:
+            if mapping and isinstance(members, dict) and "timestamp" not in members:
                 members["timestamp"] = read_date(last_modified)
-            timestamp = _read_timestamp(members.pop("timestamp", None), now, max_age)
-            written = _read_tags(members.pop("tags", None))
-            if (sample_tags := tag_sets.get(written)) is None:
-                sample_tags = tag_sets[written] = _sample_tags(written, shared_tags)
-            values = _read_values(members, names, prefix)
+            timestamp, sample_tags, values = reader.read(members)
             known = samples.setdefault((timestamp, sample_tags), values)
             if known is not values:
                 _add_values(known, values)
@@ -114,13 +116,13 @@ def check_timestamp(timestamp: int, now: float, max_age: int) -> None:
     if timestamp - now > MAX_AHEAD_SECONDS:
         raise StatsFileError(
             f"timestamp {timestamp} is {timestamp - now:.0f} s ahead, and Datadog drops points "
-            f"more than {MAX_AHEAD_SECONDS} s ahead. Correct the job's clock, upload again."
+            f"more than {MAX_AHEAD_SECONDS} s ahead: correct the job's clock, upload again"
         )
     if max_age and now - timestamp > max_age:
         raise StatsFileError(
             f"timestamp {timestamp} is {now - timestamp:.0f} s old, and points older than "
-            f"{max_age} s are dropped by Datadog. Write files as they happen; for metrics with "
-            "Historical Metrics Ingestion set MAX_AGE_SECONDS."
+            f"{max_age} s are dropped by Datadog: write files as they happen, or set "
+            "MAX_AGE_SECONDS for metrics with Historical Metrics Ingestion"
         )
 
 
@@ -157,127 +159,228 @@ def _normalise_tag(tag: str) -> str:
     return re.sub("_+", "_", kept[first:])[:MAX_TAG_CHARACTERS].rstrip("_")
 
 
-def _read_timestamp(timestamp: object, now: float, max_age: int) -> int:
-    """Return an object's timestamp in whole epoch seconds."""
-    if timestamp is None:
-        raise StatsFileError('no "timestamp". Add one in epoch seconds, as `date +%s` prints.')
-    if type(timestamp) is not int and type(timestamp) is not float:
-        raise StatsFileError(
-            f'"timestamp" is {kind(timestamp)}. Write epoch seconds, as `date +%s` prints.'
-        )
-    if not -1 < timestamp < LATEST_TIMESTAMP:
-        raise StatsFileError(
-            f'"timestamp" {show(timestamp)} is not in epoch seconds (milliseconds?). '
-            "Write it as `date +%s` prints it."
-        )
-    check_timestamp(int(timestamp), now, max_age)
-    return int(timestamp)
+class _ObjectReader:
+    """Reads the objects of a file; what is found good in one is known in the next."""
 
+    def __init__(
+        self,
+        now: float,
+        max_age: int,
+        shared_tags: Iterable[str],
+        prefix: str,
+        *,
+        show_values: bool,
+    ) -> None:
+        self.now = now
+        self.max_age = max_age
+        self.shared_tags = frozenset(shared_tags)
+        self.prefix = prefix
+        self.names: dict[str, str] = {}  # names found good: as written -> whole
+        self.tag_sets: dict[tuple[str, ...], tuple[str, ...]] = {}  # as written -> as sent
+        self.faults = Faults(show_values=show_values)
 
-def _read_tags(tags: object) -> tuple[str, ...]:
-    """Return an object's tags as written."""
-    if tags is None:
-        return ()
-    if not isinstance(tags, list):
-        raise StatsFileError(f'"tags" is {kind(tags)}. Write a list of strings.')
-    if len(tags) > MAX_TAGS:
-        raise _too_many_tags(len(tags))
-    for tag in tags:
-        if not isinstance(tag, str):
-            raise StatsFileError(f'"tags" holds {kind(tag)}. Write a list of strings.')
-    return tuple(tags)
-
-
-def _sample_tags(written: Sequence[str], shared: frozenset[str]) -> tuple[str, ...]:
-    """Return tags as they are sent: normalised, with the shared ones, sorted, each once."""
-    tags = set(shared)
-    for tag in written:
-        _check_surrogates(tag)
-        normalised = normalise_tag(tag)
-        if not normalised:
+    def read(self, members: object) -> tuple[int, tuple[str, ...], dict[str, Number]]:
+        """Return an object's timestamp, tags and metrics, or raise all that is wrong with it."""
+        if not isinstance(members, dict):
             raise StatsFileError(
-                f"nothing is left of tag {show(tag)} as Datadog normalises it. "
-                "Start tags with a letter."
+                f"{self.faults.kind(members)} stands where an object must, {EXAMPLE}"
             )
-        tags.add(normalised)
-    if len(tags) > MAX_TAGS:
-        raise _too_many_tags(len(tags))
-    return tuple(sorted(tags))
+        if members.get("timestamp") is None:
+            self.faults.has_timestamp = False
+            self._fault(lambda: 'no "timestamp": add one in epoch seconds, as `date +%s` prints')
+        timestamp, tags, names = 0, None, self.names
+        values: dict[str, Number] = {}
+        for name, value in members.items():
+            known = names.get(name)
+            if (
+                known  # as nearly all are but in a file's first object
+                and (type(value) is int or type(value) is float)
+                and -_MAX <= value <= _MAX
+                and known not in values
+            ):
+                values[known] = value
+            elif name == "timestamp":
+                timestamp = self._read_timestamp(value)
+            elif name == "tags":
+                tags = self._read_tags(value)
+            else:
+                self._read_member(name, value, values, 1)
+        if tags is None and (tags := self.tag_sets.get(())) is None:
+            tags = self._read_tags(None)
+        if not values:
+            self._fault(lambda: f"no metric beside the timestamp: write at least one, {EXAMPLE}")
+        if self.faults:
+            raise StatsFileError(str(self.faults))
+        return timestamp, tags, values
 
+    def _fault(self, words: Callable[[], str]) -> None:
+        self.faults.add(words)
 
-def _too_many_tags(number: int) -> StatsFileError:
-    return StatsFileError(
-        f"{number} tags, with the job's and the constant ones, and Datadog drops a series of more "
-        f"than {MAX_TAGS}. Write fewer."
-    )
+    def _read_timestamp(self, timestamp: object) -> int:
+        """Return a timestamp in whole epoch seconds; 0 for null, which is as good as none."""
+        if timestamp is None:
+            return 0
+        try:
+            seconds = _epoch_seconds(timestamp)
+            check_timestamp(seconds, self.now, self.max_age)
+        except StatsFileError as error:
+            self._fault(error.__str__)
+        except ValueError as error:
+            problem = f"{self.faults.kind(timestamp)}, {error}"
+            is_quoted = isinstance(timestamp, str) and is_numeric(timestamp)
+            advice = "write it without the quotes" if is_quoted else _RIGHT_TIME
+            self._fault(lambda: f'"timestamp" is {problem}: {advice}')
+        else:
+            return seconds
+        return 0
 
+    def _read_tags(self, tags: object) -> tuple[str, ...]:
+        """Return an object's tags as they are sent."""
+        written = tuple(self._written_tags(tags))
+        if (sent := self.tag_sets.get(written)) is None:
+            sent = self.tag_sets[written] = self._sent_tags(written)
+        return sent
 
-def _read_values(
-    members: dict[str, object], names: dict[str, str], prefix: str
-) -> dict[str, Number]:
-    """Return an object's metrics, flattened and checked.
+    def _written_tags(self, tags: object) -> Iterator[str]:
+        """Yield the tags of a list, and name:value of an object, where null is left out."""
+        if isinstance(tags, list | dict) and len(tags) > MAX_TAGS:
+            self._fault(lambda: _too_many_tags(len(tags)))
+        elif isinstance(tags, dict):
+            for name, value in tags.items():
+                if isinstance(value, str):
+                    yield f"{name}:{value}"
+                elif isinstance(value, bool):
+                    yield f"{name}:true" if value else f"{name}:false"
+                elif _is_number(value):
+                    yield f"{name}:{value!r}"
+                elif value is not None:
+                    self._fault_tag(name, value, "a string, a boolean, or a number within a float")
+        elif isinstance(tags, list):
+            for number, tag in enumerate(tags, 1):
+                if isinstance(tag, str):
+                    yield tag
+                else:
+                    self._fault_tag(number, tag, 'a string, such as "env:prod"')
+        elif tags is not None:
+            what = self.faults.kind(tags)
+            self._fault(lambda: f'"tags" is {what}: write a list of strings, or an object')
 
-    names: collects the names found good: as written -> whole.
-    """
-    values: dict[str, Number] = {}
-    for name, value in members.items():  # the way of nearly every object but a file's first
-        known = names.get(name)
-        if not known or (type(value) is not int and type(value) is not float):
-            break
-        if not -_MAX <= value <= _MAX:
-            break
-        values[known] = value
-    else:
-        if values and len(values) == len(members):  # else two were one after the prefix
-            return values
-    values = {}
-    for name, value in _flatten(members, "", 1):
-        whole = _check_name(name, names, prefix)
-        if whole in values:
-            raise StatsFileError(f"{show(name)} stands twice, once nested. Write each name once.")
-        values[whole] = _check_number(name, value)
-    if not values:
-        raise StatsFileError(f"no metric beside the timestamp. Write at least one, {EXAMPLE}")
-    return values
+    def _fault_tag(self, place: int | str, tag: object, right: str) -> None:
+        self._fault(
+            lambda: f'tag {show(place)} in "tags" is {self.faults.kind(tag)}: write {right}'
+        )
 
+    def _sent_tags(self, written: Iterable[str]) -> tuple[str, ...]:
+        """Return tags as they are sent: normalised, with the shared ones, sorted, each once."""
+        sent = set(self.shared_tags)
+        for tag in written:
+            if _has_surrogate(tag):
+                self._fault_surrogate(self.faults.string(tag, "tag"))
+            elif normalised := normalise_tag(tag):
+                sent.add(normalised)
+            else:
+                self._fault_empty_tag(tag)
+        if len(sent) > MAX_TAGS:
+            self._fault(lambda: _too_many_tags(len(sent)))
+        return tuple(sorted(sent))
 
-def _flatten(members: dict[str, object], prefix: str, depth: int) -> Iterator[tuple[str, object]]:
-    """Yield (name, value) with nested names joined by dots; null is skipped."""
-    if depth > MAX_DEPTH:
-        raise StatsFileError(f"{show(prefix)}: {_TOO_DEEP}")
-    for name, value in members.items():
-        _check_surrogates(name)
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{name}.", depth + 1)
+    def _fault_empty_tag(self, tag: str) -> None:
+        self._fault(
+            lambda: (
+                f"nothing is left of {self.faults.string(tag, 'tag')} as Datadog normalises it: "
+                "start it with a letter"
+            )
+        )
+
+    def _fault_surrogate(self, text: str) -> None:
+        self._fault(
+            lambda: f"{text} holds half a character (a lone surrogate): correct the job's encoding"
+        )
+
+    def _read_member(self, name: str, value: object, values: dict[str, Number], depth: int) -> None:
+        """Add a member's metrics, nested names joined with dots; null is skipped."""
+        if _has_surrogate(name):
+            self._fault_surrogate(show(name))
+        elif isinstance(value, dict):
+            if depth == MAX_DEPTH:
+                self._fault(lambda: f"{show(name)}: {_TOO_DEEP}")
+                return
+            start = name[:201]  # too long for a metric's name, and no longer: bounds the work
+            for inner, each in value.items():
+                joined = f"{start}.{inner}"
+                known = self.names.get(joined)
+                if known and _is_number(each) and known not in values:
+                    values[known] = each
+                else:
+                    self._read_member(joined, each, values, depth + 1)
         elif value is not None:
-            yield prefix + name, value
+            number: Number = 0
+            if _is_number(value):
+                number = value
+            else:
+                self._fault(lambda: self.faults.value(name, value))
+            known = self._known_name(name) if is_numeric(value) else ""
+            if known and known in values:
+                self._fault(lambda: f"{show(name)} stands twice, once nested: write each name once")
+            values[known] = number  # what is faulty is there as "", so that it isn't "no metric"
+
+    def _known_name(self, name: str) -> str:
+        """Return the whole name, one string for all of this file; "" for a faulty one."""
+        if name not in self.names:
+            whole = name if name.startswith(UNPREFIXED) else self.prefix + name
+            if not METRIC_NAME.fullmatch(whole):
+                self._fault(
+                    lambda: (
+                        f"metric name {show(whole)} would be rewritten by Datadog: "
+                        f"{better_name(whole, self.prefix)}"
+                    )
+                )
+                return ""
+            if len(self.names) == ddg_json_file.MAX_NAMES:
+                raise StatsFileError(TOO_MANY_NAMES)
+            self.names[name] = whole
+        return self.names[name]
 
 
-def _check_name(name: str, names: dict[str, str], prefix: str) -> str:
-    """Return the one string that stands for a name in this file: the whole name."""
-    if name not in names:
-        whole = name if name.startswith(UNPREFIXED) else prefix + name
-        if not METRIC_NAME.fullmatch(whole):
-            raise StatsFileError(
-                f"metric name {show(whole)} would be rewritten by Datadog. Start with a letter; "
-                "use A-Z, a-z, 0-9, _ and . only, with no _ at the end, beside another _ or beside "
-                "a dot; at most 200 characters."
-            )
-        if len(names) == ddg_json_file.MAX_NAMES:
-            raise StatsFileError(TOO_MANY_NAMES)
-        names[name] = whole
-    return names[name]
+def _epoch_seconds(timestamp: object) -> int:
+    """Return a timestamp in whole epoch seconds; a ValueError says what is wrong with it."""
+    if type(timestamp) is int or type(timestamp) is float:
+        if not -1 < timestamp < LATEST_TIMESTAMP:
+            raise ValueError("not in epoch seconds (milliseconds?)")
+        return int(timestamp)
+    if not isinstance(timestamp, str) or not (time := _RFC_3339.fullmatch(timestamp)):
+        raise ValueError("no time as RFC 3339 has it")
+    date, separator, clock, zone = time.groups()
+    if not zone:
+        raise ValueError("a time without a zone (Z, or an offset such as +02:00)")
+    if separator == " ":
+        raise ValueError("a time with a space in place of T")
+    if clock.endswith("60"):
+        raise ValueError("a leap second, which epoch seconds don't have")
+    try:
+        moment = datetime.fromisoformat(f"{date}T{clock}{zone.upper()}")
+    except ValueError:
+        raise ValueError("a day that no calendar has") from None
+    seconds = (moment - _EPOCH) // timedelta(seconds=1)
+    if not 0 <= seconds < LATEST_TIMESTAMP:
+        raise ValueError("a time before 1970 or after 5138")
+    return seconds
 
 
-def _check_number(name: str, value: object) -> Number:
-    """Return a metric's value, a number that a float can hold."""
-    if type(value) is not int and type(value) is not float:
-        raise StatsFileError(f"{show(name)} is {kind(value)}. A metric needs a JSON number.")
-    if not -_MAX <= value <= _MAX:  # NaN isn't either
-        raise StatsFileError(
-            f"{show(name)} is no number, or too large for a float. Leave it out, or write null."
-        )
-    return value
+def _is_number(value: object) -> TypeGuard[Number]:
+    """Tell whether a value is a number that a float can hold; NaN isn't one."""
+    return (type(value) is int or type(value) is float) and -_MAX <= value <= _MAX
+
+
+def _has_surrogate(text: str) -> bool:
+    return not text.isascii() and bool(_SURROGATE.search(text))
+
+
+def _too_many_tags(number: int) -> str:
+    return (
+        f"{number} tags, with the job's and the constant ones, and Datadog drops a series of more "
+        f"than {MAX_TAGS}: write fewer"
+    )
 
 
 def _add_values(known: dict[str, Number], values: dict[str, Number]) -> None:
@@ -299,11 +402,4 @@ def _check_series(samples: Iterable[tuple[tuple[int, tuple[str, ...]], dict[str,
             f"the mapping makes {len(series):,} series of the file, and more than "
             f"{MAX_MAPPED_SERIES:,} aren't taken: Datadog bills each as a custom metric. Leave out "
             "tags and names that differ from run to run."
-        )
-
-
-def _check_surrogates(text: str) -> None:
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise StatsFileError(
-            f"{show(text)} holds half a character (a lone surrogate). Correct the job's encoding."
         )

@@ -14,9 +14,10 @@ MAX_GROUPS = 1_000  # kept apart: a hostile job may write a new reason into ever
 OF_THE_FILE = re.compile(
     r"""
       (?<=timestamp\ )\d+(?=\ is\ ) | \d+(?=\ s\ (?:old|ahead),)
-    | (?<="timestamp"\ )\S+(?=\ is\ not\ ) | (?<=the\ string\ )"(?:[^"\\]|\\.)*"
+    | (?<=the\ number\ )[^,:]+ | (?<=the\ string\ )"(?:[^"\\]|\\.)*"(?:\.{3})?
+    | (?<="tags":\ )\["(?:[^"\\]|\\.)*"\]
     | (?<=line\ )\d+ | (?<=column\ )\d+ | (?<=byte\ )\d+ | (?<=object\ )\d+(?=\ of\ the\ array)
-    | ^\d+(?=\ tags,)
+    | (?<=the\ tag\ )"(?:[^"\\]|\\.)*"(?:\.{3})? | \b\d+(?=\ tags,)
     | (?<=received\ )\d+\ times?(?=;) | (?<=--since\ )\S+   # the hint in place of a reason
     """,
     re.VERBOSE,

@@ -58,6 +58,11 @@ def at(timestamp: str) -> str:
     return f'{{"timestamp": {timestamp}, "a": 1}}'
 
 
+def at_time(time: str) -> str:
+    """Return a file of one object; the timestamp is a string, as JSON writes it within quotes."""
+    return at(f'"{time}"')
+
+
 def value(value: str) -> str:
     """Return a file of one metric; its value is JSON."""
     return at_now(f'"a": {value}')
@@ -128,10 +133,14 @@ members = st.dictionaries(
     min_size=1,
     max_size=4,
 )
-timestamps = st.integers(NOW - 3600, NOW + 600) | st.floats(NOW - 3600, NOW + 600)
-timestamps |= st.sampled_from([NOW, NOW + 0.5, NOW + 1])
-tags = st.lists(st.text(max_size=10).map("T{}".format), max_size=3)
+timestamps: st.SearchStrategy[Any] = st.integers(NOW - 3600, NOW + 600) | st.floats(
+    NOW - 3600, NOW + 600
+)
+timestamps |= st.sampled_from([NOW, NOW + 0.5, NOW + 1, "2019-12-08T22:33:32.9+01:30"])
+tags: st.SearchStrategy[Any] = st.lists(st.text(max_size=10).map("T{}".format), max_size=3)
 tags |= st.sampled_from([None, [], ["x"], ["X!"], ["y", "x"], ["!"]])
+scalars = st.none() | st.booleans() | numbers | st.text(max_size=5)
+tags |= st.dictionaries(st.text(max_size=5).map("T{}".format), scalars, max_size=3)
 objects = st.builds(
     lambda timestamp, tags, members: {"timestamp": timestamp, "tags": tags, **members},
     timestamps,
@@ -151,7 +160,8 @@ def rendered(draw: st.DrawFn, values: list[Any]) -> bytes:
     else:
         options["indent"] = draw(st.sampled_from([None, 2]))
         text = json.dumps(values[0] if layout == "object" else values, **options)
-    content = draw(st.sampled_from(["", "\ufeff"])).encode() + text.encode()
+    encoding = draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))
+    content = text.encode(encoding)
     cuts = sorted(draw(st.lists(st.integers(0, len(content)), max_size=3)))
     if not cuts:
         return content
@@ -171,6 +181,9 @@ GOOD = [
     Good("lines-with-blank-ones", f"\n \n{A}\n\n\t\r\n{B}\n\n", AB_READ),
     # Encodings: told by the first bytes
     Good("byte-order-mark", b"\xef\xbb\xbf" + SAMPLE, SAMPLE_READ),
+    Good("utf-16-little-endian", b"\xff\xfe" + A.encode("utf-16-le"), A_READ),
+    Good("utf-16-big-endian", b"\xfe\xff" + f"{A}\r\n{B}".encode("utf-16-be"), AB_READ),
+    Good("utf-16-gzip", zipped(A.encode("utf-16")), A_READ),
     Good("gzip", zipped(SAMPLE), SAMPLE_READ),
     Good("gzip-with-name-and-comment", zipped_with_name(SAMPLE), SAMPLE_READ),
     Good("gzip-members-of-a-line", zipped(f"{A}\n".encode(), B.encode()), AB_READ),
@@ -182,11 +195,16 @@ GOOD = [
         lines(at_now('"tags": ["x\u2028y\u2029z\x85"], "a": 1'), B),
         [(NOW, ("x_y_z",), {"a": 1}), AB_READ[1]],
     ),
-    # timestamp: epoch seconds
+    # timestamp: epoch seconds, or RFC 3339 with a zone
     Good("timestamp-is-truncated", at("1575839011.999"), A_READ),
     Good("timestamp-latest", at("1575839611.9"), [(NOW + 600, (), {"a": 1})]),
     Good("timestamp-oldest", at("1575835411"), [(NOW - 3600, (), {"a": 1})]),
-    # tags: an optional list of strings, for all metrics of the object
+    Good("time", at_time("2019-12-08T21:03:31Z"), A_READ),
+    Good("time-in-lower-case-is-truncated", at_time("2019-12-08t21:03:31.999z"), A_READ),
+    Good("time-with-an-offset", at_time("2019-12-08T22:33:31+01:30"), A_READ),
+    Good("time-with-the-largest-offset", at_time("2019-12-07T21:04:31.5-23:59"), A_READ),
+    Good("time-in-utc-by-an-offset", at_time("2019-12-08T21:03:31-00:00"), A_READ),
+    # tags: an optional list of strings, or object of scalars, for all metrics of the object
     Good(
         "tags",
         at_now('"tags": ["team:data", "env:prod"], "a": 1, "b": 2'),
@@ -200,6 +218,22 @@ GOOD = [
     ),
     Good("tags-that-become-one", tagged("x", "X", "x!"), [(NOW, ("x",), {"a": 1})]),
     Good("tags-as-many-as-allowed", tagged(*ALL_TAGS), [(NOW, tuple(ALL_TAGS), {"a": 1})]),
+    Good(
+        "tags-of-an-object",
+        at_now('"tags": {"Status": "OK!", "y": true, "n": false, "z": null, "shard": 3}, "a": 1'),
+        [(NOW, ("n:false", "shard:3", "status:ok", "y:true"), {"a": 1})],
+    ),
+    Good(
+        "tags-of-an-object-as-python-prints-numbers",
+        at_now('"a": 1, "tags": {"a": 1.50, "b": 1e16, "c": -0.0, "d": ""}'),
+        [(NOW, ("a:1.5", "b:1e_16", "c:-0.0", "d:"), {"a": 1})],
+    ),
+    Good("tags-of-an-empty-object", at_now('"a": 1, "tags": {"b": null}'), A_READ),
+    Good(
+        "tags-alike-in-list-and-object",
+        lines(tagged("b:1"), at_now('"c": 1, "tags": {"b": 1}')),
+        [(NOW, ("b:1",), {"a": 1, "c": 1})],
+    ),
     # Nested objects flatten with dots, null is skipped
     Good(
         "nested",
@@ -245,17 +279,35 @@ GOOD = [
 ]
 
 
-NO_NUMBER = "A metric needs a JSON number"
+UNQUOTED = "write it without the quotes"
 TOO_LARGE = "is no number, or too large for a float"
 REWRITTEN = "would be rewritten by Datadog"
 TWICE = "stands twice"
 TWO_VALUES = "two values for the same second and tags"
 HALF = "half a character (a lone surrogate)"
 OBJECT = "stands where an object must"
-STRINGS = "Write a list of strings"
+NO_ZONE = "a time without a zone (Z, or an offset such as +02:00)"
+NO_TIME = "no time as RFC 3339 has it"
+MANY = "1" + "".join(f', "{tag}": 1' for tag in ALL_TAGS[1:])
+NO_TIMES = [
+    "",
+    "now",
+    "2019-12-08",
+    "2019-12-08T21:03Z",
+    "2019-12-08T24:00:00Z",
+    "2019-12-08T21:60:31Z",
+]
+NO_TIMES += [
+    "2019-12-08T21:03:31+0100",
+    "2019-12-08T21:03:31+24:00",
+    "2019-12-08T21:03:31Z\\n",
+    "\u0662019-12-08T21:03:31Z",
+]
+OBJECT_TAGS = at_now('"tags": {"a": "x", "b": %s}, "a": 1')
+STRINGS = "write a string"
 IN_A_LINE = "more than one value in a line"
 FOLLOWS = "something follows the gzip data"
-NOTHING_LEFT = "nothing is left of tag "
+NOTHING_LEFT = "nothing is left of the tag "
 
 BAD = [
     # Not JSON
@@ -278,7 +330,10 @@ BAD = [
     Bad("white-space-not-of-json", f"\x0c{A}", "line 1 column 1.", "Expecting value"),
     Bad("zeros-at-the-end", A + "\0\0", "line 1 column 34.", IN_A_LINE),
     # Not UTF-8
-    Bad("utf-16", A.encode("utf-16"), "byte 0 ", "is not UTF-8"),
+    Bad("utf-16-without-a-mark", A.encode("utf-16-le"), "line 1 column 2.", "property name"),
+    Bad("utf-16-cut", A.encode("utf-16")[:-1], "byte 66 ", "is not UTF-16"),
+    Bad("utf-16-half-a-character", b"\xfe\xff\0{\xd8\x00\0}", "byte 4 ", "is not UTF-16"),
+    Bad("utf-16-of-nothing", b"\xff\xfe", "the file", "is empty"),
     Bad("latin-1", at_now('"\xe4": 1').encode("latin-1"), "byte 27 ", "is not UTF-8"),
     Bad("surrogate-in-utf-8", b'{"\xed\xa0\x80": 1}', "byte 2 ", "is not UTF-8"),
     Bad("character-cut", A.encode() + b"\n\xe2\x82", "byte 34 ", "is not UTF-8"),
@@ -305,25 +360,43 @@ BAD = [
     ),
     Bad("nested-too-deep-to-decode", f'{A}\n{{"b": {"[" * 200_000}', "line 2", "nested too deep"),
     # timestamp
-    Bad("timestamp-missing", '{"a": 1}', '"timestamp"', "Add one in epoch seconds"),
-    Bad("timestamp-string", at('"1575839011"'), '"timestamp"', 'the string "1575839011"'),
+    Bad("timestamp-missing", '{"a": 1}', '"timestamp"', "add one in epoch seconds"),
+    Bad("timestamp-string", at('"1575839011"'), '"timestamp" is the string "1575839011"', UNQUOTED),
     Bad("timestamp-true", at("true"), '"timestamp"', "a boolean"),
     Bad("timestamp-object", at('{"s": 1575839011}'), '"timestamp"', "an object"),
     Bad("timestamp-milliseconds", at("1575839011000"), "1575839011000", "millisec"),
-    Bad("timestamp-negative", at("-1"), '"timestamp" -1', "not in epoch seconds"),
+    Bad("timestamp-negative", at("-1"), "number -1, ", "not in epoch seconds"),
     Bad("timestamp-1e999", at("1e999"), '"timestamp"', "not in epoch seconds"),
-    Bad("timestamp-of-82-digits", at("9" * 82), f"{'9' * 82} is", "not in epoch"),
-    Bad("timestamp-of-83-digits", at("9" * 83), f"{'9' * 80}... is", "not in epoch"),
+    Bad("timestamp-of-82-digits", at("9" * 82), f"{'9' * 82}, ", "not in epoch"),
+    Bad("timestamp-of-83-digits", at("9" * 83), f"{'9' * 80}..., ", "not in epoch"),
     Bad("timestamp-of-5000-digits", at("9" * 5000), '"timestamp"', "not in epoch"),
-    Bad("timestamp-nan", at("NaN"), '"timestamp" NaN', "not in epoch seconds"),
+    Bad("timestamp-nan", at("NaN"), "the number NaN", "not in epoch seconds"),
     Bad("timestamp-ahead", at("1575839612"), "1575839612", "601 s ahead"),
     Bad("timestamp-too-old", at("1575835410"), "1575835410", "3601 s old"),
     Bad("timestamp-zero", at("0"), "timestamp 0", "1575839011 s old"),
+    Bad("time-without-a-zone", at_time("2019-12-08T21:03:31"), '"timestamp"', NO_ZONE),
+    Bad("time-by-python", at_time("2019-12-08 21:03:31.000999"), '08 21:03:31."..., ', NO_ZONE),
+    Bad("time-with-a-space", at_time("2019-12-08 21:03:31Z"), '"timestamp"', "in place of T"),
+    Bad("time-of-a-leap-second", at_time("2016-12-31T23:59:60Z"), '"timestamp"', "leap second"),
+    Bad("time-of-no-day", at_time("2019-02-29T00:00:00Z"), '"timestamp"', "no calendar has"),
+    Bad("time-before-1970", at_time("1969-12-31T23:59:59.9Z"), '"timestamp"', "before 1970"),
+    Bad("time-after-5138", at_time("5138-11-16T09:46:40Z"), '"timestamp"', "after 5138"),
+    Bad("time-at-the-end", at_time("9999-12-31T23:59:59-23:59"), '31T23:59:59-"...', "after 5138"),
+    *(
+        Bad(f"time-{each}", at_time(each), '"timestamp" is the string', NO_TIME)
+        for each in NO_TIMES
+    ),
+    Bad("time-too-old", at_time("2019-12-08T20:03:30Z"), "timestamp 1575835410", "3601 s old"),
     # A value that is no number, or none that a float can hold
-    Bad("value-true", value("true"), '"a"', f"a boolean. {NO_NUMBER}"),
-    Bad("value-string", value('"12"'), '"a"', f'the string "12". {NO_NUMBER}'),
-    Bad("value-empty-list", value("[]"), '"a"', f"a list. {NO_NUMBER}"),
-    Bad("value-true-of-a-known-name", f"{A}\n{value('true')}", 'line 2: "a"', NO_NUMBER),
+    Bad(
+        "value-true",
+        value("true"),
+        '"a"',
+        'write 1 or 0, drop it, or make it a tag: "tags": ["a:true"]',
+    ),
+    Bad("value-string", value('"12"'), '"a" is the string "12"', UNQUOTED),
+    Bad("value-empty-list", value("[]"), '"a"', "a list: drop it, or map it"),
+    Bad("value-true-of-a-known-name", f"{A}\n{value('true')}", 'line 2: "a"', "is a boolean"),
     Bad("value-nan", value("NaN"), '"a"', TOO_LARGE),
     Bad("value-1e999", value("-1e999"), '"a"', TOO_LARGE),
     Bad("value-of-400-digits", value("-" + "1" * 400), '"a"', TOO_LARGE),
@@ -368,13 +441,32 @@ BAD = [
     Bad("surrogate-last", name(r"a\udfff"), r'"a\udfff"', HALF),
     Bad("surrogate-in-a-name-of-null", at_now('"a": 1, "\\udc28": null'), r'"\udc28"', HALF),
     Bad("surrogate-in-a-name-of-objects", at_now('"a": 1, "\\udc28": {}'), r'"\udc28"', HALF),
-    Bad("surrogate-in-a-nested-name", value('{"b": 1, "\\ud83d": null}'), r'"\ud83d"', HALF),
+    Bad("surrogate-in-a-nested-name", value('{"b": 1, "\\ud83d": null}'), r'"a.\ud83d"', HALF),
     Bad("surrogate-in-a-tag", tagged(f"x:{HIGH}"), r'"x:\ud83d"', HALF),
     Bad("surrogates-in-wrong-order", tagged(f"x:{LOW}{HIGH}"), r'"x:\udc28\ud83d"', HALF),
     # Tags
-    Bad("tags-true", at_now('"tags": true, "a": 1'), '"tags"', STRINGS),
-    Bad("tag-number", tagged("x", 1), '"tags"', f"holds a number. {STRINGS}"),
-    Bad("tag-list", tagged(["x"]), '"tags"', f"holds a list. {STRINGS}"),
+    Bad(
+        "tags-true",
+        at_now('"tags": true, "a": 1'),
+        '"tags" is a boolean',
+        "write a list of strings, or an object",
+    ),
+    Bad("tag-number", tagged("x", 1), 'tag 2 in "tags"', f"the number 1: {STRINGS}"),
+    Bad("tag-list", tagged(["x"]), 'tag 1 in "tags"', f"a list: {STRINGS}"),
+    Bad("tag-of-an-object-list", OBJECT_TAGS % "[]", 'tag "b" in "tags"', f"a list: {STRINGS}"),
+    Bad("tag-of-an-object-object", OBJECT_TAGS % "{}", 'tag "b" in', f"an object: {STRINGS}"),
+    Bad("tag-of-an-object-nan", OBJECT_TAGS % "NaN", 'tag "b" in', f"the number NaN: {STRINGS}"),
+    Bad(
+        "tag-of-an-object-1e400",
+        OBJECT_TAGS % "1e400",
+        'tag "b" in',
+        f"the number Infinity: {STRINGS}",
+    ),
+    Bad("tag-of-an-object-400-digits", OBJECT_TAGS % ("1" * 400), 'tag "b" in', STRINGS),
+    Bad(
+        "tag-of-an-object-of-signs", at_now('"tags": {"": 1, "x": 1}, "a": 1'), '":1"', NOTHING_LEFT
+    ),
+    Bad("tags-of-an-object-too-many", OBJECT_TAGS % MANY, "101 tags", "more than 100"),
     Bad("tag-of-signs", tagged("_-:./ "), '"_-:./ "', NOTHING_LEFT),
     Bad("tag-of-a-picture", tagged("\U0001f428"), r'"\ud83d\udc28"', NOTHING_LEFT),
     Bad("tag-empty-in-line-2", f"{A}\n{tagged('')}", "line 2: ", NOTHING_LEFT),
@@ -384,10 +476,10 @@ BAD = [
     Bad("null-alone", value("null"), "beside the timestamp", "no metric"),
     Bad("nothing-in-line-2", A + '\n{"timestamp": 1575839011}', "line 2: ", "no metric"),
     # No object
-    Bad("scalar-number", "1575839011", "a number", OBJECT),
-    Bad("scalars-in-an-array", "[1, 2]", "object 1 of the array: a number", OBJECT),
+    Bad("scalar-number", "1575839011", "the number 1575839011", OBJECT),
+    Bad("scalars-in-an-array", "[1, 2]", "object 1 of the array: the number 1", OBJECT),
     Bad("array-in-an-array", f"[[{A}]]", "object 1 of the array: a list", OBJECT),
-    Bad("scalar-in-line-2", f"{A}\n5\n{B}", "line 2: a number", OBJECT),
+    Bad("scalar-in-line-2", f"{A}\n5\n{B}", "line 2: the number 5", OBJECT),
     Bad("empty-array-in-line-2", f"{A}\n[]", "line 2: a list", OBJECT),
     # One bad element of several
 ]

@@ -32,11 +32,15 @@ BEYOND_THE_SCHEMA = {
     files.TWICE: 8,
     files.TWO_VALUES: 6,
     files.REWRITTEN: 2,  # one before a last line feed, where Python's patterns find the end ($)
-    files.NOTHING_LEFT: 1,
+    files.NO_TIME: 1,  # the same
+    files.NOTHING_LEFT: 2,
+    "no calendar has": 1,
+    "before 1970": 1,
+    "after 5138": 2,
     "deeper": 2,
     "follows the array": 1,
     "s ahead": 1,
-    "s old": 2,
+    "s old": 3,
 }
 
 
@@ -48,7 +52,8 @@ def documents(content: bytes) -> list[Any]:
     try:
         if content.startswith(b"\x1f\x8b"):
             content = gzip.decompress(content)
-        text = content.decode("utf-8-sig")
+        is_utf_16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+        text = content.decode("utf-16" if is_utf_16 else "utf-8-sig")
         try:
             return [load(text)]
         except ValueError:
@@ -119,7 +124,9 @@ values: st.SearchStrategy[Any] = st.recursive(
 )
 timestamps = st.sampled_from([0, NOW, NOW + 0.5, LATEST_TIMESTAMP - 1, -0.5])
 timestamps |= st.sampled_from([LATEST_TIMESTAMP, -1, "0", None, True, []])
-tags = st.none() | st.lists(texts.map("t{}".format), max_size=2)
+timestamps |= st.sampled_from(["2019-12-08T21:03:31.5+01:00", "2019-12-08T21:03:31", "1970-01-01"])
+tags: st.SearchStrategy[Any] = st.none() | st.lists(texts.map("t{}".format), max_size=2)
+tags |= st.dictionaries(texts.map("t{}".format), st.none() | st.booleans() | numbers | texts)
 members = st.fixed_dictionaries(
     {"timestamp": timestamps},
     optional={"a": numbers, "b": numbers | values, "9": st.none() | values, "tags": tags | values},

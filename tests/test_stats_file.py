@@ -9,6 +9,7 @@ import signal
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -44,7 +45,7 @@ def refusal(content: bytes, *, tags: tuple[str, ...] = ()) -> str:
     reason = str(caught.value)
     assert reason.isascii()
     assert reason.isprintable()
-    assert len(reason) < 1024  # what an SQS message attribute gets of it
+    assert len(reason) <= 1024  # what an SQS message attribute gets of it
     return reason
 
 
@@ -73,6 +74,90 @@ def test_bad_file_is_refused_whole(row: Bad) -> None:
     reason = refusal(files.content(row))
     assert row.place in reason
     assert row.problem in reason
+
+
+@pytest.mark.parametrize(
+    ("members", "faults"),
+    [
+        pytest.param(
+            '"status": "ok", "timestamp": 5e11, "b": {"ok": true, "l": []}, "rows": "-5"',
+            '"status" is the string "ok": drop it, or make it a tag: "tags": ["status:ok"]; '
+            '"timestamp" is the number 500000000000.0, not in epoch seconds (milliseconds?): write '
+            "epoch seconds, as `date +%s` prints, or a time such as 2019-12-08T21:03:31Z; "
+            '"b.ok" is a boolean: write 1 or 0, drop it, or make it a tag: "tags": ["b.ok:true"]; '
+            '"b.l" is a list: drop it, or map it; '
+            '"rows" is the string "-5": write it without the quotes',
+            id="values",
+        ),
+        pytest.param(
+            '"end": "2019-12-08T21:03:31Z", "at": "2019-12-08 21:03:31", "a": 1',
+            'no "timestamp": add one in epoch seconds, as `date +%s` prints; '
+            '"end" is the string "2019-12-08T21:03:31Z": rename it to "timestamp", or map it; '
+            '"at" is the string "2019-12-08 21:03:31": add its zone, rename it to "timestamp", or '
+            "map it",
+            id="times",
+        ),
+        pytest.param(
+            '"timestamp": 1575839011, "end": "2019-12-08T21:03:31+01:00"',
+            '"end" is the string "2019-12-08T21:03:31+"...: drop it, rename it to "timestamp", or '
+            "map it",
+            id="time-beside-the-timestamp",
+        ),
+        pytest.param(
+            '"timestamp": 1575839011, "a": "x2345678901234567890", "b": "x2345678901234567890+", '
+            f'"c": "", "d": "\\u0007", "{"e" * 110}": "x"',
+            '"a" is the string "x2345678901234567890": drop it, or make it a tag: "tags": '
+            '["a:x2345678901234567890"]; '
+            '"b" is the string "x2345678901234567890"...: drop it, or make it a tag; '
+            '"c" is the string "": drop it; '
+            '"d" is the string "\\u0007": drop it, or make it a tag; '
+            f'"{"e" * 80}"... is the string "x": drop it, or make it a tag',
+            id="strings",
+        ),
+        pytest.param(
+            '"timestamp": 1575839011, "a-b": 1, "9a": true, "b c": "x", "_-": 1e400',
+            'metric name "a-b" would be rewritten by Datadog: write "a_b"; '
+            '"9a" is a boolean: write 1 or 0, drop it, or make it a tag: "tags": ["9a:true"]; '
+            'metric name "9a" would be rewritten by Datadog: write "a"; '
+            '"b c" is the string "x": drop it, or make it a tag: "tags": ["b c:x"]; '
+            '"_-" is no number, or too large for a float: leave it out, or write null; '
+            'metric name "_-" would be rewritten by Datadog: start with a letter; '
+            "use A-Z, a-z, 0-9, _ and . only, with no _ at the end, beside another _ or beside a "
+            "dot; at most 200 characters",
+            id="names",
+        ),
+        pytest.param(
+            '"tags": [1, "!", {"env": "prod"}], "timestamp": true',
+            'tag 1 in "tags" is the number 1: write a string, such as "env:prod"; '
+            'tag 3 in "tags" is an object: write a string, such as "env:prod"; '
+            'nothing is left of the tag "!" as Datadog normalises it: start it with a letter; '
+            '"timestamp" is a boolean, no time as RFC 3339 has it: write epoch seconds, as `date '
+            "+%s` prints, or a time such as 2019-12-08T21:03:31Z; "
+            "no metric beside the timestamp: write at least one, "
+            'such as {"timestamp": <epoch seconds>, "processed.data": 321}',
+            id="tags-and-no-metric",
+        ),
+    ],
+)
+def test_all_faults_of_an_object_are_told(members: str, faults: str) -> None:
+    """In the file's order, so that its job is corrected once; those of later objects wait."""
+    assert refusal(f"{{{members}}}".encode()) == faults
+    assert refusal(f'{A}\n{{{members}}}\n{{"a": "x"}}'.encode()) == f"line 2: {faults}"
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        pytest.param('"x"', 10, id="ten"),
+        pytest.param('"' + r"\ud83d\udc28" * 20 + '"', 7, id="as-many-as-fit"),
+    ],
+)
+def test_reason_is_bounded(value: str, told: int) -> None:
+    """What doesn't fit is counted."""
+    members = ", ".join(f'"n{n}": {value}' for n in range(30))
+    reason = refusal(f"[{A}, {files.at_now(members)}]".encode())
+    assert re.findall(r'"n(\d+)" is the string ', reason) == [*map(str, range(told))]
+    assert reason.endswith(f"; and {30 - told} more")
 
 
 @examples
@@ -220,6 +305,13 @@ def test_hostile_file_costs_bounded_memory(content: bytes, problem: str) -> None
     assert len(content) < MAX_FILE_BYTES
     with memory_under(4 * MAX_FILE_BYTES):
         assert problem in refusal(content)
+
+
+def faulty(name: str, members: int) -> bytes:
+    """Return an array that begins with an object of so many faults, below one name."""
+    faults = ", ".join(f'"{n}": ""' for n in range(members))
+    others = ", {}" * (members // 99)  # which make room for names
+    return f'[{{"timestamp": {NOW}, "{name}": {{{faults}}}}}{others}]'.encode()
 
 
 NAMES = 200  # in place of MAX_NAMES, for speed
@@ -390,6 +482,9 @@ def processor_time(seconds: float) -> Iterator[None]:
             lambda: (SAMPLE_GZIP + b"\0") * 10**5 + b"x", "follows the gzip", id="zeros-between"
         ),
         pytest.param(lambda: files.name("a" + "_." * 5_000_000).encode(), "rewritten", id="name"),
+        pytest.param(lambda: faulty("a", 700_000), "; and 699990 more", id="faults"),
+        pytest.param(lambda: faulty("n" * 4_000_000, 400_000), "more", id="long-names"),
+        pytest.param(lambda: faulty("tags", 700_000), "700000 tags", id="tags"),
         pytest.param(lambda: b"[" * 350_000, "nested too deep", id="brackets"),
         pytest.param(lambda: A.encode() + b"\n" * 10_000_000 + b"x", "line 10000001", id="lines"),
     ],
@@ -449,17 +544,25 @@ def expected_points(values: list[dict[str, Any]]) -> Points | None:
     """Return the points of objects, read in a simpler way; None where something isn't good."""
     points: Points = {}
     for members in values:
-        second = int(members["timestamp"])
-        tags = tuple(sorted({stored_tag(tag) for tag in members["tags"] or ()}))
+        timestamp, tags = members["timestamp"], members["tags"] or []
+        if isinstance(timestamp, str):
+            timestamp = datetime.fromisoformat(timestamp).timestamp()
+        if isinstance(tags, dict):
+            tags = [
+                f"{name}:{str(tag).lower() if isinstance(tag, bool) else tag}"
+                for name, tag in tags.items()
+                if tag is not None
+            ]
+        tags = tuple(sorted(set(map(stored_tag, tags))))
         rest = {name: members[name] for name in members.keys() - {"timestamp", "tags"}}
         metrics = list(leaves(rest))
         if not metrics or "" in tags or any(stored_metric(name) != name for name, _ in metrics):
             return None
         for metric, value in metrics:
             series = points.setdefault((metric, tags), {})
-            if second in series:
+            if int(timestamp) in series:
                 return None
-            series[second] = float(value)
+            series[int(timestamp)] = float(value)
     return points
 
 

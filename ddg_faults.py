@@ -1,0 +1,110 @@
+"""What is wrong with an object of a stats file: all of it at once, and what to do."""
+
+import json
+import re
+from collections.abc import Callable
+
+from ddg_json_file import kind, show
+
+MAX_REASON_BYTES = 1024  # on a message of the rejected queue
+MAX_FAULTS = 10  # of an object that a reason tells; the others are counted
+
+_PLACE_BYTES = 32  # "object 350000 of the array: " stands before them
+_SHOWN_CHARACTERS = 20  # of a string that is a value: it may be anything
+_TAG_BYTES = 100  # of a proposal
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_TIME = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d)?(?:[.,]\d+)?([Zz]|[+-]\d\d:?\d\d)?", re.ASCII
+)
+_NAMES = (
+    "start with a letter; use A-Z, a-z, 0-9, _ and . only, with no _ at the end, beside another _ "
+    "or beside a dot; at most 200 characters"
+)
+
+
+class Faults:
+    """The faults of one object, in the file's order."""
+
+    def __init__(self, *, show_values: bool = True) -> None:
+        self.show_values = show_values
+        self.has_timestamp = True
+        self._told: list[str] = []
+        self._untold = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._told)
+
+    def __str__(self) -> str:
+        """Return as many faults as fit a message of the rejected queue, and how many more."""
+        text = ""
+        for number in range(len(self._told), 0, -1):
+            untold = self._untold + len(self._told) - number
+            text = "; ".join(self._told[:number]) + (f"; and {untold} more" if untold else "")
+            if len(text) <= MAX_REASON_BYTES - _PLACE_BYTES:
+                break
+        return text
+
+    def add(self, words: Callable[[], str]) -> None:
+        """Add a fault; there may be a million, so words are found only for those that are told."""
+        if len(self._told) < MAX_FAULTS:
+            self._told.append(words())
+        else:
+            self._untold += 1
+
+    def kind(self, value: object) -> str:
+        """Return what a value is, with the beginning of a string and the digits of a number."""
+        if isinstance(value, str):
+            return self.string(value)
+        if self.show_values and isinstance(value, int | float) and not isinstance(value, bool):
+            return f"the number {show(value)}"
+        return kind(value)
+
+    def string(self, value: str, noun: str = "string") -> str:
+        """Return a string of the file in a reason's words, such as: the tag "x"."""
+        return f"the {noun} {show(value, _SHOWN_CHARACTERS)}" if self.show_values else f"a {noun}"
+
+    def value(self, name: str, value: object) -> str:
+        """Return what is wrong with a value that is no metric's, and what to do."""
+        if type(value) is int or type(value) is float:
+            return (
+                f"{show(name)} is no number, or too large for a float: leave it out, or write null"
+            )
+        advice = self._advice(name, value)
+        return f"{show(name)} is {self.kind(value)}: {advice}"
+
+    def _advice(self, name: str, value: object) -> str:
+        match value:
+            case bool():
+                text, advice = str(value).lower(), "write 1 or 0, drop it, or make it a tag"
+            case str() if _NUMBER.fullmatch(value):
+                return "write it without the quotes"
+            case str() if time := _TIME.fullmatch(value):
+                start = ("drop it, " * self.has_timestamp) + ("" if time[1] else "add its zone, ")
+                return f'{start}rename it to "timestamp", or map it'
+            case str():
+                text, advice = value, "drop it, or make it a tag"
+            case _:
+                return "drop it, or map it"
+        if not text:
+            return "drop it"
+        tags = json.dumps([f"{name}:{text}"])
+        is_tag = len(text) <= _SHOWN_CHARACTERS and text.isprintable() and len(tags) <= _TAG_BYTES
+        return f'{advice}: "tags": {tags}' if is_tag and self.show_values else advice
+
+
+def is_numeric(value: object) -> bool:
+    """Tell whether a value is a number, or what people write in place of one: true, "12"."""
+    if isinstance(value, str):
+        return bool(_NUMBER.fullmatch(value))
+    return isinstance(value, int | float)
+
+
+def better_name(name: str, prefix: str) -> str:
+    """Return what to do about a metric name: write one much like it, or else the rules.
+
+    prefix: what stands before the name but isn't written.
+    """
+    good = re.sub("[^A-Za-z0-9_.]+|__+", "_", name[:201]).lstrip("0123456789_.")
+    good = re.sub(r"_*\._*", ".", re.sub("__+", "_", good)).rstrip("_")
+    rest = good.removeprefix(prefix)
+    return f"write {show(rest)}" if rest and len(good) <= 200 else _NAMES
