@@ -18,8 +18,10 @@ CUSTOM_METRIC = 0.30  # a month; aws.amazon.com/cloudwatch/pricing
 ALARM = 0.10  # a month; the same
 
 HOURS = 730  # a month has
-METRICS, ALARMS = 8, 11  # of the stack: print_summary's names, the alarms of the Terraform files
+METRICS = 12  # of a stack: the summary's ten, and two of the generator's or heartbeat's job
+ALARMS = 11  # of a stack: those of alarms.tf, without silent jobs
 LOG_BYTES = 1_500  # an invocation: START, END, REPORT as JSON, and the summary
+FILE_LOG_BYTES = 100  # a file: its address in the line of files submitted
 HTTP_BYTES = 600  # a POST's headers, and its answer's way back
 WIRE_BYTES = 30  # a file, deflated, of five metrics
 IDLE_RECEIVES = 5 * 3 * 60 * HOURS  # a month: 5 pollers, each waiting 20 s at a time
@@ -59,7 +61,7 @@ def month(times: Times, rate: float, batch: float) -> Cost:
         sqs=sqs * SQS_REQUEST,
         lambda_requests=invocations * LAMBDA_REQUEST,
         lambda_compute=gb_seconds * LAMBDA_GB_SECOND,
-        logs=invocations * LOG_BYTES * LOG_BYTE,
+        logs=(invocations * LOG_BYTES + files * FILE_LOG_BYTES) * LOG_BYTE,
         transfer=(files * WIRE_BYTES + invocations * HTTP_BYTES) * SENT_BYTE,
         fixed=METRICS * CUSTOM_METRIC + ALARMS * ALARM + IDLE_RECEIVES * SQS_REQUEST,
     )

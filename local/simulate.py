@@ -8,19 +8,22 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from local.chart import FAINT, GRID, INK, LINES, style
-from local.cost import SQS_BATCH, files_a_batch, month
+from local.cost import HOURS, SQS_BATCH, files_a_batch, month
 from local.simulation import STEADY, TIMES, Setting, play_outage
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/scaling.md"
 PICTURE = PAGE.with_name("simulation-outages.png")
 MEMORIES = (128, 256, 512, 1_024, 1_769)
 LOADS = {  # files a second, maximum_concurrency, batch_size
-    "one file a minute": (1 / 60, 5, 10),
+    "1,000 files a day": (1e3 / 86_400, 5, 10),
+    "50,000 files a day": (5e4 / 86_400, 5, 10),
+    "a million files a day": (1e6 / 86_400, 5, 10),
     "a million files an hour": (1e6 / 3_600, 5, 10),
     "10,000 files a second": (10_000.0, 120, 10),
     "the same, batches of 100": (10_000.0, 100, 100),
     "the same, batches of 1,000": (10_000.0, 50, 1_000),
 }
+BATCHES = (1, 10, 100)
 SETTINGS = {
     "concurrency 2": Setting(2),
     "concurrency 5 (default)": Setting(5),
@@ -58,9 +61,14 @@ def tell_costs() -> None:
     services = ("S3 GETs", "SQS", "Lambda requests", "Lambda compute", "logs", "transfer", "fixed")
     write_table("cost", ("load", "files a batch", *services, "total"), rows)
     rows = []
+    for batch in BATCHES:
+        cost = month(TIMES, 1e6 / 3_600 / HOURS, batch)
+        rows.append([f"{batch:,}", f"{sum(cost) - cost.fixed:.2f}"])
+    write_table("million", ("files a batch", "US dollars a million files"), rows)
+    rows = []
     for memory in MEMORIES:
         times = TIMES._replace(memory=memory)
-        compute = month(times, 1e6 / 3_600, 10).lambda_compute / 730  # a million files an hour
+        compute = month(times, 1e6 / 3_600 / HOURS, 10).lambda_compute
         rows.append([f"{memory:,}", f"{times.seconds(10):.3f}", f"{compute:.3f}"])
     head = ("memory, MB", "batch of 10, s", "US dollars of compute a million files")
     write_table("memory", head, rows)
