@@ -221,7 +221,7 @@ class _ObjectReader:
         if timestamp is None:
             return 0
         try:
-            seconds = _epoch_seconds(timestamp)
+            seconds = epoch_seconds(timestamp)
             check_timestamp(seconds, self.now, self.max_age)
         except StatsFileError as error:
             self._fault(error.__str__)
@@ -251,7 +251,7 @@ class _ObjectReader:
                     yield f"{name}:{value}"
                 elif isinstance(value, bool):
                     yield f"{name}:true" if value else f"{name}:false"
-                elif _is_number(value):
+                elif is_number(value):
                     yield f"{name}:{value!r}"
                 elif value is not None:
                     self._fault_tag(name, value, "a string, a boolean, or a number within a float")
@@ -309,13 +309,13 @@ class _ObjectReader:
             for inner, each in value.items():
                 joined = f"{start}.{inner}"
                 known = self.names.get(joined)
-                if known and _is_number(each) and known not in values:
+                if known and is_number(each) and known not in values:
                     values[known] = each
                 else:
                     self._read_member(joined, each, values, depth + 1)
         elif value is not None:
             number: Number = 0
-            if _is_number(value):
+            if is_number(value):
                 number = value
             else:
                 self._fault(lambda: self.faults.value(name, value))
@@ -342,7 +342,7 @@ class _ObjectReader:
         return self.names[name]
 
 
-def _epoch_seconds(timestamp: object) -> int:
+def epoch_seconds(timestamp: object) -> int:
     """Return a timestamp in whole epoch seconds; a ValueError says what is wrong with it."""
     if type(timestamp) is int or type(timestamp) is float:
         if not -1 < timestamp < LATEST_TIMESTAMP:
@@ -367,7 +367,7 @@ def _epoch_seconds(timestamp: object) -> int:
     return seconds
 
 
-def _is_number(value: object) -> TypeGuard[Number]:
+def is_number(value: object) -> TypeGuard[Number]:
     """Tell whether a value is a number that a float can hold; NaN isn't one."""
     return (type(value) is int or type(value) is float) and -_MAX <= value <= _MAX
 

@@ -1,5 +1,6 @@
 """validate: read stats files as the submitter would, on this machine."""
 
+import json
 import math
 import os
 import re
@@ -12,17 +13,19 @@ from typing import Any
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ddg_json_file import MAX_FILE_BYTES, RetryError, StatsFileError
+from ddg_json_file import MAX_FILE_BYTES, RetryError, StatsFileError, read_document
 from ddg_metric_submit import parse
 from ddg_ops.aws import Aws, explain
+from ddg_ops.propose import propose as propose_for
 from ddg_ops.screen import FINE, UNABLE, USAGE, WRONG, Command, Screen, Stop, count, utc
 from ddg_ops.settings_file import SETTINGS_FILE, read_settings_file, submitter_environment
 from ddg_ops.stack import STACK_HELP, aws_options, find_stack, reading_settings
-from ddg_s3_objects import File, get_object, is_marker
+from ddg_s3_objects import File, get_object, is_marker, job_folder
 from ddg_series_api import GAUGE
 from ddg_settings import Settings, read_metrics
-from ddg_stats_file import Sample
+from ddg_stats_file import MAX_MAPPED_SERIES, Sample
 
+RECIPES = "docs/recipes.md"
 SHOWN_SERIES = 20  # of a file that is good; --json has all
 SETTINGS = (
     "STATS_PREFIX",
@@ -35,6 +38,7 @@ SETTINGS = (
 )
 EXAMPLES = [
     "--job nightly nightly.json",
+    "--job nightly --propose nightly.json",
     "--max-age 0 fixtures/*.json",
     "s3://BUCKET/stats/nightly/1764000000.json",
     "- < nightly.json",
@@ -47,6 +51,7 @@ Point = dict[str, Any]
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--job", default="", help="The folder that the file will be put into.")
 @click.option("--max-age", type=click.IntRange(0), help="Seconds, 0: any age (MAX_AGE_SECONDS).")
+@click.option("--propose", is_flag=True, help="Propose a mapping, and show what it makes.")
 @click.option("--settings", "settings_file", help=f"The settings file, if not {SETTINGS_FILE}.")
 @click.option("--stack", help=f"{STACK_HELP} Its settings count then.")
 @aws_options
@@ -57,6 +62,7 @@ def validate(
     files: Sequence[str],
     job: str,
     max_age: int | None,
+    propose: bool,
     settings_file: str | None,
     stack: str | None,
     profile: str | None,
@@ -83,15 +89,22 @@ def validate(
             variables = reading_file(Path(settings_file or SETTINGS_FILE))
             environment = submitter_environment(variables) | environment
     wanted = {name: environment[name] for name in SETTINGS if name in environment}
-    if max_age is not None:
-        wanted["MAX_AGE_SECONDS"] = str(max_age)
+    if max_age is not None or propose:  # whoever looks for a mapping has an old file
+        wanted["MAX_AGE_SECONDS"] = str(max_age or 0)
     settings = reading_settings(wanted)
     codes = {FINE}
     documents: list[dict[str, Any]] = []
     for name in files:
         document: dict[str, Any] = {"file": name, "ok": False}
         try:
-            points = flatten(read(name, job, settings, aws), settings, variables.get("metrics", {}))
+            file, content = load(name, job, settings, aws)
+            is_empty = is_marker(file, content)
+            if propose and not is_empty:
+                settings, document["mapping"] = propose_mapping(file, content, settings)
+                entry = json.dumps({job or "NAME": {"mapping": document["mapping"]}})
+                screen.say(f'"jobs": {entry}')
+            samples = [] if is_empty else parse(file, content, settings, math.inf)
+            points = flatten(samples, settings, variables.get("metrics", {}))
             series = {(point["metric"], point["tags"]): point for point in points}
             document |= {"ok": True, "points": points, "custom_metrics": len(series)}
             print_series(name, len(points), [*series.values()], screen)
@@ -118,21 +131,33 @@ def reading_file(path: Path) -> dict[str, Any]:
         raise Stop(f"{error}.", USAGE) from None
 
 
-def read(name: str, job: str, settings: Settings, aws: Aws) -> list[Sample]:
-    """Return the samples of a file, of standard input (-) or of an object; none of a marker."""
+def load(name: str, job: str, settings: Settings, aws: Aws) -> tuple[File, bytes]:
+    """Return a file, standard input (-) or an object, as the submitter would have it."""
     if name.startswith("s3://"):
         bucket, _, key = name.removeprefix("s3://").partition("/")
         file = File(bucket, key)
-        content = get_object(aws.client("s3"), file, MAX_FILE_BYTES) or b""
-    else:
-        key = f"{settings.stats_prefix}{f'{job}/' if job else ''}{Path(name).name}"
-        file = File("", key, last_modified=formatdate(usegmt=True))  # as if it were uploaded now
-        if name == "-":
-            content = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
-        else:
-            with Path(name).open("rb") as opened:
-                content = opened.read(MAX_FILE_BYTES + 1)
-    return [] if is_marker(file, content) else parse(file, content, settings, math.inf)
+        return file, get_object(aws.client("s3"), file, MAX_FILE_BYTES) or b""
+    key = f"{settings.stats_prefix}{f'{job}/' if job else ''}{Path(name).name}"
+    file = File("", key, last_modified=formatdate(usegmt=True))  # as if it were uploaded now
+    if name == "-":
+        return file, sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+    with Path(name).open("rb") as opened:
+        return file, opened.read(MAX_FILE_BYTES + 1)
+
+
+def propose_mapping(file: File, content: bytes, settings: Settings) -> tuple[Settings, str]:
+    """Return settings with a proposed mapping for a file's job, and the mapping.
+
+    Raises StatsFileError where there is none.
+    """
+    mapping = propose_for(read_document(content))
+    if not mapping:
+        raise StatsFileError(
+            "nothing can be proposed: there is no number outside of lists of numbers, or the file "
+            f"would make more than {MAX_MAPPED_SERIES:,} series. {RECIPES} shows how to choose."
+        )
+    folder = job_folder(file.key, settings.prefix_of(file.bucket))
+    return settings._replace(jobs=json.dumps({folder: {"mapping": mapping}})), mapping
 
 
 def flatten(

@@ -34,6 +34,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("stack.auto.tfvars.json").write_text(json.dumps(SETTINGS))
     Path("dbt.json").write_text(json.dumps(DBT))
+    Path("_SUCCESS").touch()
     Path("rows.json").write_text('{"timestamp": 0, "rows": 5}')
 
 
@@ -48,6 +49,13 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("--job watched rows.json", 0, "etl.rows{env:prod,job:watched} = 5  (count of 60 s)\n"),
         ("--job wrong rows.json", 1, "retried  rows.json: the job's mapping is wrong: there is no"),
         ("--job dbt rows.json", 1, "refused  rows.json: the mapping finds nothing"),
+        (
+            "--propose --job new dbt.json",
+            0,
+            '"jobs": {"new": {"mapping": "results[*].{tags: {name: name}, s: s}"}}\nok  ',
+        ),
+        ("--propose misspelt.json", 1, "refused  misspelt.json: nothing can be proposed"),
+        ("--propose _SUCCESS", 0, "_SUCCESS: a marker"),
         ("rows.json --settings none.json", 3, "none.json: No such file"),
         ("rows.json --settings misspelt.json", 2, 'jobs["a"] has no "maping", but mapping'),
         ("rows.json --settings wrong.json", 2, "METRICS is malformed: a: type is gauge or count"),

@@ -1,0 +1,138 @@
+"""What ddg_ops.propose makes of documents: mappings that the submitter accepts."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ddg_mapping import compile_mapping, map_document
+from ddg_ops.propose import propose
+from ddg_stats_file import Sample, read_stats_file
+from tests.stats_files import examples
+
+LAST_MODIFIED = "Mon, 09 Dec 2019 21:03:31 GMT"
+
+
+T = "2019-12-08T21:03:31Z"
+PROPOSALS: list[tuple[Any, str | None]] = [
+    ({"a": 1, "b": {"c": 2, "note": "x"}, "d": [1], "e": None}, "numbers(@)"),
+    (
+        {"n": 1, "m": 2, "started_at": T, "finished_at": T, "until": T, "state": "ok", "run": "12"},
+        "merge(numbers(@), {timestamp: finished_at, tags: {state: state}})",
+    ),
+    # Numbers that are times: one in seconds is the time
+    ({"created": 1575839011.5, "sent_at": 1575839011000, "n": 1}, "{timestamp: created, n: n}"),
+    (
+        {"at": T, "tests": [{"name": "a", "s": 1.5}, {"name": "b", "s": 2, "skipped": 1}]},
+        "tests[*].{timestamp: root().at, tags: {name: name}, s: s, skipped: maybe(skipped)}",
+    ),
+    ([{"name": "a", "s": None}, {"name": "b", "s": 2}, "end"], "[?s].{tags: {name: name}, s: s}"),
+    ([{"at": T, "n": 1}, {"at": "2019-12-08T21:03:32Z", "n": 2}], "[*].{timestamp: at, n: n}"),
+    # Rows that can't be told apart: the last one
+    (
+        [{"kind": "step", "n": 1}, {"kind": "step", "n": 2}, "x"],
+        "[?n] | [-1].{tags: {kind: kind}, n: n}",
+    ),
+    # Names that are data
+    (
+        {"counts": {"All leads": 1, "Mine (open)": 2}},
+        "items(counts)[*].{tags: {name: [0]}, counts: [1]}",
+    ),
+    (
+        {"a/b.ts": {"lines": 1}, "a/c.ts": {"lines": 2, "p(95)": 3}},
+        'items(@)[*].{tags: {name: [0]}, lines: [1].lines, p_95: maybe([1]."p(95)")}',
+    ),
+    (
+        {"x1": {"state": "ok", "n": 1}, "x2": {"state": "ok", "n": 2}},
+        "items(@)[*].{tags: {name: [0], state: [1].state}, n: [1].n}",
+    ),
+    # Names that can't be a metric's, or that another metric has
+    (
+        {"p(95)": 1, "p-95": 2, "200": 3, "tags": 4, "rows.read": 5},
+        '{p_95: "p(95)", p_95_2: "p-95", n200: "200", tags_2: tags, rows: {read: "rows.read"}}',
+    ),
+    (
+        {"s": 1, "steps": [{"name": "a", "s": 1}, {"name": "b", "s": 2}]},
+        "[{s: s}, steps[*].{tags: {name: name}, steps: {s: s}}][]",
+    ),
+    # What would be over 1,000 series is left out
+    ({"n": 1, "runs": [{"name": f"r{n}", "s": n} for n in range(1000)]}, "{n: n}"),
+    ({"x": [1, 2], "y": "z", "b": True, "nan": math.nan}, None),
+    ("z", None),
+]
+
+
+@pytest.mark.parametrize(("document", "expression"), PROPOSALS)
+def test_proposal(document: Any, expression: str | None) -> None:
+    """What is proposed, and that the submitter accepts it."""
+    assert propose(document) == expression
+    if expression:
+        assert apply(expression, document)
+
+
+def apply(expression: str, document: Any) -> list[Sample]:
+    """Return what the submitter makes of a document by a mapping."""
+    mapping = partial(map_document, compile_mapping(expression), math.inf)
+    content = json.dumps(document).encode()
+    return read_stats_file(
+        content, now=2e10, max_age=0, mapping=mapping, last_modified=LAST_MODIFIED
+    )
+
+
+NAMES = st.sampled_from(
+    [
+        "a",
+        "b",
+        "a.b",
+        "p(95)",
+        "200",
+        "_x_",
+        "",
+        "timestamp",
+        "tags",
+        "created_at",
+        "job",
+        "name",
+        "A",
+        "größe",
+        "two words",
+        "a_2",
+        'x\\"',
+    ]
+) | st.sampled_from(["\ud800", "x" * 150])
+NUMBERS = [1.5, math.nan, math.inf, 10**400, 1575839011, 1575839011000, 0, 1, 2]
+STRINGS = "ok|OK||12|?|2019-12-08T21:03:31|2019-12-08T21:03:31Z|0001-01-01T00:00:00Z|a\nb|\ud800"
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.sampled_from(NUMBERS), st.sampled_from(STRINGS.split("|"))
+)
+
+
+def objects(members: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Objects of anything, objects much alike, and lists of them."""
+    alike = st.lists(NAMES, min_size=1, max_size=4, unique=True).flatmap(
+        lambda names: st.lists(
+            st.fixed_dictionaries({}, optional=dict.fromkeys(names, members)), min_size=1
+        )
+    )
+    named = st.dictionaries(NAMES, st.dictionaries(NAMES, members), min_size=1)
+    return st.one_of(
+        alike, st.lists(members, max_size=4), st.dictionaries(NAMES, members, max_size=5), named
+    )
+
+
+DOCUMENTS = st.recursive(SCALARS, objects, max_leaves=30)
+
+
+@settings(examples, max_examples=400)
+@given(DOCUMENTS)
+def test_any_proposal_is_accepted(document: Any) -> None:
+    """Whatever the document is: the names, times and tags are right, and no value is made up."""
+    expression = propose(document)
+    if expression is not None:
+        apply(expression, document)
