@@ -107,20 +107,22 @@ def read_stats_file(
     return [Sample(timestamp, tags, values) for (timestamp, tags), values in samples.items()]
 
 
-def check_timestamp(timestamp: int, now: float, max_age: int) -> None:
+def check_timestamp(timestamp: int, now: float, max_age: int, *, show_values: bool = True) -> None:
     """Refuse a point outside the window that Datadog takes; it drops those behind a 202.
 
     Args:
         timestamp, now: epoch seconds. max_age: seconds; 0 means no limit.
+        show_values: whether the reason may show the timestamp.
     """
+    named = f"timestamp {timestamp}" if show_values else "the timestamp"
     if timestamp - now > MAX_AHEAD_SECONDS:
         raise StatsFileError(
-            f"timestamp {timestamp} is {timestamp - now:.0f} s ahead, and Datadog drops points "
+            f"{named} is {timestamp - now:.0f} s ahead, and Datadog drops points "
             f"more than {MAX_AHEAD_SECONDS} s ahead: correct the job's clock, upload again"
         )
     if max_age and now - timestamp > max_age:
         raise StatsFileError(
-            f"timestamp {timestamp} is {now - timestamp:.0f} s old, and points older than "
+            f"{named} is {now - timestamp:.0f} s old, and points older than "
             f"{max_age} s are dropped by Datadog: write files as they happen, or set "
             "MAX_AGE_SECONDS for metrics with Historical Metrics Ingestion"
         )
@@ -222,7 +224,8 @@ class _ObjectReader:
             return 0
         try:
             seconds = epoch_seconds(timestamp)
-            check_timestamp(seconds, self.now, self.max_age)
+            shown = self.faults.show_values
+            check_timestamp(seconds, self.now, self.max_age, show_values=shown)
         except StatsFileError as error:
             self._fault(error.__str__)
         except ValueError as error:

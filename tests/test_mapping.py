@@ -110,6 +110,11 @@ REFUSED = {
     "empty-list": ("rows.by.a[]", "finds nothing"),
     "no-object": ("rows.in", "makes a number of the file"),
     "string-result": ("who", "makes a string of the file"),
+    "string": ("{who: who}", '"who" is a string'),
+    "tag-of-nothing": ("{tags: ['1', who], n: rows.in}", "nothing is left of a tag"),
+    "tag-object": ("{tags: {a: rows, who: who}, n: rows.in}", 'tag "a" in "tags" is an object'),
+    "time": ("{timestamp: who, n: rows.in}", '"timestamp" is a string'),
+    "old": ("{timestamp: `1234567890`, n: rows.in}", "the timestamp is "),
     "boolean": ("{ok: ok}", '"ok" is a boolean'),
     "list": ("{list: [rows.in]}", '"list" is a list'),
     "list-in-list": ("[[rows.in]]", "object 1 of the mapping's result: a list"),
@@ -135,6 +140,7 @@ def test_what_a_mapping_cannot_make_is_refused(
     outcome = submit(submitter, mapping, RUN | {"who": SECRET})
     assert outcome.files == (0, 1, 0), outcome.log
     assert reason in outcome.reasons[0]
+    assert "1234567890" not in outcome.reasons[0]
 
 
 @pytest.mark.parametrize(
