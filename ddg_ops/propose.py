@@ -7,7 +7,7 @@ becomes a row an element, with its short strings as tags; so does an object whos
 import json
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain, count
+from itertools import chain, compress, count
 from typing import Any, NamedTuple
 
 from ddg_stats_file import (
@@ -205,14 +205,10 @@ def _propose_table(table: Table, time: Time | None, used: set[str]) -> Part | No
     good = [any(value is not None for value in row) for row in zip(*numbers.values(), strict=True)]
     if not 0 < len(numbers) <= MAX_MAPPED_SERIES or not "".join(table.keys).isprintable():
         return None
-    rows = [row for row, is_good in zip(table.rows, good, strict=True) if is_good]
+    known = table._replace(rows=[*compress(table.rows, good)], keys=[*compress(table.keys, good)])
     source = _join("", table.path)
-    if not table.keys:
-        known = table._replace(rows=rows)
-    else:
+    if table.keys:
         source = f"items({source or '@'})"
-        keys = [key for key, is_good in zip(table.keys, good, strict=True) if is_good]
-        known = table._replace(rows=rows, keys=keys)
     last = f"{source}[-1]"
     if not all(good):
         bad = good.count(False)
@@ -224,7 +220,7 @@ def _propose_table(table: Table, time: Time | None, used: set[str]) -> Part | No
     part = _propose_rows(known, source, time, used)
     if part or not table.is_list:
         return part
-    return _propose_rows(Table(table.path, rows[-1:], is_list=False), last, time, used)
+    return _propose_rows(Table(table.path, known.rows[-1:], is_list=False), last, time, used)
 
 
 def _propose_rows(table: Table, source: str, time: Time | None, used: set[str]) -> Part | None:

@@ -108,7 +108,7 @@ def validate(content: str | bytes, file: Path) -> None:
     result = run("validate", str(file))
     assert result.code == 0
     assert "2 points" in result.out
-    assert re.search(r"rows\.read\{\} = 1231\n", result.out)
+    assert re.search(r"rows\.read\{\} = 1231  ", result.out)
 
 
 def test_example_in_python(stack: StackOnMoto, tmp_path: Path) -> None:

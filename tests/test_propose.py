@@ -129,7 +129,7 @@ def objects(members: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 DOCUMENTS = st.recursive(SCALARS, objects, max_leaves=30)
 
 
-@settings(examples, max_examples=400)
+@settings(examples, max_examples=200)
 @given(DOCUMENTS)
 def test_any_proposal_is_accepted(document: Any) -> None:
     """Whatever the document is: the names, times and tags are right, and no value is made up."""
