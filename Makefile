@@ -33,6 +33,7 @@ zips: ## Make the functions' zips, as Terraform needs them
 	./zipper.sh
 
 bench: $(venv) ## Measure the submitter beside other ways (BENCH=--quick, or other sizes and latencies)
+	./zipper.sh
 	$(python) -m local.bench $(BENCH)
 
 simulate: $(venv) ## Compute what loads cost and what outages do, and write docs/scaling.md

@@ -21,7 +21,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from shutil import make_archive
-from statistics import median
+from statistics import median, quantiles
 from sysconfig import get_path
 from tempfile import TemporaryDirectory
 
@@ -32,6 +32,7 @@ from local import make_zip
 from local.bench_servers import serve, sqs_event
 from local.chart import FAINT, GOOD, INK, style
 from local.lambda_runtime import LambdaFunction
+from local.pipeline import run_pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
 LAMBDA_PACKAGES = Path(sys.prefix, "lambda-runtime")  # what Lambda brings
@@ -183,6 +184,33 @@ class Bench:
             yield compare(title, *([min(each)] for each in self.take_turns(6, *reads)), least=0.12)
 
 
+def delays(files: int) -> list[Row]:
+    """Let files come one by one through the whole pipeline; return the delays as it tells them."""
+    print(f"delay of {files} files, one by one", flush=True)
+    with run_pipeline(ROOT, LAMBDA_PACKAGES) as pipeline, pipeline.event_source():
+        for number in range(files):
+            content = json.dumps({"timestamp": int(time.time()), "n": number})
+            pipeline.stack.bucket.put_object(Key=f"stats/delay/{number}.json", Body=content)
+            time.sleep(random.uniform(0.05, 0.25))
+        while pipeline.depth():
+            time.sleep(0.1)
+        lines = [json.loads(line) for line in pipeline.submitter.log if "DelayMill" in line]
+    told = {
+        "from S3's event to Datadog's 202": [
+            ms for each in lines for ms in each["DelayMilliseconds"]
+        ]
+    }
+    told["waiting for S3"] = [line["FetchMilliseconds"] for line in lines]
+    told["waiting for Datadog"] = [line["PostMilliseconds"] for line in lines]
+    return [(name, *percentiles(each)) for name, each in told.items()]
+
+
+def percentiles(milliseconds: Sequence[int]) -> tuple[str, ...]:
+    """Return p50, p95, p99 and the largest."""
+    cuts = quantiles(milliseconds, n=100, method="inclusive")
+    return tuple(f"{each:,.0f} ms" for each in (cuts[49], cuts[94], cuts[98], max(milliseconds)))
+
+
 def cpu_time(read: Callable[[bytes], object], content: bytes) -> float:
     """Return the milliseconds of CPU that reading takes, forgetting the result included."""
     started = time.thread_time()
@@ -210,6 +238,13 @@ def make_zips(folder: Path) -> dict[str, Path]:
         archive.write(ROOT / "local/contenders.py", "contenders.py")
         archive.write(ROOT / "ddg_mock_datasource.py", "ddg_mock_datasource.py")
     return {"ours": ours, "naive": naive, "boto3": boto3, "contenders": contenders}
+
+
+def make_table(head: Row, rows: Sequence[Row]) -> str:
+    """Return a table of Markdown's."""
+    lines = [head, len(head) * ("---",), *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines)
 
 
 def draw(path: Path, picture: Mapping[str, float]) -> None:
@@ -244,20 +279,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with ExitStack() as stack:
         bench = Bench(options, stack)
         rows = [*bench.batches(), *bench.starts(), *bench.parser()]
-    lines = [("held against", "theirs", "ours", "ratio", "must be", ""), 6 * ("---",), *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    table = "\n".join(f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines)
+    table = make_table(("held against", "theirs", "ours", "ratio", "must be", ""), rows)
+    delay = make_table(("", "p50", "p95", "p99", "largest"), delays(300 // options.quick))
     where = (
         f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}. S3 "
         f"answers in {options.s3_latency:g} ms, Datadog in {options.datadog_latency:g} ms."
     )
-    print(where, table, sep="\n\n")
+    print(where, table, delay, sep="\n\n")
     output = options.output or (ROOT / "docs" if options.quick == 1 else None)
     if output:
         draw(output / "bench.png", bench.picture)
-        page, begin, end = output / "performance.md", "<!-- bench: begin -->", "<!-- bench: end -->"
-        before, rest = page.read_text().split(begin)
-        page.write_text(f"{before}{begin}\n{where}\n\n{table}\n{end}{rest.split(end)[1]}")
+        for name, text in (("bench", f"{where}\n\n{table}"), ("delay", delay)):
+            page, begin, end = (
+                output / "performance.md",
+                f"<!-- {name}: begin -->",
+                f"<!-- {name}: end -->",
+            )
+            before, rest = page.read_text().split(begin)
+            page.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
     if short := [row[0] for row in rows if row[-1] == "falls short"]:
         sys.exit(f"Falls short: {'; '.join(short)}")
 

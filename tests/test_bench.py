@@ -31,16 +31,18 @@ def test_a_ratio_is_held_against_its_bar(bar: dict[str, Any], row: tuple[str, ..
 def test_the_smallest_bench_runs_through_and_fails(tmp_path: Path) -> None:
     """Without latency nobody is 150 times as slow; table and picture are made all the same."""
     page = tmp_path / "performance.md"
-    page.write_text("before\n<!-- bench: begin -->\nold\n<!-- bench: end -->\nafter\n")
+    marked = [f"<!-- {name}: begin -->\nold\n<!-- {name}: end -->\n" for name in ("bench", "delay")]
+    page.write_text("before\n{}after\n{}".format(*marked))
     sizes = ["--quick", "60", "--files", "10", "--s3-latency", "0", "--datadog-latency", "0"]
     command = [sys.executable, "-m", "local.bench", *sizes, "--output", str(tmp_path)]
     bench = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (bench.returncode, bench.stderr[:19]) == (1, "Falls short: plain;")
-    before, result, after = re.split(
-        "<!-- bench: begin -->\n|\n<!-- bench: end -->", page.read_text()
+    before, result, after, delay, _ = re.split(
+        "<!-- [a-z]+: begin -->\n|\n<!-- [a-z]+: end -->", page.read_text()
     )
     assert (before, after) == ("before\n", "\nafter\n")
     assert result in bench.stdout
+    assert re.search(r"from S3's event to Datadog's 202 +\| [\d,]+ ms ", delay)
     assert re.search(r"floor, POSTs a batch +\| 1 +\| 1 +\| 1 x ", result)
     assert len(re.findall("reached|falls short", result)) == 16
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
