@@ -22,9 +22,12 @@ from rich.console import Console
 from ddg_ops.settings_file import SETTINGS_FILE, read_settings_file, submitter_environment
 from ddg_settings import read_settings
 from local.books import REFUSED, Books, Entry
+from local.datadog_server import Answer
 from local.event_source import failed_ids
 from local.lambda_runtime import ACCOUNT, REGION, FunctionError
+from local.page import serve
 from local.pipeline import (
+    API_KEY,
     ROOT,
     WATCH_SECONDS,
     Pipeline,
@@ -32,6 +35,7 @@ from local.pipeline import (
     parse_options,
     run_pipeline,
 )
+from local.samples import File
 
 PORT = 8123  # of the page; S3 and SQS are on the next one
 KEPT_FILES = 10_000
@@ -51,6 +55,7 @@ S3 and SQS are on {endpoint}; in another shell:
   export AWS_ENDPOINT_URL={endpoint} NO_PROXY=127.0.0.1
   export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local
   export AWS_DEFAULT_REGION={region}
+  export DATADOG_API_KEY={key}
 
   echo "{{\\"timestamp\\": $(date +%s), \\"my.first.metric\\": 42}}" |
     aws s3 cp - "s3://{bucket}/{prefix}my-job/$(date +%s).json"
@@ -86,6 +91,9 @@ class Live:
         ]
         self.function = f"{name}-metric-submit"
         self.log_group = f"/aws/lambda/{self.function}"
+        self.prefix = pipeline.environment["STATS_PREFIX"]
+        self.answer = "202"  # Datadog's, by its name on the page
+        self.outages: list[tuple[float, float | None]] = []  # began, ended
         self.tidied = 0.0
 
     def invoke(self, event: Any) -> object:
@@ -104,6 +112,28 @@ class Live:
                     entry.beginning = self.read_beginning(entry)
             self.keep_log()
         return answer
+
+    @property
+    def changes(self) -> tuple[object, ...]:
+        """Return what differs as soon as there is something new to be shown."""
+        datadog = self.pipeline.datadog
+        return self.books.changes, len(datadog.requests), len(self.outages), self.answer
+
+    def put(self, file: File) -> None:
+        """Write a file under a key of its own."""
+        folder, _, name = file.key.rpartition("/")
+        key = f"{self.prefix}{folder}/{time.time_ns()}-{name}"
+        self.pipeline.stack.bucket.put_object(Key=key, Body=file.body)
+
+    def answer_with(self, name: str, answer: Answer | None) -> None:
+        """Break Datadog, or mend it with None."""
+        datadog = self.pipeline.datadog
+        datadog.respond = datadog.respond_validate = (lambda _: answer) if answer else None
+        if self.outages and self.outages[-1][1] is None:
+            self.outages[-1] = (self.outages[-1][0], time.time())
+        if answer:
+            self.outages = [*self.outages[-99:], (time.time(), None)]
+        self.answer = name
 
     def read_beginning(self, entry: Entry) -> str:
         """Return the beginning of a file's content as text."""
@@ -137,7 +167,9 @@ class Live:
 
     def tidy(self) -> None:
         """Bound the memory, however long this runs."""
-        self.pipeline.datadog.forget(time.time() - KEPT_SECONDS)
+        before = time.time() - KEPT_SECONDS
+        self.outages = [outage for outage in self.outages if (outage[1] or before) >= before]
+        self.pipeline.datadog.forget(before)
         for name in self.books.forget():
             bucket, _, key = name.removeprefix("s3://").partition("/")
             with suppress(ClientError):
@@ -199,8 +231,10 @@ def run_live(options: argparse.Namespace, variables: Mapping[str, Any]) -> Itera
         live = Live(pipeline, variables)
         live.register(options.zips, options.outputs)
         with again_and_again(live.watch, lambda: WATCH_SECONDS), pipeline.event_source(live.invoke):
-            yield live
-        options.outputs.unlink()
+            try:
+                yield live
+            finally:
+                options.outputs.unlink()
 
 
 def main() -> int:
@@ -230,14 +264,17 @@ def main() -> int:
                 TYPE.format(
                     endpoint=stack.endpoint,
                     region=REGION,
+                    key=API_KEY,
                     bucket=stack.bucket.name,
                     prefix=live.pipeline.environment["STATS_PREFIX"],
                     outputs=options.outputs,
                 ),
                 soft_wrap=True,
             )
-            while True:
-                time.sleep(3600)
+            with serve(live, options.port) as url:
+                console.print(f"The page: {url}\n\nCtrl-C ends it, and forgets everything.")
+                while True:
+                    time.sleep(3600)
     except KeyboardInterrupt:
         console.print("Ended; nothing is left running.")
         return 0

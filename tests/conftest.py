@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from local.datadog_server import DatadogServer
 from tests.scripted_server import ScriptedServer
 from tests.submitter import API_KEY, Submitter
+from tests.zips import make_zips
 
 # Where a shell runs the tests in the background, Ctrl-C is ignored, and so in what the tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -88,6 +90,14 @@ def moto() -> Iterator[str]:
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def zips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the zips of both functions."""
+    folder = tmp_path_factory.mktemp("zips")
+    make_zips(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

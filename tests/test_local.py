@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import signal
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import threading
 import uuid
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,10 +20,9 @@ from local.lambda_runtime import REGION, FunctionError, FunctionTimeout, LambdaF
 from local.ledger import Point, Stored, balance
 from local.pipeline import Stack, again_and_again, create_stack, take_all
 from local.samples import burst_files
+from tests.zips import LAMBDA_PACKAGES, make_zip
 
 ROOT = Path(__file__).resolve().parent.parent
-LAMBDA_PACKAGES = Path(sys.prefix, "lambda-runtime")  # what Lambda brings
-SUBMITTER_PACKAGES = ("certifi", "charset_normalizer", "datadog", "idna", "requests", "urllib3")
 
 HANDLER = """
 import os, sys, time
@@ -40,14 +37,6 @@ def lambda_handler(event, context):
 def fail(text):
     raise LookupError(text)
 """
-
-
-def make_zip(path: Path, files: Mapping[str, str | bytes]) -> Path:
-    """Write a zip with these files."""
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return path
 
 
 # --- The runtime ---
@@ -312,21 +301,6 @@ def test_ledger_finds_what_does_not_add_up(
 
 
 # --- The demo ---
-
-
-@pytest.fixture(scope="module")
-def zips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both functions zipped from the source, with the packages of this Python."""
-    folder = tmp_path_factory.mktemp("zips")
-    modules = {file.name: file.read_bytes() for file in ROOT.glob("ddg_*.py")}
-    packages = {}
-    for name in SUBMITTER_PACKAGES:
-        package = Path(str(importlib.import_module(name).__file__)).parent
-        for file in [*package.rglob("*.py"), *package.glob("*.pem")]:
-            packages[str(file.relative_to(package.parent))] = file.read_bytes()
-    make_zip(folder / "ddg_metric_submit.zip", {**modules, **packages})
-    make_zip(folder / "ddg_mock_datasource.zip", modules)
-    return folder
 
 
 def demo(zips: Path, folder: Path, *options: str) -> list[str]:
