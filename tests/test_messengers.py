@@ -277,7 +277,9 @@ NO_JSON = ["", "hello", "1" * 5000, "[" * 100_000]
 NO_NOTIFICATION = ["null", '"Records"', "[]", '{"Event": "s3:Other"}', '{"Type": "Notification"}']
 NO_RECORDS = ["{}", *(f'{{"Records": {each}}}' for each in ("null", "[]", '{"s3": {}}', "[null]"))]
 NO_S3 = ["null", '{"bucket": "b", "object": {"key": "k"}}']
-NO_S3 += [f'{{"bucket": {{"name": {name}}}, "object": {{"key": "stats/k"}}}}' for name in (1, "null")]
+NO_S3 += [
+    f'{{"bucket": {{"name": {name}}}, "object": {{"key": "stats/k"}}}}' for name in (1, "null")
+]
 NO_NAMES = [
     *(by_s3("stats/k", bucket) for bucket in ("", "\ud800")),
     *(by_s3("stats/k").replace('"stats/k"', key) for key in ("5", '""', '"stats/\\ud800"')),

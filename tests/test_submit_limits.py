@@ -1,7 +1,5 @@
 """The submitter: payloads as large as they may be, and how large batches grow."""
 
-from __future__ import annotations
-
 import json
 import os
 import random
@@ -46,11 +44,7 @@ def numbers(series: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("content", "points"),
-    [
-        pytest.param(bulky(1, series=1800), 1800, id="tags"),
-        pytest.param(numbers(7000), 7000, id="numbers"),
-    ],
+    ("content", "points"), [(bulky(1, series=1800), 1800), (numbers(7000), 7000)], ids=["tags", "n"]
 )
 def test_payloads_are_cut_at_the_json_limit(
     submitter: Submitter, content: bytes, points: int
