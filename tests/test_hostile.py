@@ -3,11 +3,8 @@
 No exception, no lost message, no broken log line, no key: the fixture looks at these each time.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
-import re
 import time
 from typing import Any
 
@@ -16,9 +13,8 @@ from hypothesis import strategies as st
 
 from tests.events import sqs_record, stats
 from tests.scripted_server import Call, response
-from tests.submitter import Outcome, Submitter
+from tests.submitter import Submitter
 
-STEERING = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 hostile = settings(max_examples=60, deadline=None, suppress_health_check=[*HealthCheck])
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
@@ -78,13 +74,6 @@ answers = st.binary(max_size=200) | st.builds(
 )
 
 
-def check_texts(outcome: Outcome) -> None:
-    """Fail where a text ends a line, steers a terminal or turns the direction of what follows."""
-    for text in (*outcome.log, *outcome.reasons):
-        assert not STEERING.search(text), text
-        assert len(text.encode()) < 5000
-
-
 @hostile
 @given(content=files)
 def test_any_file(submitter: Submitter, content: bytes) -> None:
@@ -93,7 +82,6 @@ def test_any_file(submitter: Submitter, content: bytes) -> None:
     submitter.datadog.points.clear()
     outcome = submitter.submit_from({"stats/job/file": content})
     assert outcome.files in ((1, 0, 0), (0, 1, 0))
-    check_texts(outcome)
     sent = [series for request in submitter.datadog.requests for series in request.series or []]
     assert {(each["metric"], tuple(each["tags"])) for each in sent} == {*submitter.datadog.points}
     assert submitter.datadog.dropped == []
@@ -107,7 +95,6 @@ def test_any_message(submitter: Submitter, body: str) -> None:
         outcome = submitter.submit(sqs_record(body=body))
     assert outcome.retried == []
     assert len(outcome.rejected) == (outcome.files[1] > 0)
-    check_texts(outcome)
 
 
 @hostile
@@ -122,7 +109,6 @@ def test_any_answer(submitter: Submitter, answer: bytes, receive_count: int) -> 
     with submitter.posting_to(script):
         message = submitter.message("stats/a", receive_count=receive_count)
         outcome = submitter.submit_from({"stats/a": stats()}, message)
-    check_texts(outcome)
     status = answer.partition(b"\r\n")[0]
     assert outcome.files != (1, 0, 0) or b"202" in status
     refusable = receive_count == 2 and (b"400" in status or b"413" in status)

@@ -1,7 +1,5 @@
 """The submitter: what it tells of its files, in metrics of CloudWatch's and in its log."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
@@ -94,8 +92,9 @@ def test_of_many_delays_a_hundred_are_told(submitter: Submitter) -> None:
 # --- Watched jobs ---
 
 
-def job_lines(outcome: Outcome) -> list[Told]:
-    return [json.loads(line) for line in outcome.log if line.startswith('{"_aws"')]
+def job_lines(outcome: Outcome) -> dict[str, Told]:
+    lines = [json.loads(line) for line in outcome.log if line.startswith('{"_aws"')]
+    return {line["Job"]: line for line in lines}
 
 
 def test_watched_jobs_have_metrics_of_their_own(submitter: Submitter) -> None:
@@ -106,20 +105,17 @@ def test_watched_jobs_have_metrics_of_their_own(submitter: Submitter) -> None:
     objects = {f"stats/good/{n}": stats(n) for n in range(3)} | {"stats/no/x": stats()}
     objects |= {"stats/good/bad": b"x", "stats/a b/bad": b"x"}
     outcome = submitter.submit_from({**objects, "stats/late/a": lambda call: trouble})
-    lines = {line["Job"]: line for line in job_lines(outcome)}
-    counts = {job: (line["Submitted"], line["Refused"]) for job, line in lines.items()}
+    lines = job_lines(outcome).items()
+    counts = {job: (line["Submitted"], line["Refused"]) for job, line in lines}
     assert counts == {"good": (3, 1), "a b": (0, 1), "late": (0, 0)}
-    [directive] = lines["good"]["_aws"]["CloudWatchMetrics"]
-    assert directive["Dimensions"] == [["FunctionName", "Job"]]
-    assert [metric["Name"] for metric in directive["Metrics"]] == ["Submitted", "Refused"]
 
 
 def test_watched_job_of_a_bucket_of_ones_own(submitter: Submitter) -> None:
     """The folder below that bucket's prefix."""
     submitter.set(JOBS='{"etl": {"watched": true}}', BUCKETS='{"acme": "out/"}')
     message = sqs_record(body=notification(["out/etl/a.json"], bucket="acme"))
-    outcome = submitter.submit_from({"out/etl/a.json": stats()}, message)
-    assert [(line["Job"], line["Submitted"]) for line in job_lines(outcome)] == [("etl", 1)]
+    lines = job_lines(submitter.submit_from({"out/etl/a.json": stats()}, message))
+    assert {job: line["Submitted"] for job, line in lines.items()} == {"etl": 1}
 
 
 # --- The objects submitted ---
@@ -136,6 +132,7 @@ def test_submitted_objects_are_told(submitter: Submitter) -> None:
     assert json.loads(line.removeprefix("submitted ")) == [
         f"s3://stats-bucket/{k}" for k in objects
     ]
+    assert not any("submitted" in line for line in submitter.submit_from({KEY: b"x"}).log)
 
 
 def test_long_lists_take_several_lines(submitter: Submitter) -> None:
@@ -147,8 +144,3 @@ def test_long_lists_take_several_lines(submitter: Submitter) -> None:
     assert all(len(line) < 256 * 1024 for line in lines)
     told = [name for line in lines for name in json.loads(line.removeprefix("submitted "))]
     assert told == [f"s3://stats-bucket/{key}" for key in objects]
-
-
-def test_nothing_submitted_is_no_line(submitter: Submitter) -> None:
-    submitter.set(LOG_FILES="true")
-    assert not any("submitted" in line for line in submitter.submit_from({KEY: b"x"}).log)

@@ -1,8 +1,7 @@
 """The submitter: what it keeps of a refused file in the rejected queue, and when it can't."""
 
-from __future__ import annotations
-
 import json
+import re
 import time
 
 import pytest
@@ -15,6 +14,7 @@ MALFORMED = b'{"timestamp": '
 FILES = {"stats/a.json": MALFORMED, "stats/b.json": stats()}
 MAX_BYTES = 262_144  # SQS, a message's body and attributes together
 NOT_KEPT = "refused once its message is settled: not JSON: "
+NOT_SENT = "couldn't send to the rejected queue: "
 
 
 def test_malformed_file_is_refused_whole(submitter: Submitter) -> None:
@@ -53,26 +53,21 @@ def test_body_that_sqs_would_not_take(submitter: Submitter, body: str, kept: str
 def test_attributes_are_fit_for_sqs(submitter: Submitter) -> None:
     """A refusal that can never be sent would be a poison message of our own making."""
     hostile = "stats/\x00\x1b[2J\r\n\u2028'\"\ufffe\U0001f4a9" + "é" * 400
-    outcome = submitter.submit_from({hostile: b"nonsense"})
-    [rejected] = outcome.rejected
+    [rejected] = submitter.submit_from({hostile: b"nonsense"}).rejected
     assert rejected.body == notification([hostile])
-    assert rejected.attributes["bucket"] == BUCKET
-    assert rejected.attributes["key"].endswith("'\"\ufffd\U0001f4a9" + "é" * 400)
-    for text in (*rejected.attributes.values(), *outcome.log):
-        assert not set(text) & set("\x00\x1b\r\n\u2028\ufffe")
-    [line] = outcome.log
-    assert len(line.splitlines()) == 1
+    assert rejected.attributes["key"] == "stats/��[2J���'\"�\U0001f4a9" + "é" * 400
 
 
 @pytest.mark.parametrize(
     ("keys", "named"),
     [
-        pytest.param(["stats/a", "stats/b"], 2, id="with-a-reason-each"),
-        pytest.param([f"stats/{n:02}/{'k' * 48}" for n in range(12)], 12, id="a-dozen"),
-        pytest.param([f"stats/{n}-{'é' * 60}" for n in range(5)], 5, id="letters-of-two-bytes"),
-        pytest.param([f"stats/{'é' * 300}-{n}" for n in range(8)], 1, id="long-names"),
-        pytest.param([f"stats/{n}" for n in range(400)], 90, id="hundreds"),
+        (["stats/a", "stats/b"], 2),  # with a reason each
+        ([f"stats/{n:02}/{'k' * 48}" for n in range(12)], 12),
+        ([f"stats/{n}-{'é' * 60}" for n in range(5)], 5),
+        ([f"stats/{'é' * 300}-{n}" for n in range(8)], 1),
+        ([f"stats/{n}" for n in range(400)], 90),
     ],
+    ids=["two", "a-dozen", "letters-of-two-bytes", "long-names", "hundreds"],
 )
 def test_reason_names_its_files(submitter: Submitter, keys: list[str], named: int) -> None:
     """In a kilobyte, cut between characters: their keys go before the reasons."""
@@ -111,11 +106,8 @@ def test_refusal_that_cannot_be_kept_is_retried(submitter: Submitter) -> None:
     messages = [*map(submitter.message, FILES), submitter.message(*FILES)]
     submitter.set(REJECTED_QUEUE_URL=f"{submitter.moto}/123456789012/no-such-queue")
     outcome = submitter.submit_from(FILES, *messages)
-    assert outcome.files == (2, 0, 2)
-    assert outcome.retried == [0, 2]
-    [line] = outcome.log
-    assert line.startswith(f"retried 2: {NOT_KEPT}")
-    assert "; couldn't send to the rejected queue: " in line
+    assert (outcome.files, outcome.retried) == ((2, 0, 2), [0, 2])
+    assert re.match(f"retried 2: {NOT_KEPT}.*; {NOT_SENT}", outcome.log[0])
     submitter.set(REJECTED_QUEUE_URL=submitter.rejected_url)
     outcome = submitter.submit_from(FILES, messages[0], messages[2])
     assert outcome.files == (1, 2, 0)
@@ -127,32 +119,22 @@ def reset(call: Call) -> bytes:
 
 
 def answer(body: bytes, status: str = "200 OK") -> Script:
-    return lambda call: response(status, body, Content_Type="application/x-amz-json-1.0")
+    return lambda call: response(status, body)
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        pytest.param(answer(b""), id="200-empty"),
-        pytest.param(answer(b"{}"), id="200-without-an-id"),
-        pytest.param(answer(b'{"MessageId": ""}'), id="200-with-an-empty-id"),
-        pytest.param(answer(b"<html>Sign in</html>"), id="200-html"),
-        pytest.param(answer(b'{"__type": "AccessDenied"}', "403 Forbidden"), id="403"),
-        pytest.param(reset, id="reset"),
-        pytest.param(silent, id="silent"),
-    ],
-)
+SUCCESSES = [b"", b"{}", b'{"MessageId": ""}', b"<html>Sign in</html>"]
+FORBIDDEN = answer(b'{"__type": "AccessDenied"}', "403 Forbidden")
+
+
+@pytest.mark.parametrize("script", [*map(answer, SUCCESSES), FORBIDDEN, reset, silent])
 def test_rejected_queue_in_trouble(submitter: Submitter, script: Script) -> None:
     """In time: what was submitted is, and the refused is retried. What SQS has, it gives an id."""
-    context = Context(4)
+    context = Context(3)
     with submitter.rejecting_to(script):
         outcome = submitter.submit_from(FILES, context=context)
         assert context.get_remaining_time_in_millis() > 0
-    assert outcome.files == (1, 0, 1)
-    assert outcome.retried == [0]
-    [line] = outcome.log
-    assert line.startswith(f"retried 1: {NOT_KEPT}")
-    assert "; couldn't send to the rejected queue: " in line
+    assert (outcome.files, outcome.retried) == ((1, 0, 1), [0])
+    assert re.match(f"retried 1: {NOT_KEPT}.*; {NOT_SENT}", outcome.log[0])
 
 
 def test_each_refusal_is_kept_by_itself(submitter: Submitter) -> None:
@@ -160,8 +142,7 @@ def test_each_refusal_is_kept_by_itself(submitter: Submitter) -> None:
     kept = answer(b'{"MessageId": "1"}')
     files = {f"stats/{name}": MALFORMED for name in "abc"}
     with submitter.rejecting_to(lambda call: (silent if b"ts/b" in call.body else kept)(call)):
-        outcome = submitter.submit_from(files, context=Context(4))
-        assert outcome.files == (0, 2, 1)
-        assert outcome.retried == [1]
-        outcome = submitter.submit_from(files, submitter.message("stats/a"), context=Context(4))
+        outcome = submitter.submit_from(files, context=Context(3))
+        assert (outcome.files, outcome.retried) == ((0, 2, 1), [1])
+        outcome = submitter.submit_from(files, submitter.message("stats/a"), context=Context(3))
         assert outcome.files == (0, 1, 0)
