@@ -66,7 +66,8 @@ UNCLEAR += [Answer(500, b'{"valid": false}'), Answer(reset=True)]
 def test_nothing_is_posted_with_a_wrong_key(submitter: Submitter, answer: Answer) -> None:
     """It would be lost behind a 202. What the contract refuses stays refused, late or early."""
     keys = asked(submitter, answer)
-    objects = {f"stats/large-{n}": bulky(n, series=700) for n in range(2)}
+    submitter.shrink_payloads()
+    objects = {f"stats/large-{n}": bulky(n, series=40) for n in range(2)}
     objects |= {"stats/good": stats(), "stats/bad": b"{}", "stats/_SUCCESS": b""}
     messages = [sqs_record([key]) for key in [*objects, "stats/gone"]]
     messages.append(sqs_record(["stats/good", "stats/bad"]))
