@@ -211,7 +211,7 @@ def test_secret_is_read_once_more_and_no_more(
 )
 def test_malformed_secret_is_named_and_not_shown(submitter: Submitter, value: object) -> None:
     """As a malformed variable is."""
-    named = pytest.raises(ValueError, match="DATADOG_API_KEY_SECRET_ARN: the secret is no key")
+    named = pytest.raises(ValueError, match="DATADOG_API_KEY_SECRET_ARN: the secret is neither a key nor ")
     with secret(submitter, value), named as raised:
         submitter.submit_from(FILES)
     assert "hidden" not in f"{raised.value}"
@@ -230,7 +230,7 @@ def test_secret_that_cannot_be_read(
 ) -> None:
     """In time the invocation fails and the batch is retried; the error names the variable."""
     submitter.datadog.respond = lambda request: Answer(403)
-    context = Context(3)
+    context = Context(4)
     named = pytest.raises(ValueError, match="DATADOG_API_KEY_SECRET_ARN can't be read: ")
     with secret(submitter, *before, script), named:
         submitter.submit_from(FILES, context=context)

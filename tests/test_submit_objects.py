@@ -209,7 +209,7 @@ def drips(call: Call) -> Iterator[bytes]:
 @pytest.mark.parametrize("slow", [drips, silent])
 def test_slow_s3_meets_the_deadline(submitter: Submitter, slow: Script) -> None:
     """What S3 didn't send in time is retried, and a refusal is kept; what it sent is submitted."""
-    context = Context(3)
+    context = Context(4)
     files: Objects = {"a": stats(m=1), "slow": slow, "b": b"{}", "c": stats(n=1)}
     objects = {f"stats/{name}": content for name, content in files.items()}
     with submitter.reading_from(bucket_of(objects)):
@@ -224,7 +224,7 @@ def test_s3_that_hangs_costs_the_next_batch_nothing(submitter: Submitter) -> Non
     keys = [f"stats/{n}" for n in range(100)]
     objects: Objects = {**dict.fromkeys(keys, silent), "stats/good": stats()}
     with submitter.reading_from(bucket_of(objects)):
-        outcome = submitter.submit(sqs_record(keys), context=Context(3))
+        outcome = submitter.submit(sqs_record(keys), context=Context(4))
         assert outcome.files == (0, 0, 100)
         assert submitter.submit(sqs_record(["stats/good"]), context=Context(4)).files == (1, 0, 0)
 

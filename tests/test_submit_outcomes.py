@@ -345,7 +345,7 @@ def test_slow_datadog_meets_the_deadline_and_is_forgotten(submitter: Submitter) 
     The package would be silent for 300 s after three timeouts of a warm process.
     """
     for sent, end in ((b"", wait), (b"HTTP/1.1 202 Accepted\r\nx: ", drip)):
-        context = Context(3)
+        context = Context(4)
         with submitter.posting_to(then(sent, end)):
             outcome = submitter.submit_from(FILES, context=context)
         assert context.get_remaining_time_in_millis() > 250

@@ -129,7 +129,7 @@ FORBIDDEN = answer(b'{"__type": "AccessDenied"}', "403 Forbidden")
 @pytest.mark.parametrize("script", [*map(answer, SUCCESSES), FORBIDDEN, reset, silent])
 def test_rejected_queue_in_trouble(submitter: Submitter, script: Script) -> None:
     """In time: what was submitted is, and the refused is retried. What SQS has, it gives an id."""
-    context = Context(3)
+    context = Context(4)
     with submitter.rejecting_to(script):
         outcome = submitter.submit_from(FILES, context=context)
         assert context.get_remaining_time_in_millis() > 0
@@ -142,7 +142,7 @@ def test_each_refusal_is_kept_by_itself(submitter: Submitter) -> None:
     kept = answer(b'{"MessageId": "1"}')
     files = {f"stats/{name}": MALFORMED for name in "abc"}
     with submitter.rejecting_to(lambda call: (silent if b"ts/b" in call.body else kept)(call)):
-        outcome = submitter.submit_from(files, context=Context(3))
+        outcome = submitter.submit_from(files, context=Context(4))
         assert (outcome.files, outcome.retried) == ((0, 2, 1), [1])
-        outcome = submitter.submit_from(files, submitter.message("stats/a"), context=Context(3))
+        outcome = submitter.submit_from(files, submitter.message("stats/a"), context=Context(4))
         assert outcome.files == (0, 1, 0)
