@@ -21,6 +21,7 @@ from ddg_ops.queues import safely, yes_option
 from ddg_ops.reasons import TOO_OLD, Groups
 from ddg_ops.screen import (
     FINE,
+    HISTORICAL,
     POSITIVE,
     USAGE,
     WRONG,
@@ -32,12 +33,19 @@ from ddg_ops.screen import (
     moment,
     utc,
 )
-from ddg_ops.stack import Stack, foresee, make_batch, reading_settings, stack_options
+from ddg_ops.stack import (
+    WINDOW_SECONDS,
+    Stack,
+    foresee,
+    make_batch,
+    reading_settings,
+    stack_options,
+    within_window,
+)
 from ddg_outcomes import Outcome, Refused, Retry, Submitted, address
 from ddg_s3_objects import File
 from ddg_settings import Settings
 
-WINDOW_SECONDS = 3600  # Datadog drops older points without Historical Metrics Ingestion
 MAX_CHUNK_FILES = 500  # one POST's worth, and what is done again after an interruption
 # Seconds, before trying again where nothing got on. At once first: a file that Datadog answers 400
 # is sent once more, and refused then.
@@ -48,7 +56,6 @@ EXAMPLES = [
     "--since 50m --yes",
     "--since 2025-11-22 --until 2025-11-24 --prefix stats/nightly/ --historical --yes",
 ]
-HISTORICAL = "Points of over an hour ago too: only metrics with Historical Metrics Ingestion."
 OWN_KEYS = ("DATADOG_API_KEY", "DATADOG_APP_KEY", "DATADOG_API_KEY_SECRET_ARN")
 
 
@@ -167,8 +174,7 @@ def operator_settings(stack: Stack, *, historical: bool) -> Settings:
     known = {name: value for name, value in stack.environment().items() if name not in OWN_KEYS}
     own = {name: os.environ.get(name) for name in ("DATADOG_API_KEY", "DATADOG_HOST")}
     settings = reading_settings(known | {name: value for name, value in own.items() if value})
-    window = min(settings.max_age or WINDOW_SECONDS, WINDOW_SECONDS)
-    return settings._replace(max_age=0 if historical else window)
+    return within_window(settings, historical=historical)
 
 
 def prove_key(stack: Stack, settings: Settings) -> None:

@@ -6,6 +6,7 @@ Broken, unknown and fine are three things: what can't be seen from here isn't br
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import click
@@ -27,7 +28,9 @@ from ddg_ops.screen import (
     Screen,
     Stop,
     age,
+    count,
 )
+from ddg_ops.settings_file import SETTINGS_FILE, read_settings_file
 from ddg_ops.stack import Stack, find_alarms, queue_name, queue_path, stack_options
 from ddg_ops.ways import check_buckets
 from ddg_settings import Settings, read_settings
@@ -43,6 +46,7 @@ QUEUE_FIXES = {
     "dead": "See what: ddg-ops dead list",
 }
 SUBSCRIBE = "Set alarm_email, and confirm what AWS then mails; or subscribe a pager to the topic."
+RESUME = "ddg-ops resume --yes"
 NO_KEY = "Put the key there, or name another secret in ddg_api_key_secret_arn, and apply."
 EXAMPLES = ["", "--canary", "--canary --bucket acme-data", "--stack ddg-stats --json"]
 Findings = Iterator[Finding]
@@ -86,6 +90,16 @@ def ask(part: str, findings: Findings) -> Iterator[tuple[str, Finding]]:
         yield part, Finding("FAILED" if gone else "unknown", problem, APPLY if gone else fix)
 
 
+def check_settings_file() -> Findings:
+    """Does the settings file of this folder say what Terraform knows?"""
+    file = Path(SETTINGS_FILE)
+    if file.is_file():
+        try:
+            read_settings_file(file)
+        except ValueError as error:
+            yield Finding("FAILED", str(error), f"Correct it. {APPLY}")
+
+
 class Checkup:
     """A look at all parts of a stack."""
 
@@ -109,6 +123,7 @@ class Checkup:
         followed = named or [stack.bucket] if timeout else []
         if self.settings:
             followed = [stack.choose_bucket(self.settings, bucket) for bucket in followed]
+        yield from ask("settings", check_settings_file())
         yield from ask("notification", check_buckets(stack, others))
         yield from ask("key", self.key())
         yield from ask("mapping", self.mapping())
@@ -117,6 +132,12 @@ class Checkup:
         yield from ask("queues", self.queue("dead", stack.dead_letter_url))
         yield from ask("outcomes", self.outcomes(follows=bool(timeout)))
         yield from ask("alarms", self.alarms())
+        if not stack.generator:
+            watched = f"{count(len(stack.watched), 'job')} of them" if stack.watched else "none"
+            text = (
+                f"neither generator nor heartbeat is on: only silent jobs tell ({watched} watched)"
+            )
+            yield "heartbeat", Finding("note", text)
         for bucket in followed:
             yield from ask("canary", follow_canary(stack, self.settings, bucket, timeout or 0))
         if unread := [bucket for bucket in others if bucket not in followed]:
@@ -169,8 +190,8 @@ class Checkup:
             yield Finding("FAILED", f"nothing feeds {queue} to {function}", APPLY)
         for each in mappings:
             if each["State"] not in ("Enabled", "Enabling", "Updating"):
-                fix = f"aws lambda update-event-source-mapping --uuid {each['UUID']} --enabled"
-                yield Finding("FAILED", f"{queue} isn't fed to {function}: {each['State']}", fix)
+                text = f"paused: {queue} isn't fed to {function} ({each['State']})"
+                yield Finding("FAILED", text, RESUME)
             elif "ReportBatchItemFailures" not in each.get("FunctionResponseTypes", []):
                 text = "without ReportBatchItemFailures the files that are to be retried are lost"
                 yield Finding("FAILED", text, f"{APPLY} Do it at once.")
@@ -183,7 +204,8 @@ class Checkup:
         visible = int(queue["ApproximateNumberOfMessages"])
         flying = int(queue["ApproximateNumberOfMessagesNotVisible"])
         metric = "AWS/SQS QueueName ApproximateAgeOfOldestMessage"
-        oldest = next(iter(self.values(metric, name, 15, "Maximum")), 0.0)
+        ages = self.points(metric, name, 15, Statistics=["Maximum"])
+        oldest = ages[0]["Maximum"] if ages else 0.0
         text = f"{name}: about {visible:,} waiting, {flying:,} in flight"
         text += f", the oldest for {age(oldest)}" if visible + flying and oldest else ""
         if visible + flying and (role != "main" or oldest > WAITING_SECONDS):
@@ -191,30 +213,31 @@ class Checkup:
         else:
             yield Finding("ok", text)
 
-    def values(
-        self, metric: str, value: str, minutes: float, statistic: str = "Sum"
-    ) -> list[float]:
-        """Return a statistic of a metric (namespace, dimension, name), the newest first."""
+    def points(self, metric: str, value: str, minutes: float, **statistics: Any) -> list[Any]:
+        """Return the points of a metric (namespace, dimension, name), the newest first."""
         namespace, dimension, name = metric.split()
         now = datetime.now(UTC)
-        points = self.stack.aws.client("cloudwatch").get_metric_statistics(
+        points: list[Any] = self.stack.aws.client("cloudwatch").get_metric_statistics(
             Namespace=namespace,
             MetricName=name,
             Dimensions=[{"Name": dimension, "Value": value}],
             StartTime=now - timedelta(minutes=minutes),
             EndTime=now + timedelta(minutes=1),
-            Period=300,
-            Statistics=[statistic],
+            **{"Period": 300} | statistics,
         )["Datapoints"]
-        points.sort(key=lambda point: point["Timestamp"], reverse=True)
-        return [point[statistic] for point in points]
+        return sorted(points, key=lambda point: point["Timestamp"], reverse=True)
 
     def outcomes(self, *, follows: bool) -> Findings:
-        """What became of the last hour's files, and why were the last ones retried?"""
+        """What became of the last hour's files, how fast, and why were the last ones retried?"""
         stack = self.stack
         minutes, made = self.generator() if stack.generator else (RECENT_MINUTES, 0.0)
+
+        def points(name: str, minutes: float, **statistics: Any) -> list[Any]:
+            metric = f"DatadogStats FunctionName {name}"
+            return self.points(metric, stack.function, minutes, **statistics)
+
         values = {
-            name: self.values(f"DatadogStats FunctionName {name}", stack.function, minutes)
+            name: [point["Sum"] for point in points(name, minutes, Statistics=["Sum"])]
             for name in ("Submitted", "Refused", "Retried")
         }
         if any(values.values()):  # an idle pipeline has no batches, not batches of nothing
@@ -222,6 +245,11 @@ class Checkup:
             yield Finding("ok", f"in the last {minutes:.0f} minutes: {text}")
         else:
             yield self.silence(minutes, made, follows=follows)
+        percentile = {"Period": 60 * RECENT_MINUTES, "ExtendedStatistics": ["p95"]}
+        delays = points("DelayMilliseconds", RECENT_MINUTES, **percentile)
+        if known := [each["ExtendedStatistics"]["p95"] for each in delays if len(each) > 1]:
+            text = f"of the last hour's files 95% were in Datadog {max(known) / 1000:,.1f} s"
+            yield Finding("ok", f"{text} after S3's event, or sooner")
         if sum(values["Retried"]):
             since = time.time() - 60 * RECENT_MINUTES
             entries = [
@@ -235,6 +263,9 @@ class Checkup:
         text, generator = f"no batch in the last {minutes:.0f} minutes", self.stack.generator
         if not generator:
             return Finding("ok", f"{text}; no generator is on, so there may have been no file")
+        rule = self.stack.aws.client("events").describe_rule(Name=self.stack.schedule)
+        if rule["State"] == "DISABLED":
+            return Finding("note", f"{text}; {self.stack.schedule} is paused", RESUME)
         if time.time() - made < 60 * minutes:
             text += f"; {generator} was made or changed only {age(time.time() - made)} ago"
             wait = "Check again in some minutes, or follow a file: ddg-ops check --canary"
@@ -248,7 +279,8 @@ class Checkup:
         found = functions.get_function_configuration(FunctionName=self.stack.generator)
         made = datetime.fromisoformat(found["LastModified"][:19]).replace(tzinfo=UTC)
         names = [name for name in self.stack.alarm_names if name.endswith("-nothing-submitted")]
-        spans = [each["Period"] * each["EvaluationPeriods"] / 60 for each in self.those(names)]
+        alarms = self.those(names)
+        spans = [each.get("Period", 300) * each["EvaluationPeriods"] / 60 for each in alarms]
         return max([RECENT_MINUTES, *spans]), made.timestamp()
 
     def those(self, names: Sequence[str]) -> list[dict[str, Any]]:

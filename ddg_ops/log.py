@@ -4,12 +4,11 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import click
 
-from ddg_ops.screen import FINE, Command, Moment, Screen, moment
+from ddg_ops.screen import FINE, Command, Moment, Screen, moment, utc
 from ddg_ops.stack import Stack, stack_options
 
 POLL_SECONDS = 2.0  # between two looks into the log; CloudWatch has lines after some seconds
@@ -17,7 +16,7 @@ LATE_SECONDS = 60  # a line of another stream may come that much after later one
 SUMMARY = (  # a batch's, in one line
     "{Submitted:>5} submitted {Refused:>4} refused {Retried:>4} retried {Points:>6} points "
     "{Requests:>3} requests {WireBytes:>7} B  fetch {FetchMilliseconds} ms  post "
-    "{PostMilliseconds} ms"
+    "{PostMilliseconds} ms  delay {DelayMilliseconds} ms"
 )
 STYLES = {"WARNING": "yellow", "ERROR": "bold red", "CRITICAL": "bold red"}
 
@@ -29,7 +28,13 @@ class Line(NamedTuple):
     text: str
 
 
-Entry = dict[str, Any] | Line  # a batch's summary, or a line
+class Files(NamedTuple):
+    """Files of a batch that were submitted."""
+
+    addresses: list[str]
+
+
+Entry = dict[str, Any] | Line | Files  # a batch's summary, ...
 
 
 def log_events(stack: Stack, since: float, pattern: str = "") -> Iterator[dict[str, Any]]:
@@ -41,7 +46,9 @@ def log_events(stack: Stack, since: float, pattern: str = "") -> Iterator[dict[s
 
 
 def read_event(message: str) -> Entry | None:
-    """Return a batch's summary, a line to show, or None for what only Lambda cares for."""
+    """Return a batch's summary, its files, a line to show, or None for what is Lambda's own."""
+    if message.startswith("submitted ["):
+        return Files(json.loads(message.removeprefix("submitted ")))
     try:
         entry = json.loads(message)
     except ValueError:  # printed: a refusal, a retry
@@ -61,13 +68,14 @@ def read_event(message: str) -> Entry | None:
     return None
 
 
-@click.command(cls=Command, examples=["", "--since 12:00 --no-follow"])
+@click.command(cls=Command, examples=["", "--files", "--since 12:00 --no-follow"])
 @click.option("--since", type=moment, default="10m", metavar="TIME", show_default=True)
+@click.option("--files", is_flag=True, help="Each submitted file too.")
 @click.option("--no-follow", is_flag=True, help="Print what is there, and end.")
 @stack_options
 @click.pass_obj
-def tail(screen: Screen, stack: Stack, since: Moment, no_follow: bool) -> int:
-    """Follow the submitter's batches, a line each; refusals and retries with reasons."""
+def tail(screen: Screen, stack: Stack, since: Moment, files: bool, no_follow: bool) -> int:
+    """Follow the submitter's batches, a line each; refusals and retries with reasons. In UTC."""
     after = since.seconds
     printed: dict[tuple[str, str], float] = {}  # to print what is read twice once; when it was
     while True:
@@ -75,7 +83,7 @@ def tail(screen: Screen, stack: Stack, since: Moment, no_follow: bool) -> int:
             at, identity = event["timestamp"] / 1000, (event["logStreamName"], event["eventId"])
             entry = read_event(event["message"]) if identity not in printed else None
             printed[identity] = at
-            if entry is not None:
+            if entry is not None and (files or not isinstance(entry, Files)):
                 print_entry(at, entry, screen)
             after = max(after, at - LATE_SECONDS)
         if no_follow:
@@ -85,14 +93,20 @@ def tail(screen: Screen, stack: Stack, since: Moment, no_follow: bool) -> int:
 
 
 def print_entry(at: float, entry: Entry, screen: Screen) -> None:
-    """Print an entry of the log in one line."""
-    when = datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S")
-    if isinstance(entry, Line):
-        style = "red" if entry.text.startswith("refused ") else STYLES.get(entry.level, "")
-        screen.say(f"{when}  {entry.text}", style)
-        screen.result({"at": at} | entry._asdict())
-    else:
-        numbers = Counter({name: n for name, n in entry.items() if isinstance(n, int)})
-        style = "" if numbers["Refused"] + numbers["Retried"] else "green"
-        screen.say(f"{when}  {SUMMARY.format_map(numbers)}", style)
-        screen.result({"at": at} | numbers)
+    """Print an entry of the log in one line; of files each has its own."""
+    when = utc(at)
+    match entry:
+        case Line(level, text):
+            style = "red" if text.startswith("refused ") else STYLES.get(level, "")
+            screen.say(f"{when}  {text}", style)
+            screen.result({"at": at} | entry._asdict())
+        case Files(addresses):
+            for each in addresses:
+                screen.say(f"{when}  submitted {each}")
+            screen.result({"at": at, "files": addresses})
+        case _:
+            numbers = Counter({name: n for name, n in entry.items() if isinstance(n, int)})
+            numbers["DelayMilliseconds"] = round(max(entry.get("DelayMilliseconds") or [0]))
+            style = "" if numbers["Refused"] + numbers["Retried"] else "green"
+            screen.say(f"{when}  {SUMMARY.format_map(numbers)}", style)
+            screen.result({"at": at} | numbers)

@@ -18,6 +18,7 @@ from rich.text import Text
 FINE, WRONG, USAGE, UNABLE, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes; `ddg-ops --help` has them
 POSITIVE = click.FloatRange(0, min_open=True)
 HANDBOOK = "docs/operations.md"
+HISTORICAL = "Points of over an hour ago too: only metrics with Historical Metrics Ingestion."
 
 
 class Command(click.Command):

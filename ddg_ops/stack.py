@@ -21,6 +21,7 @@ from ddg_series_api import count_points
 from ddg_settings import Batch, Settings, read_settings
 
 TERRAFORM_SECONDS = 120  # a remote state takes some seconds
+WINDOW_SECONDS = 3600  # Datadog drops older points without Historical Metrics Ingestion
 BATCH_SECONDS = 120.0  # for the files of one batch, on a slow line
 STACK_HELP = "A stack's name, or a file that `terraform output -json` wrote."
 
@@ -37,7 +38,9 @@ class Stack(NamedTuple):
     dead_letter_url: str
     rejected_url: str
     function: str  # the submitter
-    generator: str  # its function; "" where there is none
+    generator: str  # the function that writes samples or heartbeats; "" where there is none
+    schedule: str  # EventBridge's rule that runs it
+    watched: Mapping[str, int]  # job -> hours after which its silence rings
     log_group: str
     alarm_names: tuple[str, ...]
     topic_arn: str
@@ -72,6 +75,12 @@ class Stack(NamedTuple):
         attributes: dict[str, str]
         attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
         return attributes
+
+    def waiting(self, url: str) -> tuple[str, int]:
+        """Return a queue's name, and about how many messages are in it, those in flight too."""
+        queue = self.queue(url)
+        kinds = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
+        return queue_name(url), sum(int(queue[kind]) for kind in kinds)
 
     def mappings(self, queue_arn: str) -> list[dict[str, Any]]:
         """Return the mappings that feed a queue to the submitter."""
@@ -132,6 +141,12 @@ def reading_settings(environment: Mapping[str, str]) -> Settings:
         return read_settings({**unused, **environment})
     except ValueError as error:
         raise Stop(f"{error}.", USAGE) from None
+
+
+def within_window(settings: Settings, *, historical: bool) -> Settings:
+    """Return settings by which no file passes whose points Datadog would drop in silence."""
+    window = min(settings.max_age or WINDOW_SECONDS, WINDOW_SECONDS)
+    return settings._replace(max_age=0 if historical else window)
 
 
 def make_batch(aws: Aws, settings: Settings) -> Batch:
@@ -223,6 +238,7 @@ def read_stack(values: Mapping[str, Any], source: str, aws: Aws) -> Stack:
     try:
         urls, functions = values["queue_urls"], values["function_names"]
         function = functions["metric_submit"]
+        generator = functions.get("mock_datasource") or functions.get("heartbeat") or ""
         topic_arn = values.get("alarm_topic_arn") or ""
         texts = {
             "bucket": values.get("bucket") or "",
@@ -231,25 +247,28 @@ def read_stack(values: Mapping[str, Any], source: str, aws: Aws) -> Stack:
             "dead_letter_url": urls["dead_letter"],
             "rejected_url": urls["rejected"],
             "function": function,
-            "generator": functions.get("mock_datasource") or "",
+            "generator": generator,
+            "schedule": values.get("schedule_rule") or generator,
             "log_group": f"/aws/lambda/{function}",
             "topic_arn": topic_arn,
             "account": f"{topic_arn}::::".split(":")[4],
         }
         alarm_names = tuple(map(str, values.get("alarm_names") or ()))
+        watched = {job: int(hours) for job, hours in (values.get("watched_jobs") or {}).items()}
         if not all(isinstance(text, str) for text in texts.values()):
             raise TypeError
     except (KeyError, TypeError, AttributeError) as error:
         problem = f"lacks {error}" if isinstance(error, KeyError) else "has another shape"
         raise Stop(f"{source} {problem}: is it of this project? {HOW_TO_NAME}", USAGE) from None
-    return Stack(aws, source, alarm_names=alarm_names, **texts)
+    return Stack(aws, source, alarm_names=alarm_names, watched=watched, **texts)
 
 
 def find_by_name(name: str, aws: Aws) -> Stack:
     """Return the stack of that name here, by Terraform's rules for names; parts may be gone."""
     sqs, region = aws.client("sqs"), aws.region
     account = aws.client("sts").get_caller_identity()["Account"]
-    alarms = [alarm["AlarmName"] for alarm in find_alarms(aws, f"{name}-")]
+    alarms = {each["AlarmName"]: each["EvaluationPeriods"] for each in find_alarms(aws, f"{name}-")}
+    silent = f"{name}-job-silent-"  # of an hour each
     generates = f"{name}-mock-datasource-errors" in alarms
     queue_url = f"{sqs.meta.endpoint_url}/{account}/{name}"
     outputs = {
@@ -262,7 +281,12 @@ def find_by_name(name: str, aws: Aws) -> Stack:
             "metric_submit": f"{name}-metric-submit",
             "mock_datasource": f"{name}-mock-datasource" if generates else None,
         },
-        "alarm_names": alarms,
+        "alarm_names": list(alarms),
+        "watched_jobs": {
+            alarm.removeprefix(silent): hours
+            for alarm, hours in alarms.items()
+            if alarm.startswith(silent)
+        },
         "alarm_topic_arn": f"arn:{sqs.meta.partition}:sns:{region}:{account}:{name}-alarms",
     }
     stack = read_stack(outputs, f"--stack {name}", aws)

@@ -116,6 +116,9 @@ class Selection(NamedTuple):
         return " ".join(f"--{name} {value}" for name, value in given.items())
 
 
+EVERYTHING = Selection("", "", "", None, None)
+
+
 def on_queue(limit: int | None = None) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Declare the options that choose messages; hand the command a screen, a stack and a walk."""
 
@@ -270,12 +273,17 @@ class Walk:
         if self.read and not self.taken:
             jobs = ", ".join(f"{job} ({n:,})" for job, n in self._jobs.most_common(SHOWN_JOBS))
             text += f". There are: {jobs}{', ...' if len(self._jobs) > SHOWN_JOBS else ''}"
-        if not self.complete:
-            share = min(1.0, self.read / max(self._visible, 1))
-            text += f". The end wasn't reached: about {share:.0%} was read. {ENDLESS}"
+        text += f". {self.problem}" if self.problem else ""
         if self._in_flight:
             text += f"; others have about {self._in_flight:,} in their hands"
         screen.say(f"{text}.", "bold")
+
+    @property
+    def problem(self) -> str:
+        """Why not all was read; "" where all was."""
+        share = min(1.0, self.read / max(self._visible, 1))
+        told = f"The end of {self.name} wasn't reached: about {share:.0%} was read. {ENDLESS}"
+        return "" if self.complete else told
 
     def document(self) -> dict[str, Any]:
         """Return the same for a machine."""

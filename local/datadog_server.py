@@ -20,8 +20,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
-SERIES, VALIDATE = "/api/v1/series", "/api/v1/validate"
-ROUTES = {("POST", SERIES), ("GET", VALIDATE)}  # api, and authentication beside it
+SERIES, VALIDATE, QUERY = "/api/v1/series", "/api/v1/validate", "/api/v1/query"
+ROUTES = {("POST", SERIES), ("GET", VALIDATE), ("GET", QUERY)}  # api, and authentication beside it
 MAX_WIRE_BYTES = 3_200_000  # api: "maximum payload size is 3.2 megabytes (3200000 bytes)"
 MAX_PLAIN_BYTES = 62_914_560  # api: decompressed "less than 62 megabytes (62914560 bytes)"
 MAX_AGE = 3600  # seconds; api: "cannot be ... more than one hour in the past"
@@ -155,11 +155,13 @@ class DatadogServer:
 
     api_key: str
     _: KW_ONLY
+    app_key: str = "test-app-key"  # which a query needs as well
     clock: Callable[[], float] = time.time  # Unix seconds; decides what is too old
     respond: Callable[[Request], Answer | None] | None = None  # None from either: honestly
     respond_validate: Callable[[Request], Answer | None] | None = None  # to GET /api/v1/validate
-    requests: list[Request] = field(default_factory=list)  # all but those to validate a key
+    requests: list[Request] = field(default_factory=list)  # all but these
     validations: list[Request] = field(default_factory=list)
+    queries: list[Request] = field(default_factory=list)
     points: dict[tuple[str, tuple[str, ...]], dict[int, float]] = field(default_factory=dict)
     dropped: list[Dropped] = field(default_factory=list)
     types: dict[str, str] = field(default_factory=dict)  # of a metric, as it was sent last
@@ -199,6 +201,9 @@ class DatadogServer:
             answer = self._check(request, body)
         except Refusal as refusal:
             answer = refusal.answer
+        if request.path == QUERY:
+            self.queries.append(request)
+            return answer
         validates = request.path == VALIDATE
         (self.validations if validates else self.requests).append(request)
         respond = self.respond_validate if validates else self.respond
@@ -219,6 +224,10 @@ class DatadogServer:
             return Answer(200, b'{"valid": true}')
         if key != self.api_key:  # api: 403, "Authentication error"
             raise Refusal(403, "Forbidden")
+        if request.path == QUERY:
+            if request.headers.get("dd-application-key") != self.app_key:
+                raise Refusal(403, "Forbidden")
+            return self._query(parse_qs(request.query))
         content_type = request.headers.get("content-type", "").partition(";")[0].strip()
         if content_type not in CONTENT_TYPES:  # saluki, http/datadog/metrics.rs: 400
             raise Refusal(400, f"Content-Type must be one of {', '.join(CONTENT_TYPES)}")
@@ -226,6 +235,27 @@ class DatadogServer:
             raise Refusal(413, "Payload too large")
         request.series = read_series(body, request.headers.get("content-encoding"))
         return Answer()
+
+    def _query(self, asked: Mapping[str, list[str]]) -> Answer:
+        """Return the points of one metric under some tags (api: Query timeseries points)."""
+        try:
+            begin, end, query = int(asked["from"][0]), int(asked["to"][0]), asked["query"][0]
+        except (KeyError, ValueError):
+            raise Refusal(400, "from, to and query are required") from None
+        named = re.fullmatch(r"(?:avg|max|min|sum):([A-Za-z0-9_.]+)\{([^{}]+)\}", query)
+        if not named:
+            raise Refusal(400, "this Datadog reads avg|max|min|sum:METRIC{TAG,...} alone")
+        scope = set(named[2].split(",")) - {"*"}
+        pointlist = [
+            [1000 * timestamp, value]
+            for (metric, tags), points in self.points.items()
+            if metric == named[1] and scope <= set(tags)
+            for timestamp, value in sorted(points.items())
+            if begin <= timestamp <= end
+        ]
+        found = {"metric": named[1], "scope": named[2], "interval": 1, "pointlist": pointlist}
+        answer = {"status": "ok", "query": query, "series": [found] if pointlist else []}
+        return Answer(200, json.dumps(answer).encode())
 
     def _store(self, series: Mapping[str, Any], now: float) -> None:
         """Keep the points that Datadog keeps; the last write to a metric, tags and second wins."""

@@ -10,6 +10,7 @@ import re
 import time
 import zipfile
 from collections.abc import Iterable
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -210,12 +211,17 @@ class StackOnMoto:
             Environment={"Variables": self.environment},
         )
 
-    def modified(self, function: str, at: str) -> None:
-        """Have a function be made or changed at a time."""
+    def generate(self, made: str = "") -> None:
+        """Have a generator, made now or at a time, and its schedule."""
         from moto.backends import get_backend
 
+        name = f"{self.name}-mock-datasource"
+        self.create_function(name)
+        self.aws["events"].put_rule(Name=name, ScheduleExpression="rate(1 minute)")
+        made = made or time.strftime("%Y-%m-%dT%H:%M:%S.000+0000", time.gmtime())
         backend = get_backend("lambda")[ACCOUNT][self.region]
-        backend.get_function(function).last_modified = at
+        backend.get_function(name).last_modified = made
+        self.outputs["function_names"]["value"]["mock_datasource"] = name
 
     def map_queue(self, *responses: str) -> None:
         """Feed the main queue to the submitter."""
@@ -270,6 +276,13 @@ class StackOnMoto:
         """Write a file; an object becomes JSON."""
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.aws["s3"].put_object(Bucket=bucket or self.bucket, Key=key, Body=body)
+
+    def age(self, key: str, seconds: float) -> None:
+        """Have an object of the stack's own bucket be so old."""
+        from moto.backends import get_backend
+
+        found = get_backend("s3")[ACCOUNT]["aws"].get_object(self.bucket, key)
+        found.last_modified -= timedelta(seconds=seconds)
 
     def reject(self, key: str, reason: str, body: str | None = None) -> None:
         """Put a message into the rejected queue, as the submitter does."""

@@ -163,3 +163,26 @@ def test_trouble(datadog: DatadogServer, accept: bool) -> None:
         post(datadog, payload())
     assert [request.status for request in datadog.requests] == [503, None]
     assert len(datadog.points) == accept
+
+
+@pytest.mark.parametrize(
+    ("keys", "query", "status", "points"),
+    [
+        (("test-key", "test-app-key"), "max:a.b{job:etl}", 200, [[[1000 * NOW, 2.0]]]),
+        (("test-key", "test-app-key"), "max:a.b{job:other}", 200, []),
+        (("test-key", "test-app-key"), "max:a.b", 400, []),
+        (("test-key", "another"), "max:a.b{job:etl}", 403, []),
+        (("another", "test-app-key"), "max:a.b{job:etl}", 403, []),
+    ],
+)
+def test_query(keys: Any, query: str, status: int, points: Any, datadog: DatadogServer) -> None:
+    """docs: api/latest/metrics, query timeseries points. It takes both keys."""
+    datadog.points = {("a.b", ("env:test", "job:etl")): {NOW: 2.0, NOW - 99: 1.0}}
+    answer = urllib3.request(
+        "GET",
+        f"{datadog.url}/api/v1/query",
+        fields={"from": str(NOW - 9), "to": str(NOW + 9), "query": query},
+        headers=dict(zip(("DD-API-KEY", "DD-APPLICATION-KEY"), keys, strict=True)),
+    )
+    series = answer.json().get("series", [])
+    assert (answer.status, [each["pointlist"] for each in series]) == (status, points)

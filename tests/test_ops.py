@@ -12,12 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import click
 import pytest
+from botocore.client import BaseClient
 
 from ddg_ops import canary, log
 from ddg_ops.cli import cli
@@ -164,7 +166,7 @@ def test_process(good: bool) -> None:
     process = start("validate", "-")
     out, err = process.communicate(json.dumps(stats(rows=1)) if good else "{")
     assert (process.returncode, err) == (not good, "")
-    assert out.startswith("ok       -: 1 point, 1 " if good else "refused  -: not JSON")
+    assert out.startswith("ok       -: 1 point" if good else "refused  -: not JSON")
     assert "\x1b" not in out
 
 
@@ -586,20 +588,13 @@ def name_the_secret(stack: StackOnMoto, secret: str) -> None:
     stack.set_environment(DATADOG_API_KEY="", DATADOG_API_KEY_SECRET_ARN=arn)
 
 
-def keep_a_generator(stack: StackOnMoto, made: str = "") -> None:
-    """Turn the generator on, made now or at a time."""
-    name = f"{stack.name}-mock-datasource"
-    stack.create_function(name)
-    stack.modified(name, made or time.strftime("%Y-%m-%dT%H:%M:%S.000+0000", time.gmtime()))
-    stack.outputs["function_names"]["value"]["mock_datasource"] = name
-
-
 def tell_a_foreign_topic(stack: StackOnMoto) -> None:
     topic = f"arn:aws:sns:{REGION}:999999999999:uploads"
     stack.admit(topic)
     stack.notify("", stack.other, topic)
 
 
+MISSPELT = '{"jobs": {"a": {"silent": 1}}}'
 Break = Callable[[StackOnMoto], object]
 ACTIONS: dict[str, Break] = {
     "notify elsewhere": lambda s: s.notify(prefix="elsewhere/"),
@@ -618,8 +613,11 @@ ACTIONS: dict[str, Break] = {
     "fail as a whole": no_failures,
     "keep no key in the secret": lambda s: name_the_secret(s, "not a key"),
     "lose the secret": lambda s: name_the_secret(s, ""),
-    "generate nothing": lambda s: keep_a_generator(s, "2025-11-24T12:00:00.000+0000"),
-    "generate nothing yet": keep_a_generator,
+    "generate nothing": lambda s: s.generate("2025-11-24T12:00:00.000+0000"),
+    "generate nothing yet": StackOnMoto.generate,
+    "misspell": lambda s: Path("stack.auto.tfvars.json").write_text(
+        '{"jobs": {"a": {"silent": 1}}}'
+    ),
     "lose the generator": lambda s: s.outputs["function_names"]["value"].update(
         mock_datasource="gone"
     ),
@@ -636,9 +634,10 @@ STATS_PREFIX=other/ | function | below other/ | terraform apply
 lambda delete_function FunctionName={0.function} | function key? mapping | not there (GetF | terraf
 DATADOG_API_KEY=revoked | key | doesn't take the API key (403) | Rotate
 DATADOG_HOST=http://127.0.0.1:1 | key? | can't be reached from here (ConnectionError) | and proxy
-keep no key in the secret | key | is no key | Put the key there
+keep no key in the secret | key | is neither a key | Put the key there
 lose the secret | key | can't be read | Put the key there
-lambda update_event_source_mapping UUID={0.mapping} Enabled= | mapping | isn't fed | --enabled
+lambda update_event_source_mapping UUID={0.mapping} Enabled= | mapping | paused: | resume --yes
+misspell | settings | stack.auto.tfvars.json: jobs["a"] has no "silent", but | Correct it
 lambda delete_event_source_mapping UUID={0.mapping} | mapping | nothing feeds | terraform apply
 fail as a whole | mapping | ReportBatchItemFailures | at once
 refuse a file | queues | about 1 waiting | ddg-ops rejected list
@@ -763,23 +762,42 @@ def on_sleep(monkeypatch: Patch, module: Any, action: Callable[[], object]) -> N
 
 
 def test_canary_is_submitted(stack: StackOnMoto) -> None:
-    """The file goes the whole way, and the log shows a batch that can be none but its own."""
+    """The file goes the whole way: the log names it, and Datadog shows its point."""
     on_sleep(stack.patch, canary, stack.submit)
-    keep_a_generator(stack)
+    stack.generate()
     result = stack.run("check --canary")
     assert result.code == 0, result.out  # and no batch of the generator's yet is a note
-    assert re.search(r"was submitted: a batch of its own with \d+ points; \d+\.\d s", result.out)
-    assert ("ddg.canary", ("env:test", "job:canary")) in stack.datadog.points
+    assert re.search(r"ok +canary +s3://\S+ was submitted; \d+\.\d s after the put", result.out)
+    assert "isn't proven: there is no application key" in result.out
+    assert list(stack.datadog.points) == [("ddg.canary", ("env:test", "job:canary"))]
+    stack.patch.setenv("DATADOG_APP_KEY", stack.datadog.app_key)
+    stack.set_environment(METRIC_PREFIX="etl.")
+    result = stack.run("check --canary")
+    assert re.search(r"max:ddg.canary\{job:canary\} shows its point \d s after", result.out)
+    assert (result.code, "isn't proven" in result.out) == (0, False)
 
 
-def among_others(stack: StackOnMoto) -> None:
-    stack.log(json.dumps(summary(Submitted=1, Points=1)))
-    stack.put("stats/nightly/1.json", stats(rows=1))
-    stack.submit()
+@pytest.mark.parametrize(
+    ("app_key", "dropped", "problem"),
+    [("another", False, "Datadog answered 403"), ("test-app-key", True, "and doesn't show it")],
+)
+def test_canary_that_is_not_proven(
+    app_key: str, dropped: bool, problem: str, stack: StackOnMoto
+) -> None:
+    """A 202 alone is no proof: that is unknown, with its causes."""
+    on_sleep(stack.patch, canary, stack.submit)
+    stack.patch.setenv("DATADOG_APP_KEY", app_key)
+    stack.datadog.respond = lambda request: Answer() if dropped else None
+    found = findings(stack, "--canary", "--timeout", "1")["canary"]
+    assert [each["state"] for each in found] == ["ok", "unknown"]
+    assert problem in found[1]["text"]
+    assert "organisation" in found[1]["fix"]
 
 
 def too_old(stack: StackOnMoto) -> None:
     stack.environment["MAX_AGE_SECONDS"] = "1"
+    later = time.time() + 9
+    stack.patch.setattr(time, "time", lambda: later)
     stack.submit()
 
 
@@ -793,24 +811,57 @@ def with_an_outage(stack: StackOnMoto) -> None:
     stack.submit()
 
 
+def in_silence(stack: StackOnMoto) -> None:
+    stack.set_environment(LOG_FILES="false")
+    stack.submit()
+
+
 @pytest.mark.parametrize(
     ("action", "state", "text", "fix"),
     [
-        (among_others, "ok", "a batch with 1 other file has enough points", ""),
-        (too_old, "FAILED", "was refused (object ", "this machine's clock"),
+        (too_old, "FAILED", "was refused (timestamp ", "this machine's clock"),
         (elsewhere, "FAILED", "was ignored (not a new object, or", "in BUCKETS"),
         (with_an_outage, "FAILED", "is retried (no answer from Datadog", "files-retried"),
         (lambda stack: None, "FAILED", "about 1 message in", "isn't taken"),
         (lambda stack: stack.purge(stack.main_url), "FAILED", "is empty", "Did the bucket notify"),
     ],
-    ids=["among others", "refused", "ignored", "retried", "nobody takes it", "nobody was told"],
+    ids=["refused", "ignored", "retried", "nobody takes it", "nobody was told"],
 )
 def test_canary(action: Break, state: str, text: str, fix: str, stack: StackOnMoto) -> None:
-    """Evidence, refusal, retry, or none of them after the timeout: each is told, with a fix."""
+    """Refusal, retry, or none of them after the timeout: each is told, with a fix."""
     on_sleep(stack.patch, canary, lambda: action(stack))
     [found] = findings(stack, "--canary", "--timeout", "0.3")["canary"]
     assert (found["state"], text in found["text"]) == (state, True), found
     assert fix in found["fix"]
+
+
+def test_canary_where_files_are_not_logged(stack: StackOnMoto) -> None:
+    """The log can't say that it is submitted, and Datadog can."""
+    stack.set_environment(LOG_FILES="false")
+    stack.patch.setenv("DATADOG_APP_KEY", stack.datadog.app_key)
+    on_sleep(stack.patch, canary, stack.submit)
+    found = findings(stack, "--canary", "--timeout", "0.3")["canary"]
+    assert [each["state"] for each in found] == ["unknown", "ok"]
+
+
+def test_check_tells_the_delay(stack: StackOnMoto) -> None:
+    """95 of 100 files; moto knows no percentiles."""
+    clients: Any = BaseClient
+    call = clients._make_api_call
+
+    def answer(client: Any, operation: str, parameters: Any) -> Any:
+        if parameters.get("ExtendedStatistics") != ["p95"]:
+            return call(client, operation, parameters)
+        assert (parameters["MetricName"], parameters["Period"]) == ("DelayMilliseconds", 3600)
+        times = datetime.fromtimestamp(0, UTC), datetime.fromtimestamp(3600, UTC)
+        known = [{"p95": 900.0}, {"p95": 1340.0}]  # two clock hours
+        points = [
+            {"Timestamp": t, "ExtendedStatistics": p} for t, p in zip(times, known, strict=True)
+        ]
+        return {"Datapoints": points}
+
+    stack.patch.setattr(clients, "_make_api_call", answer)
+    assert "95% were in Datadog 1.3 s after S3's event" in stack.run("check").out
 
 
 # --- Buckets that were there before ---
@@ -831,7 +882,7 @@ def test_check_of_buckets(stack: StackOnMoto) -> None:
     on_sleep(stack.patch, canary, stack.submit)
     stack.submit()
     result = stack.run(access["fix"].removeprefix("ddg-ops "))
-    assert (result.code, result.out.count(" was submitted: ")) == (0, 3), result.out
+    assert (result.code, result.out.count(" was submitted; ")) == (0, 3), result.out
     assert ("ddg.canary", ("env:test", "job:canary")) in stack.datadog.points
 
 
@@ -923,10 +974,10 @@ def summary(**values: int) -> dict[str, Any]:
 
 LINES = [  # of the log, and what is shown of it
     (
-        summary(Submitted=8, Points=24, Requests=1, WireBytes=700),
+        summary(Submitted=8, Points=24, Requests=1, WireBytes=700) | {"DelayMilliseconds": [7, 90]},
         (
             f"{8:5} submitted{0:5} refused{0:5} retried{24:7} points{1:4} requests{700:8} B  "
-            "fetch 0 ms  post 0 ms"
+            "fetch 0 ms  post 0 ms  delay 90 ms"
         ),
     ),
     ("refused s3://b/\x1b[2J: no", "refused s3://b/\ufffd[2J: no"),
@@ -937,18 +988,26 @@ LINES = [  # of the log, and what is shown of it
         "the function ended with timeout",
     ),
     ({"type": "platform.report", "record": {"status": "success"}}, None),
+    ({"_aws": {}, "FunctionName": "f", "Job": "nightly", "Submitted": 1, "Refused": 0}, None),
     ({"type": "platform.start"}, None),
     ([1], None),
+    ('submitted ["s3://b/\\u00e9", "s3://b/2"]', ["submitted s3://b/é", "submitted s3://b/2"]),
 ]
 
 
 def test_tail_of_lines(stack: StackOnMoto) -> None:
-    """A batch a line; refusals, retries and errors as they are; what Lambda says of itself not."""
+    """A batch a line; refusals, retries and errors as they are; what Lambda says of itself not.
+
+    The submitted files are shown with --files.
+    """
     stack.log(*(line if isinstance(line, str) else json.dumps(line) for line, _ in LINES))
     lines = stack.run("tail --no-follow").out.splitlines()
-    assert [line[10:] for line in lines] == [shown for _, shown in LINES if shown]
+    assert [line[22:] for line in lines] == [shown for _, shown in LINES if isinstance(shown, str)]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}Z  ", line[:22]) for line in lines)
     documents = stack.run("tail --no-follow --json").out.splitlines()
     assert len([json.loads(each)["at"] for each in documents]) == len(lines)
+    lines = stack.run("tail --no-follow --files").out.splitlines()
+    assert [line[22:] for line in lines][-2:] == LINES[-1][1]
 
 
 def test_tail_follows(stack: StackOnMoto) -> None:
@@ -969,5 +1028,5 @@ def test_tail_follows(stack: StackOnMoto) -> None:
     on_sleep(stack.patch, log, step)
     result = stack.run("tail")
     assert (result.code, result.err.count("\n")) == (130, 1)
-    assert [line[10:] for line in result.out.splitlines()] == ["first", "second", "late"]
+    assert [line[22:] for line in result.out.splitlines()] == ["first", "second", "late"]
     assert "old" in stack.run("tail --no-follow --since 3h").out

@@ -7,6 +7,7 @@ import gzip
 import itertools
 import json
 import re
+import shutil
 import time
 from collections.abc import Callable
 from functools import cache
@@ -508,6 +509,35 @@ def test_nothing_is_lost_at_any_step(command: str, dead: bool, stack: StackOnMot
     assert stack.everything(stack.rejected_url) == set()
 
 
+@pytest.mark.filterwarnings(CUT_OFF)
+def test_no_edited_file_is_lost_at_any_step(stack: StackOnMoto) -> None:
+    """A message leaves the queue when its file is up, and a second try sends the same key."""
+    keys = [f"stats/a/{number}.json" for number in range(2)]
+    stack.patch.setattr(walk, "EMPTY_POLLS", 1)
+
+    def prepare() -> None:
+        stack.purge(stack.rejected_url)
+        shutil.rmtree("kept", ignore_errors=True)
+        for key in keys:
+            stack.put(key, stats(rows=1))
+        reject(stack, *keys)
+        assert stack.run("rejected save kept").code == 0
+
+    def check() -> None:
+        queue = "".join(stack.everything(stack.rejected_url))
+        files = stack.aws["s3"].list_objects_v2(Bucket=stack.bucket, Prefix="stats/a/")["Contents"]
+        for key in keys:
+            new = f"-1-{key[-6:]}"
+            assert key in queue or any(each["Key"].endswith(new) for each in files)
+        for each in files:
+            stack.aws["s3"].delete_object(Bucket=stack.bucket, Key=each["Key"])
+
+    send = "rejected send kept --yes"
+    steps = every_interruption(lambda: stack.run(send), prepare, check, dead=True)
+    assert steps >= 2 * 9
+    assert stack.everything(stack.rejected_url) == set()
+
+
 # --- Backfill ---
 
 
@@ -729,4 +759,4 @@ def test_queue_that_is_never_empty(monkeypatch: Patch) -> None:
     assert 90 <= read < 400
     assert sum(group["count"] for group in result.document["groups"]) == read
     told = run("rejected list --stack o.json").out
-    assert re.search(r"The end wasn't reached: about [2-9]\d% was read", told)
+    assert re.search(r"The end of rejected wasn't reached: about [2-9]\d% was read", told)
