@@ -11,9 +11,13 @@ from ddg_ops import queues
 from ddg_ops.aws import explain
 from ddg_ops.backfill import backfill
 from ddg_ops.check import check
+from ddg_ops.jobs import jobs
 from ddg_ops.log import tail
+from ddg_ops.pause import pause, resume
+from ddg_ops.resend import send_files
 from ddg_ops.screen import FINE, INTERRUPTED, UNABLE, USAGE, Command, Screen, Stop
 from ddg_ops.validate import validate
+from ddg_ops.where import where
 
 
 class Group(Command, click.Group):
@@ -102,8 +106,9 @@ def dead() -> None:
     """The same for the dead-letter queue: what couldn't be submitted in time."""
 
 
-for command in (validate, check, backfill, tail):
+for command in (validate, check, where, jobs, tail, pause, resume, backfill):
     cli.add_command(command)
 for command in queues.COMMANDS:
     rejected.add_command(command)
     dead.add_command(command)
+rejected.add_command(send_files)

@@ -1,0 +1,72 @@
+"""jobs: when each job wrote its last file, and how long the watched ones may still be silent."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import click
+
+from ddg_ops.screen import FINE, UNABLE, WRONG, Command, Screen, age, ago, count, utc
+from ddg_ops.stack import Stack, reading_settings, stack_options
+from ddg_ops.walk import EVERYTHING, Walk
+from ddg_s3_objects import job_folder, job_tag
+
+MAX_KEYS = 100_000  # listed: a hundred requests
+
+
+@click.command(cls=Command, examples=["", "--json"])
+@stack_options
+@click.pass_obj
+def jobs(screen: Screen, stack: Stack) -> int:
+    """A line a job: its last file, how many wait as refused, how long it may still be silent."""
+    files: Counter[str] = Counter()
+    last: dict[str, float] = {}  # epoch seconds
+    refused: Counter[str] = Counter()  # by the job's tag
+    stopped = ""
+    with screen.progress("keys") as advance:
+        for where, job, modified in list_files(stack):
+            if files.total() == MAX_KEYS:
+                stopped = f"stopped at {MAX_KEYS:,} keys, before {where}: later ones aren't counted"
+                break
+            files[job] += 1
+            last[job] = max(last.get(job, 0.0), modified)
+            advance(1)
+    with Walk(stack, stack.rejected_url, EVERYTHING, screen) as walk:
+        for messages in walk.wanted():
+            refused.update(message.job for message in messages)
+    silent, documents = 0, []
+    for job in sorted({*files, *stack.watched}):
+        hours, at = stack.watched.get(job), last.get(job)
+        text = f"last file {ago(at, walk.now)}" if at else "no file"
+        text += f", {count(files[job], 'file')}, {refused[job_tag(job)]:,} refused"
+        left = (at or 0) + 3600 * hours - walk.now if hours else None
+        if left is not None:
+            text += f", may be silent for {age(left)}" if left > 0 else ", silent for too long"
+            silent += left <= 0
+        screen.say(f"{job or '(no folder)':<24}  {text}", "red" if left and left <= 0 else "")
+        documents.append(
+            {
+                "job": job,
+                "last_file": utc(at) if at else None,
+                "files": files[job],
+                "refused": refused[job_tag(job)],
+                "seconds_left": left and round(left),
+            }
+        )
+    for problem in filter(None, (stopped, walk.problem)):
+        screen.say(f"Incomplete: {problem}.", "yellow")
+    complete = walk.complete and not stopped
+    screen.result({"jobs": documents, "complete": complete})
+    return WRONG if silent else FINE if complete else UNABLE
+
+
+def list_files(stack: Stack) -> Iterator[tuple[str, str, float]]:
+    """Yield address, job and Last-Modified (epoch seconds) of what is in the stack's buckets."""
+    others = dict(reading_settings(stack.environment()).buckets)
+    own = {stack.bucket: stack.prefix} if stack.bucket else {}
+    pages = stack.aws.client("s3").get_paginator("list_objects_v2")
+    for bucket, prefix in (own | others).items():
+        for page in pages.paginate(Bucket=bucket, Prefix=prefix):
+            for each in page.get("Contents", []):
+                key = each["Key"]
+                modified = each["LastModified"].timestamp()
+                yield f"s3://{bucket}/{key}", job_folder(key, prefix), modified

@@ -1,0 +1,246 @@
+"""ddg-ops where, jobs, pause, resume and rejected send."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.client import BaseClient
+
+from ddg_ops import jobs
+from tests.operated import StackOnMoto, make_stack, stats
+
+stack = pytest.fixture(make_stack)
+Patch = pytest.MonkeyPatch
+KEY = "stats/a/1 é.json"
+
+
+# --- where ---
+
+
+def put_and_submit(stack: StackOnMoto) -> None:
+    stack.put(KEY, stats(rows=1))
+    stack.submit()
+
+
+def put_bad(stack: StackOnMoto) -> None:
+    stack.put(KEY, stats(rows="1"))
+    stack.submit()
+
+
+def mend(stack: StackOnMoto) -> None:
+    put_bad(stack)
+    put_and_submit(stack)
+
+
+def give_up(stack: StackOnMoto) -> None:
+    stack.put(KEY, stats(rows=1))
+    stack.send_all(
+        stack.dead_letter_url, [message["Body"] for message in stack.take(stack.main_url)]
+    )
+
+
+def retry(stack: StackOnMoto) -> None:
+    stack.environment["DATADOG_HOST"] = "http://127.0.0.1:1"
+    stack.put("stats/a/0.json", stats(rows=1))
+    put_and_submit(stack)
+
+
+def replay_in_vain(stack: StackOnMoto) -> None:
+    put_bad(stack)
+    stack.take(stack.rejected_url)
+
+
+def do_not_log(stack: StackOnMoto) -> None:
+    stack.set_environment(LOG_FILES="false")
+    put_and_submit(stack)
+
+
+def remove(stack: StackOnMoto) -> None:
+    put_and_submit(stack)
+    stack.aws["s3"].delete_object(Bucket=stack.bucket, Key=KEY)
+
+
+@pytest.mark.parametrize(
+    ("what", "key", "code", "state", "text"),
+    [
+        (put_and_submit, KEY, 0, "submitted", "at 20"),
+        (mend, KEY, 0, "submitted", "at 20"),
+        (put_bad, KEY, 1, "refused", '"rows" is the string "1"'),
+        (replay_in_vain, KEY, 1, "refused", "isn't in the rejected queue any more"),
+        (retry, KEY, 1, "retried", "no answer from Datadog"),
+        (give_up, KEY, 1, "dead", "the log says why"),
+        (lambda s: s.put(KEY, b"{}"), KEY, 3, "not yet", "about 1 message in"),
+        (lambda s: None, KEY, 3, "unknown", "no such object"),
+        (remove, KEY, 0, "submitted", "isn't there now"),
+        (do_not_log, KEY, 3, "unknown", "log_files = false"),
+        (lambda s: s.put("stats/a/_SUCCESS", b""), "stats/a/_SUCCESS", 0, "marker", "1 version"),
+        (lambda s: s.put("other/a", b""), "other/a", 1, "ignored", "isn't below stats/"),
+    ],
+)
+def test_where(
+    what: Callable[[StackOnMoto], object],
+    key: str,
+    code: int,
+    state: str,
+    text: str,
+    stack: StackOnMoto,
+) -> None:
+    """What became of a file, whatever that is; and nothing is received from the stats queue."""
+    what(stack)
+    waiting = stack.bodies(stack.main_url)
+    clients: Any = BaseClient
+    call = clients._make_api_call
+
+    def watch(client: Any, operation: str, parameters: Any) -> Any:
+        assert operation != "ReceiveMessage" or parameters["QueueUrl"] != stack.main_url
+        return call(client, operation, parameters)
+
+    stack.patch.setattr(clients, "_make_api_call", watch)
+    result = stack.run("where", key)
+    assert (result.code, result.out.splitlines()[0]) == (
+        code,
+        f"{state:<11}s3://{stack.bucket}/{key}",
+    )
+    assert text in result.out
+    assert stack.bodies(stack.main_url) == waiting
+    document = stack.run("where --json", f"s3://{stack.bucket}/{key}").document
+    assert [each["state"] for each in document["files"]] == [state]
+
+
+def test_where_of_many(stack: StackOnMoto) -> None:
+    """Of another bucket, of several versions, and of keys that are parts of others."""
+    bucket = stack.connect("eventbridge")
+    stack.aws["s3"].put_bucket_versioning(
+        Bucket=bucket, VersioningConfiguration={"Status": "Enabled"}
+    )
+    for _ in range(2):
+        stack.put("etl/stats/a/1.json", stats(rows=1), bucket)
+    stack.put("stats/a/1.json.gz", stats(rows=1))
+    stack.submit()
+    stack.put("stats/a/1.json", stats(rows=1))
+    result = stack.run(f"where stats/a/1.json.gz stats/a/1.json s3://{bucket}/etl/stats/a/1.json")
+    assert result.code == 3
+    states = re.findall(r"^(\S.*?)  +s3://", result.out, re.MULTILINE)
+    assert states == ["submitted", "not yet", "submitted"]
+    assert "2 versions there, the newest of " in result.out
+    assert "takes no files from elsewhere" in stack.run("where s3://elsewhere/a").err
+
+
+# --- jobs ---
+
+
+def test_jobs(stack: StackOnMoto) -> None:
+    """A line a job: watched ones with what is left, those that wrote nothing too; 1 if silent."""
+    hours = {"nightly": 26, "hourly": 2, "never": 3}
+    stack.outputs["watched_jobs"] = {"value": hours}
+    for job in ("nightly", "hourly", "My Job"):
+        stack.put(f"stats/{job}/1.json", stats(rows="1"))
+    stack.submit()
+    stack.put("stats/nightly/2.json", stats(rows=1))
+    stack.age("stats/hourly/1.json", 3 * 3600)
+    result = stack.run("jobs")
+    assert result.code == 1
+    lines = {line.split("  ")[0]: line for line in result.out.splitlines()}
+    assert lines.keys() == {"nightly", "hourly", "My Job", "never"}
+    assert re.search(
+        r"last file \S+Z \(\d s ago\), 2 files, 1 refused, may be silent for 26 h", lines["nightly"]
+    )
+    assert re.search(r"\(3 h ago\), 1 file, 1 refused, silent for too long", lines["hourly"])
+    assert lines["My Job"].endswith("1 file, 1 refused")
+    assert lines["never"].endswith("no file, 0 files, 0 refused, silent for too long")
+    document = stack.run("jobs --json").document
+    assert document["complete"] is True
+    left = {each["job"]: each["seconds_left"] for each in document["jobs"]}
+    assert left["My Job"] is None
+    assert 93_500 < left["nightly"] <= 93_600
+
+
+def test_jobs_stop_somewhere(stack: StackOnMoto) -> None:
+    """A bucket of millions isn't listed to its end, and that is told."""
+    stack.patch.setattr(jobs, "MAX_KEYS", 3)
+    for number in range(4):
+        stack.put(f"stats/job-{number}/1.json", stats(rows=1))
+    result = stack.run("jobs")
+    assert (result.code, result.out.count("last file")) == (3, 3)
+    assert f"stopped at 3 keys, before s3://{stack.bucket}/stats/job-3/1.json" in result.out
+    assert stack.run("jobs --json").document["complete"] is False
+
+
+# --- pause and resume ---
+
+
+def test_pause_and_resume(stack: StackOnMoto) -> None:
+    """Mapping and schedule; dry without --yes, told what it means, and check knows of it."""
+    stack.generate("2025-11-24T12:00:00.000+0000")
+
+    def states() -> tuple[str, str]:
+        mapping = stack.aws["lambda"].get_event_source_mapping(UUID=stack.mapping)
+        rule = stack.aws["events"].describe_rule(Name=f"{stack.name}-mock-datasource")
+        return mapping["State"], rule["State"]
+
+    dry = stack.run("pause")
+    assert (dry.code, states()) == (0, ("Enabled", "ENABLED"))
+    for text in ("would be switched off (was enabled)", "nothing-submitted", "refused afterwards"):
+        assert text in dry.out
+    assert "terraform apply` resumes" in stack.run("pause --yes").out
+    assert states() == ("Disabled", "DISABLED")
+    checked = stack.run("check")
+    assert f"FAILED  mapping       paused: {stack.name}-stats isn't fed" in checked.out
+    assert (
+        f"note    outcomes      no batch in the last 60 minutes; {stack.name}-mock-da"
+        in checked.out
+    )
+    assert "fix: ddg-ops resume --yes" in checked.out
+    assert "(was disabled)" in stack.run("resume").out
+    assert states() == ("Disabled", "DISABLED")
+    assert stack.run("resume --yes --json").document["switched"] == "on"
+    assert states() == ("Enabled", "ENABLED")
+
+
+# --- rejected send ---
+
+
+def save_bad_files(stack: StackOnMoto, *jobs: str) -> list[Path]:
+    """Have files refused and saved; return where they are."""
+    for job in jobs:
+        stack.put(f"stats/{job}/1.json", stats(rows="1"))
+    stack.submit()
+    assert stack.run("rejected save kept").code == 0
+    return sorted(Path("kept").glob("*-1-*"), key=lambda path: path.name[-14:])
+
+
+def test_edited_files_are_sent(stack: StackOnMoto) -> None:
+    """What has been mended goes up under a new key of the same job, and its message is dropped."""
+    good, _bad = save_bad_files(stack, "a", "b")
+    good.write_text(json.dumps(stats(rows=7)))
+    dry = stack.run("rejected send kept")
+    assert dry.code == 1
+    assert "     1  would be submitted\n" in dry.out
+    assert '     1  would be refused\n        "rows" is the string "1"' in dry.out
+    assert "With --yes 1 message would be." in dry.out
+    assert stack.bodies(stack.main_url) == []
+    result = stack.run("rejected send kept --yes --json")
+    assert (result.code, result.document["sent"], result.document["deleted"]) == (1, 1, 1)
+    [key] = result.document["keys"]
+    assert re.fullmatch(r"stats/a/[0-9a-f-]{36}-1-1\.json", key)
+    assert len(stack.bodies(stack.rejected_url)) == 1
+    stack.submit()
+    assert list(stack.datadog.points) == [("rows", ("env:test", "job:a"))]
+    assert stack.run("rejected send kept --yes --json").document["sent"] == 0  # once is enough
+    assert "nothing to send" in stack.run("rejected send elsewhere").err
+
+
+@pytest.mark.parametrize(("options", "code"), [("", 1), (" --historical", 0)])
+def test_files_that_are_too_old_stay(options: str, code: int, stack: StackOnMoto) -> None:
+    """By the clock of now, whatever the function's own setting is."""
+    stack.set_environment(MAX_AGE_SECONDS="0")
+    [file] = save_bad_files(stack, "a")
+    file.write_text('{"timestamp": 1764000000, "rows": 1}')
+    result = stack.run(f"rejected send kept --yes{options}")
+    assert (result.code, len(stack.bodies(stack.rejected_url))) == (code, code)
+    assert ("s old, and points older than 3600 s" in result.out) is bool(code)
