@@ -118,10 +118,11 @@ locals {
   alarm_arn  = "arn:${local.partition}:cloudwatch:${local.region}:${local.account}:alarm:"
 }
 
-# Not encrypted under alias/aws/sns: CloudWatch may not use that key, and the alarms would go nowhere.
+# Never under alias/aws/sns: CloudWatch may not use that key, and the alarms would go nowhere.
 resource "aws_sns_topic" "alarms" {
-  name = "${var.name}-alarms"
-  tags = var.tags
+  name              = "${var.name}-alarms"
+  kms_master_key_id = var.kms_key_arn
+  tags              = var.tags
 }
 
 resource "aws_sns_topic_policy" "alarms" {

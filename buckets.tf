@@ -13,7 +13,7 @@ locals {
     }
   }
 
-  kms_keys = distinct(compact([for bucket in local.buckets : bucket.kms_key_arn]))
+  bucket_keys = distinct(compact([for bucket in local.buckets : bucket.kms_key_arn]))
 
   # Who may send to the queue: buckets by their owner, the rules, the topics.
   notifying_buckets = {
@@ -149,7 +149,7 @@ locals {
     if bucket.notify == "sns" && try(split(":", bucket.topic_arn)[4], null) != local.account
   }
 
-  submitter_arn = "arn:${local.partition}:iam::${local.account}:role/${local.metric_submit_name}-${local.region}"
+  submitter_arn = "${local.roles_arn}${local.metric_submit_name}-${local.region}"
 
   bucket_statements = {
     for name, bucket in local.buckets : name => [

@@ -19,15 +19,18 @@ resource "aws_cloudwatch_log_group" "mock_datasource" {
 
   name              = "/aws/lambda/${local.mock_datasource_name}"
   retention_in_days = var.log_retention_days
+  kms_key_id        = var.kms_key_arn
   tags              = var.tags
 }
 
 resource "aws_iam_role" "mock_datasource" {
   count = local.mock_datasource_count
 
-  name               = "${local.mock_datasource_name}-${local.region}" # IAM is one for all regions
-  assume_role_policy = data.aws_iam_policy_document.lambda_assume.json
-  tags               = var.tags
+  name                 = "${local.mock_datasource_name}-${local.region}" # IAM is one for all regions
+  assume_role_policy   = data.aws_iam_policy_document.lambda_assume.json
+  path                 = var.iam_role_path
+  permissions_boundary = var.permissions_boundary_arn
+  tags                 = var.tags
 }
 
 resource "aws_iam_role_policy" "mock_datasource" {
@@ -45,7 +48,7 @@ resource "aws_lambda_function" "mock_datasource" {
   description      = "Writes a ${local.generates ? "sample stats" : "heartbeat's"} file to s3://${local.bucket_name}/${local.mock_datasource_prefix}."
   role             = aws_iam_role.mock_datasource[0].arn
   runtime          = "python3.13"
-  architectures    = ["arm64"]
+  architectures    = var.architectures
   handler          = "ddg_mock_datasource.lambda_handler"
   filename         = local.mock_datasource_zip
   source_code_hash = fileexists(local.mock_datasource_zip) ? filebase64sha256(local.mock_datasource_zip) : null
@@ -61,6 +64,15 @@ resource "aws_lambda_function" "mock_datasource" {
       },
       local.beats ? { HEARTBEAT = "true" } : {},
     )
+  }
+
+  dynamic "vpc_config" {
+    for_each = local.in_vpc
+
+    content {
+      subnet_ids         = var.subnet_ids
+      security_group_ids = var.security_group_ids
+    }
   }
 
   logging_config {

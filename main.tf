@@ -13,7 +13,8 @@ locals {
 
   account   = data.aws_caller_identity.current.account_id
   partition = data.aws_partition.current.partition
-  region    = data.aws_region.current.id # .name warns in provider 6, and .region isn't there in 5
+  region    = data.aws_region.current.id            # .name warns in provider 6, and .region isn't there in 5
+  in_vpc    = length(var.subnet_ids) > 0 ? [1] : [] # a block for each function, or none
 }
 
 # ---------------------------------------------------------------------------------------
@@ -66,8 +67,11 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "stats" {
   bucket = aws_s3_bucket.stats[0].id
 
   rule {
+    bucket_key_enabled = var.kms_key_arn == null ? null : true # or each file were a request to KMS
+
     apply_server_side_encryption_by_default {
-      sse_algorithm = "AES256"
+      sse_algorithm     = var.kms_key_arn == null ? "AES256" : "aws:kms"
+      kms_master_key_id = var.kms_key_arn
     }
   }
 }
@@ -141,6 +145,8 @@ locals {
   # Nothing is given up while Datadog would still take it. AWS: at least 5; SQS: at most 1000.
   max_receive_count = min(1000, max(5, ceil(local.datadog_window / local.visibility_timeout)))
 
+  sqs_managed_sse = var.kms_key_arn == null ? true : null # with a key it must not even be false
+
   four_days     = 345600  # seconds
   fourteen_days = 1209600 # seconds, the most that SQS keeps a message
 }
@@ -149,7 +155,8 @@ resource "aws_sqs_queue" "stats" {
   name                       = "${var.name}-stats"
   message_retention_seconds  = local.four_days
   visibility_timeout_seconds = local.visibility_timeout
-  sqs_managed_sse_enabled    = true # S3 can't send to a queue under the AWS-managed KMS key
+  sqs_managed_sse_enabled    = local.sqs_managed_sse
+  kms_master_key_id          = var.kms_key_arn # S3 can't send to a queue under the AWS-managed one
   tags                       = var.tags
 
   redrive_policy = jsonencode({
@@ -161,14 +168,16 @@ resource "aws_sqs_queue" "stats" {
 resource "aws_sqs_queue" "dead_letter" {
   name                      = "${var.name}-dead-letter"
   message_retention_seconds = local.fourteen_days # from the first send on: moving doesn't start it anew
-  sqs_managed_sse_enabled   = true
+  sqs_managed_sse_enabled   = local.sqs_managed_sse
+  kms_master_key_id         = var.kms_key_arn
   tags                      = var.tags
 }
 
 resource "aws_sqs_queue" "rejected" {
   name                      = "${var.name}-rejected"
   message_retention_seconds = local.fourteen_days
-  sqs_managed_sse_enabled   = true
+  sqs_managed_sse_enabled   = local.sqs_managed_sse
+  kms_master_key_id         = var.kms_key_arn
   tags                      = var.tags
 }
 
@@ -249,13 +258,16 @@ locals {
 resource "aws_cloudwatch_log_group" "metric_submit" {
   name              = "/aws/lambda/${local.metric_submit_name}"
   retention_in_days = var.log_retention_days
+  kms_key_id        = var.kms_key_arn
   tags              = var.tags
 }
 
 resource "aws_iam_role" "metric_submit" {
-  name               = "${local.metric_submit_name}-${local.region}" # IAM is one for all regions
-  assume_role_policy = data.aws_iam_policy_document.lambda_assume.json
-  tags               = var.tags
+  name                 = "${local.metric_submit_name}-${local.region}" # IAM is one for all regions
+  assume_role_policy   = data.aws_iam_policy_document.lambda_assume.json
+  path                 = var.iam_role_path
+  permissions_boundary = var.permissions_boundary_arn
+  tags                 = var.tags
 }
 
 resource "aws_iam_role_policy" "metric_submit" {
@@ -269,7 +281,7 @@ resource "aws_lambda_function" "metric_submit" {
   description      = "Posts the metrics of new stats files to Datadog."
   role             = aws_iam_role.metric_submit.arn
   runtime          = "python3.13"
-  architectures    = ["arm64"]
+  architectures    = var.architectures
   handler          = "ddg_metric_submit.lambda_handler"
   filename         = local.metric_submit_zip
   source_code_hash = fileexists(local.metric_submit_zip) ? filebase64sha256(local.metric_submit_zip) : null
@@ -279,6 +291,15 @@ resource "aws_lambda_function" "metric_submit" {
 
   environment {
     variables = local.environment
+  }
+
+  dynamic "vpc_config" {
+    for_each = local.in_vpc
+
+    content {
+      subnet_ids         = var.subnet_ids
+      security_group_ids = var.security_group_ids
+    }
   }
 
   logging_config {

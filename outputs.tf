@@ -98,3 +98,8 @@ output "producer_policy_json" {
 
   depends_on = [aws_s3_bucket_notification.stats]
 }
+
+output "kms_key_statements" {
+  description = "Statements, as a JSON list, for the policy of the key that is to be `kms_key_arn`: the functions, the services that send to queue and topic, and CloudWatch's logs may use it."
+  value       = jsonencode(local.kms_key_statements)
+}

@@ -5,6 +5,7 @@ locals {
   bucket_arn     = "arn:${local.partition}:s3:::${local.bucket_name}"
   queue_arns     = { for queue in ["stats", "dead-letter", "rejected"] : queue => "arn:${local.partition}:sqs:${local.region}:${local.account}:${var.name}-${queue}" }
   topic_arn      = "arn:${local.partition}:sns:${local.region}:${local.account}:${var.name}-alarms"
+  vpc_actions    = ["ec2:CreateNetworkInterface", "ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ec2:DeleteNetworkInterface", "ec2:AssignPrivateIpAddresses", "ec2:UnassignPrivateIpAddresses"]
   log_groups_arn = "arn:${local.partition}:logs:${local.region}:${local.account}:log-group:/aws/lambda"
 }
 
@@ -38,6 +39,26 @@ data "aws_iam_policy_document" "mock_datasource" {
     actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
     resources = ["${local.log_groups_arn}/${local.mock_datasource_name}:*"] # Lambda picks the streams' names
   }
+
+  dynamic "statement" {
+    for_each = var.kms_key_arn[*]
+
+    content {
+      sid       = "EncryptSampleFiles"
+      actions   = ["kms:GenerateDataKey"]
+      resources = [statement.value]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = local.in_vpc
+
+    content {
+      sid       = "JoinVpc" # as AWS's own AWSLambdaVPCAccessExecutionRole: a shared subnet is another account's
+      actions   = local.vpc_actions
+      resources = ["*"]
+    }
+  }
 }
 
 data "aws_iam_policy_document" "metric_submit" {
@@ -60,12 +81,22 @@ data "aws_iam_policy_document" "metric_submit" {
   }
 
   dynamic "statement" {
-    for_each = length(local.kms_keys) == 0 ? [] : [local.kms_keys]
+    for_each = length(local.bucket_keys) == 0 ? [] : [local.bucket_keys]
 
     content {
       sid       = "DecryptFiles"
       actions   = ["kms:Decrypt"]
       resources = statement.value
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.kms_key_arn[*]
+
+    content {
+      sid       = "UseKeyOfQueuesAndBucket"
+      actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
+      resources = [statement.value]
     }
   }
 
@@ -79,6 +110,16 @@ data "aws_iam_policy_document" "metric_submit" {
     sid       = "WriteOwnLog" # not CreateLogGroup: a late line would bring the group back after destroy
     actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
     resources = ["${local.log_groups_arn}/${local.metric_submit_name}:*"] # Lambda picks the streams' names
+  }
+
+  dynamic "statement" {
+    for_each = local.in_vpc
+
+    content {
+      sid       = "JoinVpc" # as AWS's own AWSLambdaVPCAccessExecutionRole: a shared subnet is another account's
+      actions   = local.vpc_actions
+      resources = ["*"]
+    }
   }
 
   dynamic "statement" {
@@ -243,6 +284,41 @@ data "aws_iam_policy_document" "alarm_topic" {
 }
 
 # ---------------------------------------------------------------------------------------
+# Key
+# ---------------------------------------------------------------------------------------
+
+# All by name: a key whose policy waits for this output can then be the stack's own kms_key_arn.
+locals {
+  roles_arn = "arn:${local.partition}:iam::${local.account}:role${var.iam_role_path}"
+
+  kms_key_statements = [
+    {
+      Sid       = "DatadogStatsFunctions"
+      Effect    = "Allow"
+      Principal = { AWS = "arn:${local.partition}:iam::${local.account}:root" } # a role that isn't there yet can't be named
+      Action    = ["kms:Decrypt", "kms:GenerateDataKey"]
+      Resource  = "*" # a key's policy is for that key
+      Condition = { ArnEquals = { "aws:PrincipalArn" = [for function in [local.metric_submit_name, local.mock_datasource_name] : "${local.roles_arn}${function}-${local.region}"] } }
+    },
+    {
+      Sid       = "DatadogStatsSenders" # without a condition: not each of them tells KMS whom it acts for
+      Effect    = "Allow"
+      Principal = { Service = ["cloudwatch.amazonaws.com", "events.amazonaws.com", "s3.amazonaws.com", "sns.amazonaws.com"] }
+      Action    = ["kms:Decrypt", "kms:GenerateDataKey*"]
+      Resource  = "*"
+    },
+    {
+      Sid       = "DatadogStatsLogs"
+      Effect    = "Allow"
+      Principal = { Service = "logs.${local.region}.${data.aws_partition.current.dns_suffix}" }
+      Action    = ["kms:Encrypt*", "kms:Decrypt*", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:Describe*"]
+      Resource  = "*"
+      Condition = { ArnLike = { "kms:EncryptionContext:aws:logs:arn" = "${local.log_groups_arn}/${var.name}-*" } }
+    },
+  ]
+}
+
+# ---------------------------------------------------------------------------------------
 # Jobs
 # ---------------------------------------------------------------------------------------
 
@@ -251,5 +327,15 @@ data "aws_iam_policy_document" "producer" {
     sid       = "WriteStatsFiles"
     actions   = ["s3:PutObject"]
     resources = ["${local.bucket_arn}/${var.stats_prefix}*"] # * is <job>/<file>
+  }
+
+  dynamic "statement" {
+    for_each = var.kms_key_arn[*]
+
+    content {
+      sid       = "EncryptStatsFiles"
+      actions   = ["kms:GenerateDataKey", "kms:Decrypt"] # the second where a file goes up in parts
+      resources = [statement.value]
+    }
   }
 }

@@ -142,6 +142,85 @@ variable "zip_folder" {
 }
 
 # ---------------------------------------------------------------------------------------
+# What a company may demand: docs/settings.md has a section
+# ---------------------------------------------------------------------------------------
+
+variable "permissions_boundary_arn" {
+  type        = string
+  description = "ARN of the IAM policy that is the permissions boundary of the functions' roles, where your account demands one."
+  default     = null
+
+  validation {
+    condition     = var.permissions_boundary_arn == null || can(regex("^arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[!-~]+$", var.permissions_boundary_arn))
+    error_message = "permissions_boundary_arn is the ARN of a policy: arn:aws:iam::123456789012:policy/boundary."
+  }
+}
+
+variable "iam_role_path" {
+  type        = string
+  description = "Path of the functions' roles in IAM, such as /teams/data/. Changing it makes the roles anew."
+  default     = "/"
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^/([!-.0-~]+/)*$", var.iam_role_path)) && length(var.iam_role_path) <= 512
+    error_message = "iam_role_path begins and ends with a slash, such as /teams/data/, and has at most 512 characters."
+  }
+}
+
+variable "subnet_ids" {
+  type        = list(string)
+  description = "Subnets of your VPC that the functions run in, with `security_group_ids`; without any they run in AWS's own network. From there they must reach S3, SQS and Datadog, by a NAT gateway or by endpoints."
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for id in var.subnet_ids : can(regex("^subnet-[0-9a-z]+$", id))])
+    error_message = "subnet_ids are such as subnet-0123456789abcdef0."
+  }
+
+  validation {
+    condition     = (length(var.subnet_ids) > 0) == (length(var.security_group_ids) > 0)
+    error_message = "subnet_ids and security_group_ids go together: give both or neither."
+  }
+}
+
+variable "security_group_ids" {
+  type        = list(string)
+  description = "Security groups of the functions in `subnet_ids`. They need no way in, and HTTPS out."
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for id in var.security_group_ids : can(regex("^sg-[0-9a-z]+$", id))])
+    error_message = "security_group_ids are such as sg-0123456789abcdef0."
+  }
+}
+
+variable "kms_key_arn" {
+  type        = string
+  description = "ARN of your KMS key for the queues, the bucket, the alarms' topic and the logs, in place of the keys that AWS keeps. First add the statements of the output `kms_key_statements` to its policy."
+  default     = null
+
+  validation {
+    condition     = var.kms_key_arn == null || can(regex("^arn:aws[a-z-]*:kms:${data.aws_region.current.id}:[0-9]{12}:key/[A-Za-z0-9-]+$", var.kms_key_arn))
+    error_message = "kms_key_arn is the ARN of a key of the stack's region, not of an alias: arn:aws:kms:${data.aws_region.current.id}:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab."
+  }
+}
+
+variable "architectures" {
+  type        = list(string)
+  description = "Processor of the functions, [\"arm64\"] or [\"x86_64\"], for a region that has no arm64. The zips fit both."
+  default     = ["arm64"]
+  nullable    = false
+
+  validation {
+    condition     = contains(["arm64", "x86_64"], join(" ", var.architectures))
+    error_message = "architectures is [\"arm64\"] or [\"x86_64\"]."
+  }
+}
+
+# ---------------------------------------------------------------------------------------
 # Files
 # ---------------------------------------------------------------------------------------
 

@@ -294,6 +294,11 @@ run "environment_too_large" {
 run "another_partition" {
   command = plan
 
+  variables {
+    iam_role_path = "/teams/data/"
+    buckets       = { acme-abroad = { account_id = "210987654321" } }
+  }
+
   override_data {
     target = data.aws_partition.current
     values = { partition = "aws-cn", dns_suffix = "amazonaws.com.cn" }
@@ -302,6 +307,23 @@ run "another_partition" {
   assert {
     condition     = startswith(output.dashboard_url, "https://us-isof-south-1.console.amazonaws.cn/") && local.alarm_arn == "arn:aws-cn:cloudwatch:us-isof-south-1:123456789012:alarm:"
     error_message = "The console's address and the alarms' ARNs are the partition's own."
+  }
+
+  assert {
+    condition     = length(regexall("arn:aws:", join("", [output.kms_key_statements, output.bucket_steps["acme-abroad"].notify, output.bucket_steps["acme-abroad"].bucket_policy, local.bucket_arn, local.topic_arn, join("", values(local.queue_arns))]))) == 0
+    error_message = "No ARN is of another partition."
+  }
+
+  assert {
+    condition = [for statement in jsondecode(output.kms_key_statements) : try(statement.Principal.AWS, statement.Principal.Service)] == [
+      "arn:aws-cn:iam::123456789012:root",
+      ["cloudwatch.amazonaws.com", "events.amazonaws.com", "s3.amazonaws.com", "sns.amazonaws.com"],
+      "logs.us-isof-south-1.amazonaws.com.cn",
+      ] && jsondecode(output.kms_key_statements)[0].Condition.ArnEquals["aws:PrincipalArn"] == [
+      "arn:aws-cn:iam::123456789012:role/teams/data/ddg-stats-metric-submit-us-isof-south-1",
+      "arn:aws-cn:iam::123456789012:role/teams/data/ddg-stats-mock-datasource-us-isof-south-1",
+    ]
+    error_message = "The key is for the functions' roles, by their path, and for the services that send."
   }
 }
 

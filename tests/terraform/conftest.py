@@ -1,6 +1,5 @@
 """A stack that Terraform made on moto."""
 
-import re
 import subprocess
 from collections.abc import Callable, Iterator
 
@@ -38,18 +37,15 @@ def new_stack(
 
 
 @pytest.fixture(scope="session")
-def new_caller(
+def new_example(
     cloud: Cloud, zips: None, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[], Root]:
-    """Return a function that makes a root of one's own, which calls the stack as the docs do."""
-    page = (PROJECT / "docs/settings.md").read_text()
-    [example] = re.findall(r"^```hcl\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+) -> Callable[[str], Root]:
+    """Return a function that copies one of examples/, a root that calls the stack as a module."""
 
-    def new() -> Root:
-        folder = tmp_path_factory.mktemp("caller")
-        copy_files(PROJECT, folder / "ddg-stats", *STACK)
-        (folder / "main.tf").write_text(example)
-        return new_root(folder, cloud.url)
+    def new(name: str) -> Root:
+        folder = copy_files(PROJECT, tmp_path_factory.mktemp("caller"), *STACK)
+        copy_files(PROJECT, folder, f"examples/{name}/*.tf")
+        return new_root(folder / "examples" / name, cloud.url)
 
     return new
 

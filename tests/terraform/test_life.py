@@ -17,7 +17,7 @@ from local.datadog_server import DatadogServer
 from tests.terraform.cloud import ACCOUNT, REGION, Cloud
 from tests.terraform.flow import MadeFunction, generate, submit_waiting
 from tests.terraform.owner import BUCKETS, TOPIC, Owner
-from tests.terraform.root import Root, Step
+from tests.terraform.root import PROJECT, Root, Step
 
 BUCKET = f"life-{ACCOUNT}-{REGION}"
 SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:datadog-AbCdEf"
@@ -184,6 +184,13 @@ def test_stack_lives_and_leaves_nothing(
                 "batch_size": 1000,
                 "batch_window": 300,
                 "alarm_email": "oncall@example.com",
+                "permissions_boundary_arn": f"arn:aws:iam::{ACCOUNT}:policy/boundary",
+                "iam_role_path": "/teams/data/",
+                "subnet_ids": ["subnet-0123456789abcdef0"],
+                "security_group_ids": ["sg-0123456789abcdef0"],
+                "kms_key_arn": KMS_KEY,
+                "architectures": ["x86_64"],
+                "jobs": {"nightly": {"silent_after_hours": 26, "mapping": "numbers(@)"}},
             },
             id="much given",
         ),
@@ -205,9 +212,10 @@ def test_plan_is_quiet(new_stack: Callable[..., Root], settings: dict[str, objec
     assert "0 to change, 0 to destroy." in root.plan()
 
 
-def test_plan_of_two_calls_is_quiet(new_caller: Callable[[], Root]) -> None:
-    """Likewise as a module that is called twice."""
-    root = new_caller()
+@pytest.mark.parametrize("name", sorted(each.name for each in (PROJECT / "examples").iterdir()))
+def test_plan_of_example_is_quiet(new_example: Callable[[str], Root], name: str) -> None:
+    """Likewise where the stack is a module. A plan validates first."""
+    root = new_example(name)
     assert "0 to change, 0 to destroy." in root.plan()
 
 

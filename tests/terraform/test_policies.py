@@ -166,6 +166,59 @@ def test_job_may_write_below_the_prefix_alone(stack: Root) -> None:
     assert not any("attachment" in address for address in stack.resources())
 
 
+def test_what_a_company_demands(cloud: Cloud, new_stack: Callable[..., Root]) -> None:
+    """Roles with a path and a boundary, in a VPC, all under one key, and files go through."""
+    ec2, iam = cloud.client("ec2"), cloud.client("iam")
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/24")["Subnet"]["SubnetId"]
+    group = ec2.create_security_group(GroupName="a", Description="a", VpcId=vpc)["GroupId"]
+    key = cloud.client("kms").create_key()["KeyMetadata"]["Arn"]
+    everything = json.dumps({"Version": "2012-10-17", "Statement": allow("*", "*")})
+    boundary = iam.create_policy(PolicyName="boundary", PolicyDocument=everything)["Policy"]["Arn"]
+    root = new_stack(
+        name="company",
+        permissions_boundary_arn=boundary,
+        iam_role_path="/teams/data/",
+        subnet_ids=[subnet],
+        security_group_ids=[group],
+        kms_key_arn=key,
+    )
+    root.apply()
+    assert root.changes() == {}
+    with DatadogServer("X") as datadog:
+        generate(cloud, root)
+        submit_waiting(cloud, root, datadog)
+    assert len(datadog.points) == 2
+
+    ec2_actions = (
+        "ec2:CreateNetworkInterface ec2:DescribeNetworkInterfaces ec2:DescribeSubnets "
+        "ec2:DeleteNetworkInterface ec2:AssignPrivateIpAddresses ec2:UnassignPrivateIpAddresses"
+    )
+    for function, use in (
+        ("metric_submit", "kms:Decrypt kms:GenerateDataKey"),
+        ("mock_datasource[0]", "kms:GenerateDataKey"),
+    ):
+        made = statements(root, f"aws_iam_role_policy.{function}")
+        demanded = [one for one in made if one["Resource"] in (key, "*")]
+        assert demanded == normalised([allow(ec2_actions, "*"), allow(use, key)])
+        role = root.resources()[f"aws_iam_role.{function}"]
+        assert (role["path"], role["permissions_boundary"]) == ("/teams/data/", boundary)
+        vpc_config = root.resources()[f"aws_lambda_function.{function}"]["vpc_config"][0]
+        assert (vpc_config["subnet_ids"], vpc_config["security_group_ids"]) == ([subnet], [group])
+    encrypted = {
+        address.partition(".")[2]
+        for address, values in root.resources().items()
+        if key in (values.get("kms_master_key_id"), values.get("kms_key_id"))
+    }
+    logs = {"metric_submit", "mock_datasource[0]"}
+    assert encrypted == {"stats", "dead_letter", "rejected", "alarms", *logs}
+    bucket = cloud.client("s3").get_bucket_encryption(Bucket=root.outputs()["bucket"])
+    [rule] = bucket["ServerSideEncryptionConfiguration"]["Rules"]
+    assert rule["ApplyServerSideEncryptionByDefault"]["KMSMasterKeyID"] == key
+    policy = json.loads(root.outputs()["producer_policy_json"])["Statement"]
+    assert allow("kms:GenerateDataKey kms:Decrypt", key) in normalised(policy)
+
+
 def test_key_in_a_secret_is_nowhere_else(cloud: Cloud, new_stack: Callable[..., Root]) -> None:
     """The submitter reads it by its role; it is not in the state, the environment or the log."""
     secrets = cloud.client("secretsmanager")

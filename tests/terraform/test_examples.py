@@ -1,20 +1,43 @@
-"""The stack as a module, called as docs/settings.md does."""
+"""The examples: the stack as a module, called as a user's own Terraform does."""
 
 import re
 from collections.abc import Callable
 
+import pytest
+
 from tests.terraform.cloud import Cloud
 from tests.terraform.root import Root, Step
+
+API_KEY = "0123456789abcdef0123456789abcdef"
 
 DEFAULT_TAGS = {"owner": "platform"}
 JOB = 'resource "terraform_data" "job" { input = module.ddg_stats["test"].bucket }'  # may write now
 JOB_STARTS = Step("start", "create", "terraform_data.job")
 
 
-def test_two_environments_in_one_state(cloud: Cloud, new_caller: Callable[[], Root]) -> None:
+@pytest.mark.parametrize(
+    ("name", "key_in_state"), [("basic", True), ("own-bucket", True), ("secret", False)]
+)
+def test_example(
+    cloud: Cloud, new_example: Callable[[str], Root], name: str, key_in_state: bool
+) -> None:
+    """It applies, has no changes, and is gone after destroy, which needs no key."""
+    before = cloud.names()
+    root = new_example(name)
+    root.apply(TF_VAR_ddg_api_key=API_KEY)
+    root.unset_keys()
+    root.environment |= {} if name == "secret" else {"TF_VAR_ddg_api_key": API_KEY}
+    assert root.changes() == {}
+    assert (API_KEY in (root.folder / "terraform.tfstate").read_text()) == key_in_state
+    root.unset_keys()
+    root.destroy()
+    assert cloud.names() == before
+
+
+def test_two_environments_in_one_state(cloud: Cloud, new_example: Callable[[str], Root]) -> None:
     """They apply, have no changes, share nothing; one goes with its files, then the other."""
     before = cloud.names()
-    root = new_caller()
+    root = new_example("two-environments")
     (root.folder / "job.tf").write_text(JOB)
     steps = root.steps("apply")
     notified = 'module.ddg_stats["test"].aws_s3_bucket_notification.stats[0]'

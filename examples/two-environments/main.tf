@@ -1,0 +1,29 @@
+# Two stacks beside each other. A name of its own keeps each apart; the region and the default tags are
+# the provider's. For another region hand the call a provider: providers = { aws = aws.frankfurt }.
+
+provider "aws" {
+  region = "us-east-1"
+
+  default_tags {
+    tags = { owner = "platform" }
+  }
+}
+
+variable "ddg_api_key" {
+  type      = string
+  default   = null # destroy needs none
+  sensitive = true
+}
+
+module "ddg_stats" {
+  source   = "../.."
+  for_each = toset(["test", "prod"])
+
+  name        = "ddg-stats-${each.key}"
+  ddg_api_key = var.ddg_api_key
+  tags        = { environment = each.key }
+}
+
+output "buckets" {
+  value = { for environment, stack in module.ddg_stats : environment => stack.bucket }
+}
