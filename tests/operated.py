@@ -282,6 +282,7 @@ class StackOnMoto:
         from moto.backends import get_backend
 
         found = get_backend("s3")[ACCOUNT]["aws"].get_object(self.bucket, key)
+        assert found, key
         found.last_modified -= timedelta(seconds=seconds)
 
     def reject(self, key: str, reason: str, body: str | None = None) -> None:
