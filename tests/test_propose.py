@@ -20,6 +20,9 @@ LAST_MODIFIED = "Mon, 09 Dec 2019 21:03:31 GMT"
 
 
 T = "2019-12-08T21:03:31Z"
+DEEP: Any = 1
+for _ in range(5000):
+    DEEP = {"a": DEEP}
 PROPOSALS: list[tuple[Any, str | None]] = [
     ({"a": 1, "b": {"c": 2, "note": "x"}, "d": [1], "e": None}, "numbers(@)"),
     (
@@ -54,9 +57,12 @@ PROPOSALS: list[tuple[Any, str | None]] = [
     ),
     # Names that can't be a metric's, or that another metric has
     (
-        {"p(95)": 1, "p-95": 2, "200": 3, "tags": 4, "rows.read": 5},
-        '{p_95: "p(95)", p_95_2: "p-95", n200: "200", tags_2: tags, rows: {read: "rows.read"}}',
+        {"p(95)": 1, "p-95": 2, "200": 3, "rows.read": 5},
+        '{p_95: "p(95)", p_95_2: "p-95", n200: "200", rows: {read: "rows.read"}}',
     ),
+    ({"tags": 4, "n": 1}, "{tags_2: tags, n: n}"),
+    ({"a.b": 1, "a": {"b": 2}}, '{a: {b: "a.b", b_2: a.b}}'),
+    ({"n": 1, "x" * 100: {"y" * 100: 1}}, "{n: n}"),
     (
         {"s": 1, "steps": [{"name": "a", "s": 1}, {"name": "b", "s": 2}]},
         "[{s: s}, steps[*].{tags: {name: name}, steps: {s: s}}][]",
@@ -65,6 +71,7 @@ PROPOSALS: list[tuple[Any, str | None]] = [
     ({"n": 1, "runs": [{"name": f"r{n}", "s": n} for n in range(1000)]}, "{n: n}"),
     ({"x": [1, 2], "y": "z", "b": True, "nan": math.nan}, None),
     ("z", None),
+    (DEEP, None),
 ]
 
 
@@ -113,23 +120,30 @@ SCALARS = st.one_of(
 )
 
 
+COLUMNS = st.sampled_from(
+    [
+        st.sampled_from([1, 2.5, None]),
+        st.fixed_dictionaries({"c": st.just(1)}, optional={"d": st.just(2), "e": st.just("x")}),
+        st.sampled_from(["ok", "late", None, "\ud800"]),
+        st.sampled_from([T, 1575839011, "2019-12-08T21:03:30Z"]),
+    ]
+)
+ROWS = st.dictionaries(NAMES, COLUMNS, min_size=1, max_size=4).flatmap(
+    lambda columns: st.lists(st.fixed_dictionaries({}, optional=columns), min_size=1, max_size=4)
+)
+
+
 def objects(members: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Objects of anything, objects much alike, and lists of them."""
-    alike = st.lists(NAMES, min_size=1, max_size=4, unique=True).flatmap(
-        lambda names: st.lists(
-            st.fixed_dictionaries({}, optional=dict.fromkeys(names, members)), min_size=1
-        )
-    )
-    named = st.dictionaries(NAMES, st.dictionaries(NAMES, members), min_size=1)
-    return st.one_of(
-        alike, st.lists(members, max_size=4), st.dictionaries(NAMES, members, max_size=5), named
-    )
+    """Lists and objects of anything, and rows that are much alike."""
+    anything = st.dictionaries(NAMES, members, max_size=5)
+    named = ROWS.flatmap(lambda rows: st.dictionaries(NAMES, st.sampled_from(rows), min_size=1))
+    return st.one_of(ROWS, named, anything, st.lists(members, max_size=4))
 
 
 DOCUMENTS = st.recursive(SCALARS, objects, max_leaves=30)
 
 
-@settings(examples, max_examples=200)
+@settings(examples, max_examples=500)
 @given(DOCUMENTS)
 def test_any_proposal_is_accepted(document: Any) -> None:
     """Whatever the document is: the names, times and tags are right, and no value is made up."""
