@@ -9,7 +9,7 @@ from ddg_json_file import kind, show
 MAX_REASON_BYTES = 1024  # on a message of the rejected queue
 MAX_FAULTS = 10  # of an object that a reason tells; the others are counted
 
-_PLACE_BYTES = 32  # "object 350000 of the array: " stands before them
+_PLACE_BYTES = 40  # "object 350000 of the mapping's result: " stands before them
 _SHOWN_CHARACTERS = 20  # of a string that is a value: it may be anything
 _TAG_BYTES = 100  # of a proposal
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")

@@ -397,6 +397,12 @@ BAD = [
     Bad("value-string", value('"12"'), '"a" is the string "12"', UNQUOTED),
     Bad("value-empty-list", value("[]"), '"a"', "a list: drop it, or map it"),
     Bad("value-true-of-a-known-name", f"{A}\n{value('true')}", 'line 2: "a"', "is a boolean"),
+    Bad(
+        "value-true-of-a-known-name-nested",
+        lines(value('{"b": 1}'), value('{"b": true}')),
+        'line 2: "a.b"',
+        "is a boolean",
+    ),
     Bad("value-nan", value("NaN"), '"a"', TOO_LARGE),
     Bad("value-1e999", value("-1e999"), '"a"', TOO_LARGE),
     Bad("value-of-400-digits", value("-" + "1" * 400), '"a"', TOO_LARGE),

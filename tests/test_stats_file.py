@@ -146,6 +146,27 @@ def test_all_faults_of_an_object_are_told(members: str, faults: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("members", "fault"),
+    [
+        ('"a": "secret"', '"a" is a string: drop it, or make it a tag'),
+        ('"a": 1, "timestamp": "secret"', '"timestamp" is a string, no time as RFC 3339'),
+        ('"a": 1, "timestamp": 123456789012', '"timestamp" is a number, not in epoch seconds'),
+        ('"a": 1, "tags": "secret"', '"tags" is a string: write a list of strings, or'),
+        ('"a": 1, "tags": [123456]', 'tag 1 in "tags" is a number: write a string'),
+        ('"a": 1, "tags": ["123456"]', "nothing is left of a tag as Datadog normalises it"),
+        ('"a": 1, "tags": ["secret\\ud83d"]', "a tag holds half a character"),
+    ],
+)
+def test_reason_of_a_mapped_file_shows_no_value(members: str, fault: str) -> None:
+    """Such a file holds tokens, and its reasons travel."""
+    content = f'{{"timestamp": {NOW}, {members}}}'.encode()
+    with pytest.raises(StatsFileError) as caught:
+        read_stats_file(content, now=NOW, max_age=0, mapping=lambda document: ("", [(1, document)]))
+    assert fault in str(caught.value)
+    assert not re.search("secret|123456", str(caught.value))
+
+
+@pytest.mark.parametrize(
     ("value", "told"),
     [
         pytest.param('"x"', 10, id="ten"),
