@@ -101,19 +101,6 @@ def test_message_stays_under_256_kib(submitter: Submitter, spare: int, attribute
 # --- When it can't be kept ---
 
 
-def test_refusal_that_cannot_be_kept_is_retried(submitter: Submitter) -> None:
-    """Until the rejected queue is there again, the message stays where it is."""
-    messages = [*map(submitter.message, FILES), submitter.message(*FILES)]
-    submitter.set(REJECTED_QUEUE_URL=f"{submitter.moto}/123456789012/no-such-queue")
-    outcome = submitter.submit_from(FILES, *messages)
-    assert (outcome.files, outcome.retried) == ((2, 0, 2), [0, 2])
-    assert re.match(f"retried 2: {NOT_KEPT}.*; {NOT_SENT}", outcome.log[0])
-    submitter.set(REJECTED_QUEUE_URL=submitter.rejected_url)
-    outcome = submitter.submit_from(FILES, messages[0], messages[2])
-    assert outcome.files == (1, 2, 0)
-    assert len(outcome.rejected) == 2
-
-
 def reset(call: Call) -> bytes:
     raise ConnectionResetError
 
@@ -138,11 +125,14 @@ def test_rejected_queue_in_trouble(submitter: Submitter, script: Script) -> None
 
 
 def test_each_refusal_is_kept_by_itself(submitter: Submitter) -> None:
-    """What the queue takes stays refused; what it hangs over is retried, and nothing else."""
+    """What the queue takes stays refused; what it hangs over is retried, until it takes that."""
     kept = answer(b'{"MessageId": "1"}')
-    files = {f"stats/{name}": MALFORMED for name in "abc"}
+    files = {f"stats/{name}": MALFORMED for name in "abc"} | {"stats/good": stats()}
+    messages = [submitter.message("stats/a"), submitter.message("stats/b", "stats/good")]
+    messages.append(submitter.message("stats/c"))
     with submitter.rejecting_to(lambda call: (silent if b"ts/b" in call.body else kept)(call)):
-        outcome = submitter.submit_from(files, context=Context(4))
-        assert (outcome.files, outcome.retried) == ((0, 2, 1), [1])
-        outcome = submitter.submit_from(files, submitter.message("stats/a"), context=Context(4))
-        assert outcome.files == (0, 1, 0)
+        outcome = submitter.submit_from(files, *messages, context=Context(4))
+        assert (outcome.files, outcome.retried) == ((1, 2, 1), [1])
+        assert submitter.submit_from(files, messages[0], context=Context(4)).files == (0, 1, 0)
+    submitter.set(REJECTED_QUEUE_URL=submitter.rejected_url, AWS_ENDPOINT_URL_SQS=submitter.moto)
+    assert submitter.submit_from(files, messages[1]).files == (1, 1, 0)

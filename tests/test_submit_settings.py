@@ -11,26 +11,11 @@ from typing import Any
 import pytest
 import requests
 
-from tests.events import Context, sqs_event, sqs_record, stats
+from tests.events import sqs_record, stats
 from tests.submitter import Submitter
 
 ROOT = Path(__file__).parent.parent
 FILES = {"stats/job/a.json": stats(m=1)}
-
-
-def fail(submitter: Submitter, variable: str, problem: str = " is malformed: ") -> None:
-    """Expect the first invocation to fail with the variable's name, and to do nothing."""
-    with pytest.raises(ValueError, match=variable + problem) as raised:
-        submitter.module.lambda_handler(sqs_event([sqs_record(FILES)]), Context())
-    submitter.check_secrecy("".join(traceback.format_exception(raised.value)), repr(raised.value))
-    assert submitter.datadog.requests + submitter.datadog.validations == []
-
-
-@pytest.mark.parametrize("variable", ["DATADOG_API_KEY", "REJECTED_QUEUE_URL"])
-def test_missing_variable_is_named(submitter: Submitter, variable: str) -> None:
-    """What has no default must be set."""
-    submitter.environment.delenv(variable)
-    fail(submitter, variable, " is missing: ")
 
 
 KEYS = ["", " ", "hidden value", "hidden\n", "\thidden", "hid\x7fden", "hid\u00a0den"]
@@ -40,11 +25,11 @@ JOBS = """[] x 3 { {"a":1} {"a":{"mapping":1}} {"a":{"mapping":null}} {"a":{"wat
     eyJhIjp7fX0= H4sIAAAAAAAA H4sI"""
 METRICS = """[] {"a":[]} {"a":{"type":"rate"}} {"a":{"type":"distribution"}} {"a":{"interval":60}}
     {"a":{"type":["count"]}}"""
-MALFORMED = {
-    "DATADOG_API_KEY": KEYS,
+MALFORMED: dict[str, list[Any]] = {
+    "DATADOG_API_KEY": [None, *KEYS],
     "DATADOG_APP_KEY": KEYS,
     "DATADOG_HOST": ["", "https://a.example\n", "https://api datadoghq.eu", *HOSTS.split()],
-    "REJECTED_QUEUE_URL": ["", "rejected", "https://sqs.example.com/1/my queue"],
+    "REJECTED_QUEUE_URL": [None, "", "rejected", "https://sqs.example.com/1/my queue"],
     "MAX_AGE_SECONDS": ["", "-1", "1.5", "1h", "1_000", "٣", "10000000000", " 60"],
     "LOG_LEVEL": ["", "LOUD", "20"],
     "BUCKETS": ["[]", "{", '{"a": 1}', '{"a": null}', '"a"', "3", "[" * 100_000],
@@ -63,11 +48,18 @@ MALFORMED = {
 @pytest.mark.parametrize(
     ("variable", "value"), [(name, value) for name, values in MALFORMED.items() for value in values]
 )
-def test_malformed_variable_is_named(submitter: Submitter, variable: str, value: str) -> None:
-    """At the first invocation, not at the first file that it spoils; no key is shown."""
+def test_malformed_variable_is_named(
+    submitter: Submitter, variable: str, value: str | None
+) -> None:
+    """At the first invocation, which does nothing; no key is shown. None: it is missing."""
     submitter.keys = ["hid", "test-key"]
-    submitter.set(**{variable: value})
-    fail(submitter, variable)
+    submitter.environment.delenv(variable, raising=False)
+    submitter.set(**({} if value is None else {variable: value}))
+    problem = f"{variable} is {'missing' if value is None else 'malformed'}: "
+    with pytest.raises(ValueError, match=problem) as raised:
+        submitter.submit(sqs_record(FILES))
+    submitter.check_secrecy("".join(traceback.format_exception(raised.value)), repr(raised.value))
+    assert submitter.datadog.requests + submitter.datadog.validations == []
 
 
 def test_settings_show_no_key(submitter: Submitter) -> None:
