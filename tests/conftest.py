@@ -1,7 +1,5 @@
 """Real parts for the tests: a strict local Datadog, moto's S3 and SQS; and no network beyond."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -4,8 +4,6 @@ An Environment is one execution environment of the submitter. Its services are i
 nothing it does after it was killed reaches anyone. What they hold and note is the World's.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """An HTTP server that answers by script: down to the bytes on the wire, and when they leave."""
 
-from __future__ import annotations
-
 import socket
 import socketserver
 import struct

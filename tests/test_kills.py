@@ -1,7 +1,5 @@
 """The submitter in processes of its own: really killed, and two of them at the same time."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -32,8 +30,13 @@ STORED = {(f"m{n}", ("job:job",)): [n] for n in range(3)}
 class Stage(NamedTuple):
     """What the processes share."""
 
+    datadog: DatadogServer
     rejected: list[str]  # bodies
     kept: list[Callable[[], None]]  # what else happens when a body has been kept, once
+
+    def values(self) -> dict[tuple[str, tuple[str, ...]], list[float]]:
+        """Return the values of each series."""
+        return {series: [*points.values()] for series, points in self.datadog.points.items()}
 
 
 def start(event: object) -> subprocess.Popen[str]:
@@ -57,7 +60,7 @@ def answer(process: subprocess.Popen[str]) -> Any:
 @pytest.fixture
 def stage(datadog: DatadogServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     """A bucket of three good files and a bad one, and a rejected queue."""
-    stage = Stage([], [])
+    stage = Stage(datadog, [], [])
 
     def play(call: Call) -> bytes | Iterable[bytes]:
         if call.method == "GET":
@@ -75,27 +78,22 @@ def stage(datadog: DatadogServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[S
         yield stage
 
 
-def values(datadog: DatadogServer) -> dict[tuple[str, tuple[str, ...]], list[float]]:
-    """Return the values of each series."""
-    return {series: [*points.values()] for series, points in datadog.points.items()}
-
-
 @pytest.mark.parametrize("accepted", [False, True])
-def test_killed_during_the_post(stage: Stage, datadog: DatadogServer, accepted: bool) -> None:
+def test_killed_during_the_post(stage: Stage, accepted: bool) -> None:
     """Whether Datadog took the points or not: the batch comes again, and they are there once."""
     event = sqs_event([sqs_record([key]) for key in FILES])
 
     def strike(request: Request) -> Answer:
-        datadog.respond = None
+        stage.datadog.respond = None
         kill(process)
         return Answer(accept=accepted, reset=True)
 
-    datadog.respond = strike
+    stage.datadog.respond = strike
     process = start(event)
     assert (answer(process), stage.rejected) == (None, [])
-    assert values(datadog) == (STORED if accepted else {})
+    assert stage.values() == (STORED if accepted else {})
     assert answer(start(event)) == ALL_DONE
-    assert values(datadog) == STORED
+    assert stage.values() == STORED
     assert stage.rejected == [event["Records"][-1]["body"]]
 
 
@@ -109,7 +107,7 @@ def test_killed_after_the_refusal_was_kept(stage: Stage) -> None:
     assert stage.rejected == [event["Records"][0]["body"]] * 2
 
 
-def test_same_batch_at_the_same_time(stage: Stage, datadog: DatadogServer) -> None:
+def test_same_batch_at_the_same_time(stage: Stage) -> None:
     """Two processes post the same points, which are there once; both refuse the bad file."""
     event = sqs_event([sqs_record([key]) for key in FILES])
     both_post = threading.Barrier(2)
@@ -117,8 +115,8 @@ def test_same_batch_at_the_same_time(stage: Stage, datadog: DatadogServer) -> No
     def meet(request: Request) -> None:
         both_post.wait(60)
 
-    datadog.respond = meet
+    stage.datadog.respond = meet
     processes = [start(event), start(event)]
     assert [answer(process) for process in processes] == [ALL_DONE, ALL_DONE]
-    assert values(datadog) == STORED
+    assert stage.values() == STORED
     assert stage.rejected == [event["Records"][-1]["body"]] * 2

@@ -8,8 +8,6 @@ books. In the end it calms everything, and then no file may wait any longer.
 `make soak` tells more stories: STORIES says how many.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import io

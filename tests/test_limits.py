@@ -1,7 +1,5 @@
 """The limits that docs/limits.md tells are those of the code."""
 
-from __future__ import annotations
-
 import importlib
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Datadog's series API: how files are packed into payloads, and what its answers mean."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import pytest

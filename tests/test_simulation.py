@@ -2,8 +2,16 @@
 
 import pytest
 
+from local import simulation
 from local.cost import files_a_batch, month
-from local.simulation import STEADY, TIMES, Losses, Setting, play_outage
+from local.simulation import TIMES, Losses, Setting, play_outage
+
+
+@pytest.fixture(autouse=True)
+def steady(monkeypatch: pytest.MonkeyPatch) -> float:
+    """A load that is played fast, in files a second."""
+    monkeypatch.setattr(simulation, "STEADY", 4.0)
+    return simulation.STEADY
 
 
 @pytest.mark.parametrize("setting", [Setting(2), Setting(), Setting(100), Setting(100, 10, 900)])
@@ -13,10 +21,10 @@ def test_half_an_hour_costs_nothing(setting: Setting) -> None:
 
 
 @pytest.mark.parametrize("setting", [Setting(), Setting(5, 100, 360)])
-def test_outage_over_an_hour_must_cost(setting: Setting) -> None:
+def test_outage_over_an_hour_must_cost(setting: Setting, steady: float) -> None:
     """What was written over an hour before its end is lost to Datadog, and not much besides."""
-    too_old = STEADY * (5_400 - 3_600)
-    assert too_old <= sum(play_outage(setting, 90)) <= too_old + STEADY * setting.visibility_timeout
+    too_old = steady * (5_400 - 3_600)
+    assert too_old <= sum(play_outage(setting, 90)) <= too_old + steady * setting.visibility_timeout
 
 
 def test_long_visibility_timeout_costs_sooner() -> None:
