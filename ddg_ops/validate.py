@@ -45,6 +45,7 @@ EXAMPLES = [
 ]
 
 Point = dict[str, Any]
+Metrics = Mapping[str, Mapping[str, Any]]  # the settings file's
 
 
 @click.command(cls=Command, examples=EXAMPLES)
@@ -79,15 +80,7 @@ def validate(
             raise Stop(f"{name} names no object. Write s3://BUCKET/KEY.", USAGE)
     if stack and settings_file:
         raise Stop("--stack has settings of its own. Leave out --settings.", USAGE)
-    variables: dict[str, Any] = {}
-    if stack:
-        found = find_stack(stack, profile, region)
-        aws, environment = found.aws, found.environment()
-    else:
-        aws, environment = Aws(profile, region), dict(os.environ)
-        if settings_file or Path(SETTINGS_FILE).exists():
-            variables = reading_file(Path(settings_file or SETTINGS_FILE))
-            environment = submitter_environment(variables) | environment
+    aws, environment, metrics = find_settings(stack, settings_file, profile, region)
     wanted = {name: environment[name] for name in SETTINGS if name in environment}
     if max_age is not None or propose:  # whoever looks for a mapping has an old file
         wanted["MAX_AGE_SECONDS"] = str(max_age or 0)
@@ -104,7 +97,7 @@ def validate(
                 entry = json.dumps({job or "NAME": {"mapping": document["mapping"]}})
                 screen.say(f'"jobs": {entry}')
             samples = [] if is_empty else parse(file, content, settings, math.inf)
-            points = flatten(samples, settings, variables.get("metrics", {}))
+            points = flatten(samples, settings, metrics)
             series = {(point["metric"], point["tags"]): point for point in points}
             document |= {"ok": True, "points": points, "custom_metrics": len(series)}
             print_series(name, len(points), [*series.values()], screen)
@@ -123,12 +116,21 @@ def validate(
     return min(codes - {FINE}, default=FINE)
 
 
-def reading_file(path: Path) -> dict[str, Any]:
-    """Return the variables in a settings file; what is wrong in it ends the command."""
+def find_settings(
+    stack: str | None, settings_file: str | None, profile: str | None, region: str | None
+) -> tuple[Aws, dict[str, str], Metrics]:
+    """Return the session, the submitter's environment and the settings file's metrics."""
+    if stack:
+        found = find_stack(stack, profile, region)
+        return found.aws, found.environment(), {}
+    aws = Aws(profile, region)
+    if not settings_file and not Path(SETTINGS_FILE).exists():
+        return aws, dict(os.environ), {}
     try:
-        return read_settings_file(path)
+        variables = read_settings_file(Path(settings_file or SETTINGS_FILE))
     except ValueError as error:
         raise Stop(f"{error}.", USAGE) from None
+    return aws, submitter_environment(variables) | os.environ, variables["metrics"]
 
 
 def load(name: str, job: str, settings: Settings, aws: Aws) -> tuple[File, bytes]:
@@ -160,18 +162,13 @@ def propose_mapping(file: File, content: bytes, settings: Settings) -> tuple[Set
     return settings._replace(jobs=json.dumps({folder: {"mapping": mapping}})), mapping
 
 
-def flatten(
-    samples: Sequence[Sample], settings: Settings, metrics: Mapping[str, Mapping[str, Any]]
-) -> list[Point]:
-    """Return samples as single points, with what Datadog is told of their metrics.
-
-    metrics: the settings file's.
-    """
+def flatten(samples: Sequence[Sample], settings: Settings, metrics: Metrics) -> list[Point]:
+    """Return samples as single points, with what Datadog is told of their metrics."""
     types = read_metrics(settings.metrics)
     return [
         {"metric": metric, "timestamp": each.timestamp, "value": value, "tags": each.tags}
         | types.get(metric, GAUGE)._asdict()
-        | {"unit": metrics.get(metric, {}).get("unit")}
+        | {name: metrics.get(metric, {}).get(name) for name in ("unit", "per_unit")}
         for each in samples
         for metric, value in each.values.items()
     ]
@@ -185,8 +182,9 @@ def print_series(name: str, points: int, series: Sequence[Point], screen: Screen
     screen.say(f"ok       {name}: {found}", "green")
     for point in series[:SHOWN_SERIES]:
         kind = point["type"] + (f" of {point['interval']} s" if point["interval"] else "")
-        unit = f", {point['unit']}" if point["unit"] else ""
+        unit = "/".join(filter(None, (point["unit"], point["per_unit"])))
+        told = ", ".join(filter(None, (kind, unit)))
         shown = f"{point['metric']}{{{','.join(point['tags'])}}} = {point['value']}"
-        screen.say(f"         {utc(point['timestamp'])}  {shown}  ({kind}{unit})")
+        screen.say(f"         {utc(point['timestamp'])}  {shown}  ({told})")
     if len(series) > SHOWN_SERIES:
         screen.say(f"         and {len(series) - SHOWN_SERIES:,} more; --json has all")

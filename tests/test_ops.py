@@ -514,7 +514,7 @@ def test_validate_for_machines() -> None:
     result = run("validate good bad gone", *["--job", "etl", "--max-age", "0", "--json"])
     good, bad, gone = result.document["files"]
     point = {"metric": "rows", "timestamp": 1575839011, "value": 5, "tags": ["env:prod", "job:etl"]}
-    point |= {"type": "gauge", "interval": None, "unit": None}
+    point |= {"type": "gauge", "interval": None, "unit": None, "per_unit": None}
     assert good == {"file": "good", "ok": True, "points": [point], "custom_metrics": 1}
     assert (bad["ok"], bad["reason"][:18]) == (False, "the file is empty.")
     assert gone["problem"] == "can't be read: No such file or directory"

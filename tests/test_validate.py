@@ -19,7 +19,7 @@ SETTINGS = {
     },
     "metrics": {
         "etl.rows": {"type": "count", "interval": 60},
-        "etl.seconds": {"unit": "second"},
+        "etl.seconds": {"unit": "second", "per_unit": "row"},
     },
     "metric_prefix": "etl.",
     "constant_tags": ["env:prod"],
@@ -44,7 +44,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (
             "--job dbt dbt.json",
             0,
-            "2 custom metrics\netl.seconds{env:prod,job:dbt,model:a} = 1.5  (gauge, second)",
+            "2 custom metrics\netl.seconds{env:prod,job:dbt,model:a} = 1.5  (gauge, second/row)",
         ),
         ("--job watched rows.json", 0, "etl.rows{env:prod,job:watched} = 5  (count of 60 s)\n"),
         ("--job wrong rows.json", 1, "retried  rows.json: the job's mapping is wrong: there is no"),
