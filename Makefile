@@ -11,7 +11,7 @@ pin = $(python) -m uv pip compile --quiet --no-annotate --custom-compile-command
 python_with = $(python) -m uv run --quiet --no-project --python $(python) --with
 mutmut = $(python_with) mutmut==3.8.1 mutmut
 
-.PHONY: help demo local test venv zips bench simulate soak mutants advisories smoke-aws coverage format lock clean
+.PHONY: help demo local screenshot test venv zips bench simulate soak mutants advisories smoke-aws coverage format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ demo: $(venv) ## Run the whole pipeline on this machine and draw demo.png (FILES
 local: $(venv) ## Run the pipeline until Ctrl-C, for your own uploads, with a page (PORT=8123, and the next)
 	./zipper.sh
 	$(python) -m local.live --port $(PORT)
+
+screenshot: $(venv) ## Draw docs/page.png anew: the page of `make local` in a headless Chromium
+	./zipper.sh
+	$(python) -m local.screenshot
 
 test: $(venv) ## Run all tests, type checks and linters
 	$(python) -m pytest --numprocesses auto

@@ -1,11 +1,10 @@
-"""The demo's graph, in the terminal (plotille) and as a picture (matplotlib)."""
+"""The demo's picture."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import plotille  # type: ignore[import-untyped]  # has types, but no py.typed
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -17,16 +16,11 @@ GOOD = "#1a7f37"
 BAD = "#cf222e"
 SHADE = "#ffebe9"
 LINES = ("#0969da", "#bc4c00", "#8250df")  # a colour for each metric
-TERMINAL_LINES = ("bright_blue", "bright_yellow", "bright_magenta")
-TERMINAL_ROWS = 7  # of each metric's graph
-TERMINAL_MARGIN = 22  # columns that plotille needs beside it
-TERMINAL_KEY = "box: Datadog answers 503   o: kept waiting, late, not lost   x: file refused"
 PICTURE_INCHES = (9.0, 5.6)
 KEY = (
-    "A dot is one file's number; a ring, one that the outage kept waiting: late, not lost. "
-    "Times in UTC."
+    "A dot is one file's number; a ring, one that the outage kept waiting: late, not lost. Times\n"
+    "are in UTC. What is older than the first POST was written in one go, as after a backfill."
 )
-BACKFILL_SECONDS = 10  # samples so much older than the first POST need an explanation
 PICTURE_DPI = 200  # 1,800 pixels wide: sharp where a page shows it at 900
 
 
@@ -55,37 +49,8 @@ class Timeline(NamedTuple):
 
 
 def clock(seconds: float) -> datetime:
-    """Return a moment the way both graphs write it, in UTC."""
+    """Return a moment as the graph writes it, in UTC."""
     return datetime.fromtimestamp(seconds, UTC)
-
-
-def draw_text(timeline: Timeline, columns: int) -> str:
-    """Return the graph for a terminal that is so many columns wide, with ANSI colours."""
-    start, end = timeline.limits()
-    charts = []
-    for (metric, samples), colour in zip(timeline.metrics.items(), TERMINAL_LINES, strict=False):
-        values = [sample.value for sample in samples]
-        room = (max(values) - min(values)) or 1.0
-        low = min(values) - 0.25 * room  # for what stands on the time axis
-        figure = plotille.Figure()
-        figure.width, figure.height = columns - TERMINAL_MARGIN, TERMINAL_ROWS
-        figure.x_label, figure.y_label = "UTC", metric
-        figure.register_label_formatter(float, whole_number)
-        figure.set_x_limits(clock(start), clock(end))
-        figure.set_y_limits(low, max(values) + 0.15 * room)
-        figure.axvspan(*((moment - start) / (end - start) for moment in timeline.outage), lc="red")
-        figure.plot([clock(sample.second) for sample in samples], values, lc=colour)
-        late = {clock(sample.second): sample.value for sample in samples if sample.late}
-        figure.scatter([*late], [*late.values()], lc=colour, marker="o")
-        refusals = [clock(moment) for moment in timeline.refusals]
-        figure.scatter(refusals, [low] * len(refusals), lc="bright_red", marker="x")
-        charts.append(figure.show())
-    return "\n\n".join([*charts, TERMINAL_KEY])
-
-
-def whole_number(val: float, chars: int, delta: float, left: bool = False) -> str:
-    """Write a value for plotille's axis: in full it would be 1238.40000."""
-    return f"{val:{'<' if left else '>'}{chars}.0f}"
 
 
 def draw_picture(timeline: Timeline, path: Path) -> None:
@@ -95,7 +60,7 @@ def draw_picture(timeline: Timeline, path: Path) -> None:
     axes = figure.subplots(lines + 1, 1, sharex=True, height_ratios=[*[3] * lines, 1.3])
     bold: dict[str, Any] = {"ha": "left", "color": INK, "fontsize": 13, "fontweight": "bold"}
     figure.suptitle(timeline.title, x=0.012, y=0.975, **bold)
-    figure.text(0.012, 0.905, KEY, color=FAINT, fontsize=9)
+    figure.text(0.012, 0.935, KEY, color=FAINT, fontsize=9, va="top", linespacing=1.5)
     for ax in axes:
         style(ax)
         ax.axvspan(*timeline.outage, color=SHADE, lw=0)
@@ -140,11 +105,6 @@ def draw_events(ax: Axes, timeline: Timeline) -> None:
     ]
     for height, (_, colour, marker, moments) in enumerate(rows):
         ax.scatter(moments, [height] * len(moments), marker=marker, s=42, c=colour, lw=1.5)
-    posted = min((at for at, _ in timeline.posts), default=0.0)
-    written = min(sample.second for samples in timeline.metrics.values() for sample in samples)
-    if posted - written > BACKFILL_SECONDS:
-        middle: dict[str, Any] = {"ha": "center", "va": "center", "color": FAINT, "fontsize": 9}
-        ax.text((written + posted) / 2, 1, "numbers of the past, written in one go", **middle)
     ax.set_yticks(range(len(rows)), [label for label, *_ in rows])
     ax.set_ylim(-0.6, len(rows) - 0.4)
     ax.grid(visible=False)

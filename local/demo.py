@@ -22,7 +22,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from local.chart import Sample, Timeline, draw_picture, draw_text
+from local.chart import Sample, Timeline, draw_picture
 from local.datadog_server import Answer
 from local.lambda_runtime import FunctionError
 from local.ledger import Ledger, Point, balance
@@ -50,7 +50,6 @@ JOB_FILES = 1000  # of one job, a second each: none is older than MAX_AGE_SECOND
 MAX_OUTAGE_SECONDS = 10.0  # what waits longer is received too often, and ends as a dead letter
 QUIET_SECONDS = 30.0  # the queue has this long to run empty
 SHOWN_FAULTS = 20
-MAX_COLUMNS = 110  # of the report
 
 
 # --- The story ---
@@ -128,11 +127,8 @@ def write_burst(pipeline: Pipeline, count: int, written: Written, console: Conso
     """
     stack, constructed = pipeline.stack, count > NOTIFIED_FILES
     bucket = stack.silent_bucket if constructed else stack.bucket
-    text = f"{count:,} files of {len(JOBS)} jobs"
-    if constructed:
-        text = (
-            f"{count:,} files, as constructed notifications: moto's SQS is too slow for that many"
-        )
+    told = "as constructed notifications" if constructed else f"of {len(JOBS)} jobs"
+    text = f"{count:,} files, {told}" if constructed else f"{count:,} files {told}"
     files, done = burst_files(count, int(time.time())), 0
     with scene(console, "Burst", text) as tell:
         while chunk := list(islice(files, CONSTRUCTED_CHUNK_FILES if constructed else CHUNK_FILES)):
@@ -271,30 +267,23 @@ def print_report(console: Console, pipeline: Pipeline, ledger: Ledger) -> None:
         console.print(f"        and {len(ledger.faults) - SHOWN_FAULTS:,} more")
 
 
-def print_chart(console: Console, graph: Timeline, path: Path) -> None:
-    """Print the graph, and write it as a picture."""
-    if not all(graph.metrics.values()):
-        console.print("No graph: Datadog has nothing from the generator.", style="bold red")
-        return
-    columns = min(console.width, MAX_COLUMNS)
-    console.print()
-    console.print(Text.from_ansi(draw_text(graph, columns)), no_wrap=True)
-    draw_picture(graph, path)
-    console.print(f"\nThe same as a picture: {path}")
-
-
 # --- The command ---
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Play the story, print what came of it; return 0 if the ledger adds up, else 1."""
-    stand_ins = "moto for S3 and SQS, a strict local Datadog; the functions are those of the zips"
+    stand_ins = "moto is S3 and SQS, Datadog a strict local server"
     console.print(scene_line(" ", "Stand-ins", stand_ins))
     with run_pipeline(options.zips, options.packages) as pipeline:
         written, outage = play(pipeline, options.burst, options.outage, console)
         ledger, refused_at = settle(pipeline, written)
     print_report(console, pipeline, ledger)
-    print_chart(console, timeline(pipeline, outage, ledger, refused_at), options.chart)
+    graph = timeline(pipeline, outage, ledger, refused_at)
+    if all(graph.metrics.values()):
+        draw_picture(graph, options.chart)
+        console.print(f"\nThe generator's numbers as a picture: {options.chart}", soft_wrap=True)
+    else:
+        console.print("No picture: Datadog has nothing from the generator.", style="bold red")
     return 1 if ledger.faults else 0
 
 

@@ -6,6 +6,7 @@ stack's settings file applies. A page shows what arrives.
 
 import argparse
 import json
+import secrets
 import socket
 import sys
 import time
@@ -122,7 +123,7 @@ class Live:
     def put(self, file: File) -> None:
         """Write a file under a key of its own."""
         folder, _, name = file.key.rpartition("/")
-        key = f"{self.prefix}{folder}/{time.time_ns()}-{name}"
+        key = f"{self.prefix}{folder}/{secrets.token_hex(4)}-{name}"
         self.pipeline.stack.bucket.put_object(Key=key, Body=file.body)
 
     def answer_with(self, name: str, answer: Answer | None) -> None:

@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -352,3 +353,16 @@ def test_port_that_is_taken_is_told(zips: Path, tmp_path: Path) -> None:
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2
     assert f"port {port} is taken; choose another: make local PORT=9000" in result.stderr
+
+
+def test_screenshot_is_drawn(zips: Path, tmp_path: Path) -> None:
+    """The README's, of a story that is shorter."""
+    if not find_browser():
+        pytest.skip("no Chromium or Chrome on this machine")
+    picture = tmp_path / "page.png"
+    command = [sys.executable, "-m", "local.screenshot", "--zips", str(zips)]
+    command += ["--picture", str(picture), "--seconds", "1"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    content = picture.read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert struct.unpack(">II", content[16:24]) == (1400, 900)

@@ -15,6 +15,7 @@ COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 # Command -> what runs it; those that need an account are what docs/verified.md is about.
 RUN_BY = {
     "make demo": "tests/test_local.py, local.demo",
+    "make local": "tests/test_page.py, local.live",
     "./zipper.sh": "tests/test_zips.py",
     "terraform init": "tests/terraform/test_life.py",
     "terraform apply": "tests/terraform/test_life.py",
