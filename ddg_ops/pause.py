@@ -6,10 +6,11 @@ from ddg_ops.queues import yes_option
 from ddg_ops.screen import FINE, Command, Screen
 from ddg_ops.stack import Stack, queue_name, stack_options
 
-PAUSED = """\
-Files wait in the queue meanwhile, up to 4 days; those of over an hour ago are refused afterwards.
-The alarm nothing-submitted will ring, and those of files that wait and of silent jobs.
-`terraform apply` resumes, and so does: ddg-ops resume --yes"""
+PAUSED = (
+    "Files wait in the queue meanwhile, up to 4 days; those of over an hour are refused afterwards.",
+    "The alarm nothing-submitted will ring, and those of files that wait and of silent jobs.",
+    "`terraform apply` resumes, and so does: ddg-ops resume --yes",
+)
 
 
 @click.command(cls=Command, examples=["", "--yes"])
@@ -47,8 +48,8 @@ def switch(screen: Screen, stack: Stack, *, on: bool, yes: bool) -> int:
     word = "on" if on else "off"
     for part, was in parts.items():
         screen.say(f"{part}: {'is switched' if yes else 'would be switched'} {word} (was {was})")
-    if not on:
-        screen.say(PAUSED)  # a line each
+    for line in () if on else PAUSED:
+        screen.say(line)
     if not yes:
         screen.say("Nothing was switched: that takes --yes.")
     screen.result({"switched": word if yes else None, "parts": parts})

@@ -9,7 +9,7 @@ import json
 import re
 import time
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -136,6 +136,13 @@ class StackOnMoto:
         """Type a command line about the stack."""
         Path("outputs.json").write_text(json.dumps(self.outputs))
         return run(line, *words, "--stack", "outputs.json")
+
+    def findings(self, *arguments: str) -> dict[str, list[dict[str, Any]]]:
+        """Return what check finds, by part."""
+        parts: dict[str, list[dict[str, Any]]] = {}
+        for finding in self.run("check --json", *arguments).document["findings"]:
+            parts.setdefault(finding["part"], []).append(finding)
+        return parts
 
     def _queue(self, name: str) -> str:
         url: str = self.aws["sqs"].create_queue(QueueName=f"{self.name}-{name}")["QueueUrl"]
@@ -357,6 +364,30 @@ class StackOnMoto:
         self.log(*printed.getvalue().splitlines())
 
 
+SPECIAL = {"Enabled": False, "NotificationConfiguration": {}, "Ids": ["stats"]}  # no texts
+Action = Callable[[StackOnMoto], object]
+
+
+def do(what: str, stack: StackOnMoto, actions: Mapping[str, Action]) -> None:
+    """Take an action, or change the environment (NAME=value), or call AWS (service call A=1)."""
+    name, _, value = what.format(stack).partition("=")
+    if what in actions:
+        actions[what](stack)
+    elif " " not in what:
+        stack.set_environment(**{name: value})
+    else:
+        service, operation, *pairs = what.format(stack).split()
+        parameters: dict[str, Any] = dict(pair.split("=", 1) for pair in pairs)
+        parameters |= {name: SPECIAL[name] for name in SPECIAL if name in parameters}
+        getattr(stack.aws[service], operation)(**parameters)
+
+
+def on_sleep(patch: pytest.MonkeyPatch, module: Any, action: Callable[[], object]) -> None:
+    """Have something happen each time that a command waits."""
+    clock = vars(time) | {"sleep": lambda seconds: action()}
+    patch.setattr(module, "time", SimpleNamespace(**clock))
+
+
 class Wire:
     """What leaves for AWS: who signed it for where; and some of it may be refused."""
 
@@ -378,6 +409,13 @@ class Wire:
             return send(http, request)
 
         patch.setattr(session, "send", watch)
+
+
+def terraform(script: str, patch: pytest.MonkeyPatch) -> None:
+    """Put a terraform of our own on the PATH."""
+    Path("terraform").write_text(f"#!/bin/sh\n{script}\n")
+    Path("terraform").chmod(0o755)
+    patch.setenv("PATH", f"{Path.cwd()}:/usr/bin:/bin")
 
 
 def notification(bucket: str, *keys: str) -> str:

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import gc
 import gzip
 import itertools
 import json
 import re
 import shutil
 import time
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
-from ddg_ops import backfill, queues, walk
-from ddg_ops.aws import Aws
+from ddg_ops import queues, walk
 from ddg_ops.reasons import Groups
 from ddg_ops.screen import utc
-from ddg_series_api import SeriesApi
-from local.datadog_server import Answer, DatadogServer, Request
-from tests.memory import memory_under
-from tests.operated import ACCOUNT, KEY, Result, StackOnMoto, make_stack, notification, run, stats
-from tests.sqs_stub import OUTPUTS, SqsStub
+from tests.interrupted import CUT_OFF, every_interruption
+from tests.operated import ACCOUNT, KEY, StackOnMoto, make_stack, notification, stats
 
 ROOT = Path(__file__).resolve().parent.parent
 stack = pytest.fixture(make_stack)
@@ -419,59 +410,6 @@ def test_discard(stack: StackOnMoto) -> None:
 
 # --- Interruptions ---
 
-CUT_OFF = "ignore::pytest.PytestUnraisableExceptionWarning"  # of sockets, see every_interruption
-
-
-def interrupt_at(step: int, patch: Patch, *, dead: bool) -> None:
-    """End a command at its n-th step: before or after a call of AWS or a POST to Datadog.
-
-    With `dead` every later step fails too, so that nothing is tidied up: as if it was killed.
-    """
-    count = itertools.count()
-
-    def pause() -> None:
-        number = next(count)
-        if number == step or (dead and number > step):
-            raise KeyboardInterrupt
-
-    def around(function: Callable[..., Any]) -> Callable[..., Any]:
-        def with_steps(*arguments: Any, **options: Any) -> Any:
-            pause()
-            result = function(*arguments, **options)
-            pause()
-            return result
-
-        return with_steps
-
-    clients: Any = BaseClient
-    patch.setattr(clients, "_make_api_call", around(clients._make_api_call))
-    api: Any = SeriesApi
-    patch.setattr(api, "post", around(api.post))
-
-
-def every_interruption(
-    command: Callable[[], Result],
-    prepare: Callable[[], None],
-    check: Callable[[], None],
-    *,
-    dead: bool,
-) -> int:
-    """Interrupt a command at each of its steps, each time anew; return how many there were."""
-    shared = cache(Aws)  # making its clients anew takes longer than all that they do
-    for step in itertools.count():
-        prepare()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("ddg_ops.stack.Aws", shared)
-            interrupt_at(step, patch, dead=dead)
-            result = command()
-        check()
-        if result.code != 130:
-            assert result.code == 0, result
-            gc.collect()  # the sockets of requests that were cut off, here and not in another test
-            return step
-        assert result.err == "ddg-ops: interrupted. Nothing is lost: the same command goes on.\n"
-    raise AssertionError
-
 
 @pytest.mark.filterwarnings(CUT_OFF)
 @pytest.mark.parametrize(
@@ -536,227 +474,3 @@ def test_no_edited_file_is_lost_at_any_step(stack: StackOnMoto) -> None:
     steps = every_interruption(lambda: stack.run(send), prepare, check, dead=True)
     assert steps >= 2 * 9
     assert stack.everything(stack.rejected_url) == set()
-
-
-# --- Backfill ---
-
-
-def put_files(stack: StackOnMoto, number: int) -> set[int]:
-    """Write files that nobody will submit; return their timestamps."""
-    now = int(time.time())
-    for age in range(number):
-        stack.put(f"stats/etl/{age}.json", {"timestamp": now - age, "rows": age})
-    stack.purge(stack.main_url)
-    return {now - age for age in range(number)}
-
-
-def arrived(datadog: DatadogServer) -> set[int]:
-    """Return the timestamps of the files' points that Datadog has."""
-    return set(datadog.points.get(("rows", ("env:test", "job:etl")), {}))
-
-
-def test_backfill(stack: StackOnMoto) -> None:
-    """Dry without --yes, which needs no key; with it the points arrive with the submitter's tags,
-    and once more changes nothing. Only what came within the span and is below the prefix counts."""
-    timestamps = put_files(stack, 3)
-    stack.put("stats/other/bad", b"{")
-    stack.put("stats/etl/_SUCCESS", b"")
-    stack.put("elsewhere/1.json", stats(rows=1))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("DATADOG_API_KEY")
-        result = stack.run("backfill --since 1h")
-    assert result.code == 1
-    assert f"backfill of s3://{stack.bucket}/stats/, files that came " in result.out
-    assert (
-        "4 found, 3 would be submitted (3 points), 0 would be skipped as too old, "
-        "1 would be refused. Nothing was sent: that takes --yes." in result.out
-    )
-    assert "     1  refused\n        not JSON" in result.out
-    assert stack.datadog.requests == []
-    assert stack.run("backfill --since 1h --until 59m --json").document["found"] == 0
-    for _ in range(2):
-        result = stack.run("backfill --since 1h --prefix stats/etl/ --yes")
-        assert result.code == 0
-        assert "3 found, 3 submitted (3 points), 0 skipped as too old, 0 refused." in result.out
-        assert arrived(stack.datadog) == timestamps
-    assert not Path("ddg_backfill.checkpoint").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "key", "code", "problem"),
-    [
-        ("--since 1h --prefix etl/", "", 2, "Did you mean stats/etl/?"),
-        ("--since 1h --until 2h", "", 2, "--until 2h is before --since 1h."),
-        ("--since 2999-01-01", "", 2, "--since 2999-01-01 is in the future"),
-        ("--since 1h --until 2999-01-01", "", 2, "--until 2999-01-01 is in the future"),
-        ("--since 1h --yes", "", 2, "no key. Set DATADOG_API_KEY"),
-        ("--since 1h --yes", "wrong-key", 3, "doesn't take the API key (403)"),
-        ("--since 1h --yes", "unknown", 3, "answered 503, not whether the key is valid"),
-    ],
-)
-def test_backfill_that_cannot_be(
-    options: str, key: str, code: int, problem: str, stack: StackOnMoto
-) -> None:
-    """One line, before anything is read; the function's own key isn't taken."""
-    stack.patch.setenv("DATADOG_API_KEY", key)
-    stack.datadog.respond_validate = lambda request: Answer(503) if key == "unknown" else None
-    result = stack.run("backfill", *options.split())
-    assert (result.code, problem in result.err, result.out) == (code, True, "")
-    assert (not key or key not in result.err, stack.datadog.requests) == (True, [])
-
-
-@pytest.mark.parametrize("max_age", ["3600", "0", "86400"])
-def test_backfill_of_old_files(max_age: str, stack: StackOnMoto) -> None:
-    """What Datadog drops without a word isn't sent, unless historical ingestion is asked for."""
-    stack.set_environment(MAX_AGE_SECONDS=max_age)
-    old = int(time.time()) - 7200
-    stack.put("stats/etl/old.json", {"timestamp": old, "rows": 1})
-    stack.put("stats/etl/new.json", stats(rows=1))
-    result = stack.run("backfill --since 1h --yes")
-    assert result.code == 1
-    assert "2 found, 1 submitted (1 point), 1 skipped as too old, 0 refused." in result.out
-    assert f"timestamp {old} is 720" in result.out
-    assert stack.run("backfill --since 1h --historical --yes").code == 0
-    assert [point.timestamp for point in stack.datadog.dropped] == [old]  # it has no history
-    stack.patch.setattr(backfill, "WINDOW_SECONDS", -5)
-    dry = stack.run("backfill --since 1h --historical")
-    assert "2 files came over an hour ago, by Last-Modified. You chose --historical" in dry.out
-
-
-@pytest.mark.parametrize("times", [1, 2])
-def test_backfill_sends_a_file_that_gets_a_400_once_more(times: int, stack: StackOnMoto) -> None:
-    """A 400 passes by now and then; the second one refuses the file, and its neighbours are in."""
-    put_files(stack, 3)
-    bad = f'{{"errors": ["{KEY} no"]}}'.encode()
-    seen = itertools.count()
-
-    def respond(request: Request) -> Answer | None:
-        points = [point[1] for series in request.series or [] for point in series["points"]]
-        if 1.0 not in points or (len(points) == 1 and next(seen) >= times):
-            return None
-        return Answer(400, bad)
-
-    stack.datadog.respond = respond
-    result = stack.run("backfill --since 1h --yes")
-    refused = times - 1
-    assert result.code == refused
-    assert f"3 found, {3 - refused} submitted" in result.out
-    assert ("Datadog answered 400." in result.out) is bool(refused)
-    assert KEY not in result.out
-
-
-def test_backfill_stops_at_an_outage_and_goes_on(stack: StackOnMoto) -> None:
-    """A short one ends nothing; at a long one what is done is kept, and it goes on there."""
-    timestamps = put_files(stack, 6)
-    stack.patch.setattr(backfill, "MAX_CHUNK_FILES", 2)
-    seen = itertools.count()
-    stack.datadog.respond = lambda request: Answer(429) if next(seen) in (0, 3, 4) else None
-    stopped = stack.run("backfill --since 1h --yes")
-    assert stopped.code == 3
-    assert "stopped at s3://" in stopped.err
-    assert "Datadog answered 429." in stopped.err
-    assert len(arrived(stack.datadog)) == 4
-    again = stack.run("backfill --since 1h --yes")
-    assert "Goes on after stats/etl/3.json" in again.err
-    assert "6 found, 6 submitted (6 points)" in again.out
-    assert arrived(stack.datadog) == timestamps
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ('{"asked": {"since": "9h"}, "since": 1, "until": 2}', "another backfill (--since 9h)"),
-        ("not a checkpoint", "is no checkpoint"),
-        ("{}", "is no checkpoint"),
-        ("[]", "is no checkpoint"),
-    ],
-)
-def test_backfill_keeps_anothers_checkpoint(text: str, problem: str, stack: StackOnMoto) -> None:
-    """The place of another backfill isn't written over, and a file that is none isn't either."""
-    Path("mine").write_text(text)
-    result = stack.run("backfill --since 1h --yes --checkpoint mine")
-    assert (result.code, problem in result.err) == (2, True)
-    assert Path("mine").read_text() == text
-
-
-@pytest.mark.filterwarnings(CUT_OFF)
-@pytest.mark.parametrize("dead", [False, True], ids=["Ctrl-C", "killed"])
-def test_backfill_is_whole_after_any_interruption(dead: bool, stack: StackOnMoto) -> None:
-    """Interrupted anywhere and run again, every point is there, and what was done isn't redone."""
-    stack.patch.setattr(backfill, "MAX_CHUNK_FILES", 2)
-    timestamps = put_files(stack, 4)
-    command = ("backfill", "--since", "1h", "--yes")
-
-    def finish() -> None:
-        checkpoint = Path("ddg_backfill.checkpoint")
-        done = json.loads(checkpoint.read_text())["counts"] if checkpoint.exists() else {}
-        stack.datadog.requests.clear()
-        result = stack.run(*command, "--json")
-        assert result.code == 0
-        assert arrived(stack.datadog) == timestamps
-        assert result.document["submitted"] == 4
-        assert len(stack.datadog.requests) == (4 - done.get("submitted", 0)) / 2
-        stack.datadog.points.clear()
-
-    steps = every_interruption(lambda: stack.run(*command), lambda: None, finish, dead=dead)
-    assert steps >= 2 * 8  # settings, list, four gets, two POSTs
-
-
-def test_backfill_keeps_its_rate(stack: StackOnMoto) -> None:
-    """So many files a second: the pauses between its parts add up to it."""
-    put_files(stack, 6)
-    slept: list[float] = []
-    stack.patch.setattr(backfill, "time", SimpleNamespace(**vars(time) | {"sleep": slept.append}))
-    stack.run("backfill --since 1h --yes --rate 2")
-    assert len(slept) == 3
-    assert 2 < sum(slept) <= 3
-
-
-# --- Deep queues ---
-
-
-def message(number: int) -> dict[str, Any]:
-    """Return a rejected message."""
-    key = f"stats/job-{number % 7}/{number}"
-    reason = f"timestamp {number} is {4000 + number} s old, and so on"
-    return {
-        "Body": notification("b", key)[:-1] + f', "padding": "{1000 * "x"}"}}',
-        "Attributes": {"SentTimestamp": "1764000000000", "ApproximateReceiveCount": "1"},
-        "MessageAttributes": {"reason": {"DataType": "String", "StringValue": reason}},
-    }
-
-
-@pytest.mark.parametrize(
-    ("line", "most"), [("rejected list", 30_000), ("rejected replay --yes", 5_000)]
-)
-def test_deep_queue(line: str, most: int, monkeypatch: Patch) -> None:
-    """Ten times as many take ten times as long, and 30 MB pass through a bounded memory."""
-    Path("o.json").write_text(json.dumps(OUTPUTS))
-    seconds = []
-    for number in (most // 10, most):
-        stub = SqsStub(message, number)
-        monkeypatch.setattr(BaseClient, "_make_api_call", stub.call)
-        started = time.process_time()
-        with memory_under(60 * 1024 * 1024):
-            document = run(line, "--stack", "o.json", "--json").document
-        seconds.append(time.process_time() - started)
-        sent = number if "replay" in line else 0
-        assert (document["messages_read"], document["complete"]) == (number, True)
-        assert len(set(stub.sent)) == len(stub.sent) == sent
-        assert (len(stub.waiting), stub.in_flight) == (number - sent, {})
-        assert "replay" in line or len(document["groups"]) == 7
-    assert seconds[1] < 12 * seconds[0]
-
-
-def test_queue_that_is_never_empty(monkeypatch: Patch) -> None:
-    """Messages come again before the end: each counts once, and the share that was read is said."""
-    Path("o.json").write_text(json.dumps(OUTPUTS))
-    stub = SqsStub(message, 400, most_in_flight=100)
-    monkeypatch.setattr(BaseClient, "_make_api_call", stub.call)
-    result = run("rejected list --stack o.json --json")
-    read = result.document["messages_read"]
-    assert (result.code, result.document["complete"]) == (3, False)
-    assert 90 <= read < 400
-    assert sum(group["count"] for group in result.document["groups"]) == read
-    told = run("rejected list --stack o.json").out
-    assert re.search(r"The end of rejected wasn't reached: about [2-9]\d% was read", told)

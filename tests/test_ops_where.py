@@ -1,9 +1,10 @@
-"""ddg-ops where, jobs, pause, resume and rejected send."""
+"""ddg-ops where, jobs, tail, pause, resume and rejected send."""
 
 from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from typing import Any
 import pytest
 from botocore.client import BaseClient
 
-from ddg_ops import jobs
-from tests.operated import StackOnMoto, make_stack, stats
+from ddg_ops import jobs, log
+from tests.operated import StackOnMoto, make_stack, on_sleep, stats
 
 stack = pytest.fixture(make_stack)
 Patch = pytest.MonkeyPatch
@@ -244,3 +245,71 @@ def test_files_that_are_too_old_stay(options: str, code: int, stack: StackOnMoto
     result = stack.run(f"rejected send kept --yes{options}")
     assert (result.code, len(stack.bodies(stack.rejected_url))) == (code, code)
     assert ("s old, and points older than 3600 s" in result.out) is bool(code)
+
+
+# --- tail ---
+
+
+def summary(**values: int) -> dict[str, Any]:
+    """Return a batch's summary."""
+    return {"_aws": {}, "Submitted": 0, "Refused": 0, "Retried": 0, "Points": 0} | values
+
+
+LINES = [  # of the log, and what is shown of it
+    (
+        summary(Submitted=8, Points=24, Requests=1, WireBytes=700) | {"DelayMilliseconds": [7, 90]},
+        (
+            f"{8:5} submitted{0:5} refused{0:5} retried{24:7} points{1:4} requests{700:8} B  "
+            "fetch 0 ms  post 0 ms  delay 90 ms"
+        ),
+    ),
+    ("refused s3://b/\x1b[2J: no", "refused s3://b/\ufffd[2J: no"),
+    ({"level": "ERROR", "message": "no", "stackTrace": ["File x"]}, "no ['File x']"),
+    ("2025 id Task timed out", "2025 id Task timed out"),
+    (
+        {"type": "platform.report", "record": {"status": "timeout"}},
+        "the function ended with timeout",
+    ),
+    ({"type": "platform.report", "record": {"status": "success"}}, None),
+    ({"_aws": {}, "FunctionName": "f", "Job": "nightly", "Submitted": 1, "Refused": 0}, None),
+    ({"type": "platform.start"}, None),
+    ([1], None),
+    ('submitted ["s3://b/\\u00e9", "s3://b/2"]', ["submitted s3://b/é", "submitted s3://b/2"]),
+]
+
+
+def test_tail_of_lines(stack: StackOnMoto) -> None:
+    """A batch a line; refusals, retries and errors as they are; what Lambda says of itself not.
+
+    The submitted files are shown with --files.
+    """
+    stack.log(*(line if isinstance(line, str) else json.dumps(line) for line, _ in LINES))
+    lines = stack.run("tail --no-follow").out.splitlines()
+    assert [line[22:] for line in lines] == [shown for _, shown in LINES if isinstance(shown, str)]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}Z  ", line[:22]) for line in lines)
+    documents = stack.run("tail --no-follow --json").out.splitlines()
+    assert len([json.loads(each)["at"] for each in documents]) == len(lines)
+    lines = stack.run("tail --no-follow --files").out.splitlines()
+    assert [line[22:] for line in lines][-2:] == LINES[-1][1]
+
+
+def test_tail_follows(stack: StackOnMoto) -> None:
+    """New lines come once each, late ones too, until Ctrl-C; older than --since stay out."""
+    stack.log("old", at=time.time() - 7200)
+    stack.log("first")
+    steps: list[Callable[[], None]] = [
+        lambda: stack.log("second"),
+        lambda: stack.log("late", at=time.time() - 30),
+        lambda: None,
+    ]
+
+    def step() -> None:
+        if not steps:
+            raise KeyboardInterrupt
+        steps.pop(0)()
+
+    on_sleep(stack.patch, log, step)
+    result = stack.run("tail")
+    assert (result.code, result.err.count("\n")) == (130, 1)
+    assert [line[22:] for line in result.out.splitlines()] == ["first", "second", "late"]
+    assert "old" in stack.run("tail --no-follow --since 3h").out

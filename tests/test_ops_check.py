@@ -1,0 +1,332 @@
+"""ddg-ops check, its canary, tail, and the settings file."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.client import BaseClient
+
+from ddg_ops import canary
+from ddg_ops.settings_file import read_settings_file, submitter_environment
+from local.datadog_server import Answer
+from tests.operated import (
+    ALARMS,
+    KEY,
+    REGION,
+    Action,
+    StackOnMoto,
+    Wire,
+    do,
+    make_stack,
+    on_sleep,
+    run,
+)
+
+stack = pytest.fixture(make_stack)
+# --- The settings file ---
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"jobs": {"a": {"silent_after_hour": 2, "mappings": ""}}}', '"silent_after_hour", "mapp'),
+        (
+            '{"jobs": {"a": {"x": 2}}, "metrics": {"b": {"kind": 1}}}',
+            '; metrics["b"] has no "kind"',
+        ),
+        ('{"buckets": {"b": {"prefiks": "x/"}}}', 'buckets["b"] has no "prefiks", but prefix, not'),
+        ('{"jobs": {"a": "numbers(@)"}}', 'jobs["a"] isn\'t an object'),
+        ('{"metrics": ["a.b"]}', "`metrics` isn't an object"),
+        ("[]", "isn't a JSON object"),
+        ("{", "isn't JSON"),
+    ],
+)
+def test_settings_file_with_faults(text: str, problem: str, tmp_path: Path) -> None:
+    """What Terraform would drop or refuse is named, all of it."""
+    (tmp_path / "a").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        read_settings_file(tmp_path / "a")
+
+
+def test_settings_file_is_the_environment(tmp_path: Path) -> None:
+    """What Terraform makes of it for the submitter; what it doesn't say is left to the default."""
+    given = {
+        "jobs": {"dbt": {"mapping": "a"}, "n": {"silent_after_hours": 26, "mapping": None}},
+        "metrics": {"n": {"type": "count", "interval": 60, "unit": "x"}, "g": {"unit": "second"}},
+        "buckets": {"b": {"prefix": ""}, "c": {"notify": "s3"}},
+        "constant_tags": ["a:b", "c"],
+        "max_age_seconds": 0,
+        "metric_prefix": None,
+    }
+    (tmp_path / "a").write_text(json.dumps(given))
+    environment = submitter_environment(read_settings_file(tmp_path / "a"))
+    assert environment == {
+        "JOBS": '{"dbt": {"mapping": "a"}}',
+        "METRICS": '{"n": {"type": "count", "interval": 60}}',
+        "BUCKETS": '{"b": "", "c": "stats/"}',
+        "CONSTANT_TAGS": "a:b,c",
+        "MAX_AGE_SECONDS": "0",
+    }
+
+
+# --- check ---
+
+
+def test_check_of_a_healthy_stack(stack: StackOnMoto) -> None:
+    """All is well: 0, a line each, no fix."""
+    result = stack.run("check")
+    assert (result.code, result.err) == (0, "")
+    parts = re.findall(r"^ok +(\w+) ", result.out, re.MULTILINE)
+    expected = ["identity", "function", "notification", "key", "mapping", *["queues"] * 3]
+    assert parts == [*expected, "outcomes", "alarms"]
+    assert "fix:" not in result.out
+    assert KEY not in result.out
+    assert stack.run("check --json").document["healthy"] is True
+
+
+def no_failures(stack: StackOnMoto) -> None:
+    stack.aws["lambda"].delete_event_source_mapping(UUID=stack.mapping)
+    stack.map_queue()
+
+
+def waiting(stack: StackOnMoto) -> None:
+    stack.send_all(stack.main_url, ["{}"])
+    age = "ApproximateAgeOfOldestMessage"
+    stack.metric("AWS/SQS", age, 7300, QueueName=f"{stack.name}-stats")
+
+
+def name_the_secret(stack: StackOnMoto, secret: str) -> None:
+    arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:gone-AAAAAA"
+    if secret:
+        created = stack.aws["secretsmanager"].create_secret(Name=stack.name, SecretString=secret)
+        arn = created["ARN"]
+    stack.set_environment(DATADOG_API_KEY="", DATADOG_API_KEY_SECRET_ARN=arn)
+
+
+def answer(stack: StackOnMoto, answer: Answer) -> None:
+    stack.datadog.respond_validate = lambda request: answer
+
+
+AWAY = Answer(302, headers={"Location": "http://127.0.0.1:1/elsewhere"})
+MISSPELT = '{"jobs": {"a": {"silent": 1}}}'
+ACTIONS: dict[str, Action] = {
+    "notify elsewhere": lambda s: s.notify(prefix="elsewhere/"),
+    "refuse a file": lambda s: s.reject("stats/a/1.json", "not JSON"),
+    "give up a file": lambda s: s.send_all(s.dead_letter_url, ["{}"]),
+    "let a file wait": waiting,
+    "ring": lambda s: s.alarm("files-rejected", "ALARM"),
+    "remove an alarm": lambda s: s.remove_alarms("dead-letters"),
+    "remove the alarms": lambda s: s.remove_alarms(*ALARMS),
+    "fail as a whole": no_failures,
+    "keep no key in the secret": lambda s: name_the_secret(s, "not a key"),
+    "lose the secret": lambda s: name_the_secret(s, ""),
+    "generate nothing": lambda s: s.generate("2025-11-24T12:00:00.000+0000"),
+    "generate nothing yet": StackOnMoto.generate,
+    "send elsewhere": lambda s: answer(s, AWAY),
+    "answer with an error": lambda s: answer(s, Answer(503)),
+    "answer with a page": lambda s: answer(s, Answer(200, b"<html>")),
+    "misspell": lambda s: Path("stack.auto.tfvars.json").write_text(
+        '{"jobs": {"a": {"silent": 1}}}'
+    ),
+    "lose the generator": lambda s: s.outputs["function_names"]["value"].update(
+        mock_datasource="gone"
+    ),
+}
+# What is done (else a call of AWS's API, or the function's environment) | the parts that are not ok
+# then, with ? where it can't be told | what the first one says | and its fix
+BROKEN = """
+notify elsewhere | notification | doesn't notify | terraform apply
+s3 delete_bucket Bucket={0.bucket} | notification | bucket does not exist | terraform apply
+sqs delete_queue QueueUrl={0.main_url} | notification mapping queues | not there (GetQ | terraform
+DATADOG_API_KEY= | function key? | DATADOG_API_KEY is missing | terraform apply
+REJECTED_QUEUE_URL={0.dead_letter_url} | function | sends refused | terraform apply
+STATS_PREFIX=other/ | function | below other/ | terraform apply
+lambda delete_function FunctionName={0.function} | function key? mapping | not there (GetF | terraf
+DATADOG_API_KEY=revoked | key | doesn't take the API key (403) | Rotate
+DATADOG_HOST=http://127.0.0.1:1 | key? | can't be reached from here (ConnectionError) | and proxy
+send elsewhere | key? | answered 302, not whether | status.datadoghq.com
+answer with an error | key? | answered 503, not whether | status.datadoghq.com
+answer with a page | key? | answered 200, not whether | status.datadoghq.com
+keep no key in the secret | key | is neither a key | Put the key there
+lose the secret | key | can't be read | Put the key there
+lambda update_event_source_mapping UUID={0.mapping} Enabled= | mapping | paused: | resume --yes
+misspell | settings | stack.auto.tfvars.json: jobs["a"] has no "silent", but | Correct it
+lambda delete_event_source_mapping UUID={0.mapping} | mapping | nothing feeds | terraform apply
+fail as a whole | mapping | ReportBatchItemFailures | at once
+refuse a file | queues | about 1 waiting | ddg-ops rejected list
+give up a file | queues | about 1 waiting | ddg-ops dead list
+let a file wait | queues | oldest for 2 h | files-waiting
+generate nothing | outcomes | no batch in the last 60 minutes, though | nothing-submitted
+generate nothing yet | outcomes? | was made or changed only | again in some minutes
+lose the generator | outcomes | not there (GetFunctionConfiguration | terraform apply
+ring | alarms | files-rejected is on | First do this
+remove an alarm | alarms | dead-letters | terraform apply
+remove the alarms | alarms | not there: | terraform apply
+sns delete_topic TopicArn={0.topic} | alarms | not there (ListSubscriptionsByTopic | terraform apply
+"""
+
+
+@pytest.mark.parametrize("row", BROKEN.strip().splitlines())
+def test_check_of_a_broken_stack(row: str, stack: StackOnMoto) -> None:
+    """What is broken is named with its fix, and so is what can't be told; all is looked at."""
+    what, parts, text, fix = row.split(" | ")
+    do(what, stack, ACTIONS)
+    result = stack.run("check --json")
+    found = result.document["findings"]
+    bad = [each for each in found if each["state"] in ("FAILED", "unknown")]
+    named = {each["part"] + "?" * (each["state"] == "unknown") for each in bad}
+    assert named == set(parts.split())
+    assert result.code == (1 if {part for part in named if "?" not in part} else 3)
+    assert text in bad[0]["text"]
+    assert fix in bad[0]["fix"]
+    assert all(each["fix"] for each in bad)
+    assert stack.datadog.requests == []  # the key doesn't travel on
+    assert {each["part"] for each in found} >= {"identity", "queues", "alarms"}
+
+
+def test_check_of_another_account(stack: StackOnMoto) -> None:
+    """What that account lacks isn't gone: nothing more is said."""
+    stack.outputs["alarm_topic_arn"] = {"value": f"arn:aws:sns:{REGION}:999999999999:x-alarms"}
+    [finding] = stack.run("check --json").document["findings"]
+    assert (finding["part"], finding["state"]) == ("identity", "FAILED")
+    assert "the stack is in 999999999999" in finding["text"]
+
+
+def test_check_of_what_may_not_be_seen(stack: StackOnMoto) -> None:
+    """Without permission a part is neither well nor broken: 3, with its own fix."""
+    wire = Wire(stack.patch)
+    wire.refused, wire.refusal = "/configuration", '{"Code": "AccessDeniedException"}'
+    result = stack.run("check --json")
+    states = {each["part"]: each for each in result.document["findings"]}
+    assert result.code == 3
+    assert states["function"]["state"] == states["mapping"]["state"] == "unknown"
+    assert "may not GetFunctionConfiguration" in states["function"]["text"]
+    assert "sts get-caller-identity" in states["function"]["fix"]
+    assert states["alarms"]["state"] == "ok"
+
+
+def test_check_by_name_of_what_is_gone(stack: StackOnMoto) -> None:
+    """A stack is found by what is left of it."""
+    stack.aws["sqs"].delete_queue(QueueUrl=stack.rejected_url)
+    stack.aws["lambda"].delete_function(FunctionName=stack.function)
+    result = run("check --stack", stack.name)
+    assert result.code == 1
+    assert result.out.count("\nFAILED") == 3  # the function, the mapping, a queue
+
+
+def test_check_says_why_files_were_retried(stack: StackOnMoto) -> None:
+    """The last hour by outcome, and the last retry's reason; nobody subscribed is a note."""
+    for outcome, number in (("Submitted", 5), ("Retried", 2)):
+        stack.metric("DatadogStats", outcome, number, FunctionName=stack.function)
+    stack.log(json.dumps({"level": "WARNING", "message": "retried 2: Datadog answered 403. x"}))
+    stack.aws["sns"].unsubscribe(SubscriptionArn=stack.pager)
+    name_the_secret(stack, f'{{"api_key": "{KEY}"}}')  # which is asked for at Datadog too
+    found = stack.findings()
+    assert found["key"][0]["state"] == "ok"
+    assert [each["text"] for each in found["outcomes"]] == [
+        "in the last 60 minutes: 5 submitted, 0 refused, 2 retried",
+        "the last retry: retried 2: Datadog answered 403. x",
+    ]
+    alarms = found["alarms"][-1]
+    assert (alarms["state"], alarms["text"][:16]) == ("note", "nobody hears the")
+
+
+# --- The canary ---
+
+
+def test_canary_is_submitted(stack: StackOnMoto) -> None:
+    """The file goes the whole way: the log names it, and Datadog shows its point."""
+    on_sleep(stack.patch, canary, stack.submit)
+    stack.generate()
+    result = stack.run("check --canary")
+    assert result.code == 0, result.out  # and no batch of the generator's yet is a note
+    assert re.search(r"ok +canary +s3://\S+ was submitted; \d+\.\d s after the put", result.out)
+    assert "isn't proven: there is no application key" in result.out
+    assert list(stack.datadog.points) == [("ddg.canary", ("env:test", "job:canary"))]
+    stack.patch.setenv("DATADOG_APP_KEY", stack.datadog.app_key)
+    stack.set_environment(METRIC_PREFIX="etl.")
+    result = stack.run("check --canary")
+    assert re.search(r"max:ddg.canary\{job:canary\} shows its point \d s after", result.out)
+    assert (result.code, "isn't proven" in result.out) == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("app_key", "dropped", "problem"),
+    [("another", False, "Datadog answered 403"), ("test-app-key", True, "and doesn't show it")],
+)
+def test_canary_that_is_not_proven(
+    app_key: str, dropped: bool, problem: str, stack: StackOnMoto
+) -> None:
+    """A 202 alone is no proof: that is unknown, with its causes."""
+    on_sleep(stack.patch, canary, stack.submit)
+    stack.patch.setenv("DATADOG_APP_KEY", app_key)
+    stack.datadog.respond = lambda request: Answer() if dropped else None
+    found = stack.findings("--canary", "--timeout", "1")["canary"]
+    assert [each["state"] for each in found] == ["ok", "unknown"]
+    assert problem in found[1]["text"]
+    assert "organisation" in found[1]["fix"]
+
+
+def submit(later: float = 0, **environment: str) -> Action:
+    """Return what submits with another environment, or later."""
+
+    def action(stack: StackOnMoto) -> None:
+        now = time.time() + later
+        stack.environment |= environment
+        stack.patch.setattr(time, "time", lambda: now)
+        stack.submit()
+
+    return action
+
+
+@pytest.mark.parametrize(
+    ("action", "text", "fix"),
+    [
+        (submit(9, MAX_AGE_SECONDS="1"), "was refused (timestamp ", "this machine's clock"),
+        (submit(STATS_PREFIX="x/"), "was ignored (not a new object, or", "in BUCKETS"),
+        (submit(DATADOG_HOST="http://[::1]:1"), "is retried (no answer from", "files-retried"),
+        (lambda stack: None, "about 1 message in", "isn't taken"),
+        (lambda stack: stack.purge(stack.main_url), "is empty", "Did the bucket notify"),
+    ],
+    ids=["refused", "ignored", "retried", "nobody takes it", "nobody was told"],
+)
+def test_canary_that_fails(action: Action, text: str, fix: str, stack: StackOnMoto) -> None:
+    """Refused, retried, or none of them after the timeout: each is told, with a fix."""
+    on_sleep(stack.patch, canary, lambda: action(stack))
+    [found] = stack.findings("--canary", "--timeout", "0.3")["canary"]
+    assert (found["state"], text in found["text"], fix in found["fix"]) == ("FAILED", True, True)
+
+
+def test_canary_where_files_are_not_logged(stack: StackOnMoto) -> None:
+    """The log can't say that it is submitted, and Datadog can."""
+    stack.set_environment(LOG_FILES="false")
+    stack.patch.setenv("DATADOG_APP_KEY", stack.datadog.app_key)
+    on_sleep(stack.patch, canary, stack.submit)
+    found = stack.findings("--canary", "--timeout", "0.3")["canary"]
+    assert [each["state"] for each in found] == ["unknown", "ok"]
+
+
+def test_check_tells_the_delay(stack: StackOnMoto) -> None:
+    """95 of 100 files; moto knows no percentiles."""
+    clients: Any = BaseClient
+    call = clients._make_api_call
+
+    def answer(client: Any, operation: str, parameters: Any) -> Any:
+        if parameters.get("ExtendedStatistics") != ["p95"]:
+            return call(client, operation, parameters)
+        assert (parameters["MetricName"], parameters["Period"]) == ("DelayMilliseconds", 3600)
+        times = datetime.fromtimestamp(0, UTC), datetime.fromtimestamp(3600, UTC)
+        known = [{"p95": 900.0}, {"p95": 1340.0}]  # two clock hours
+        points = [
+            {"Timestamp": t, "ExtendedStatistics": p} for t, p in zip(times, known, strict=True)
+        ]
+        return {"Datapoints": points}
+
+    stack.patch.setattr(clients, "_make_api_call", answer)
+    assert "95% were in Datadog 1.3 s after S3's event" in stack.run("check").out
