@@ -7,7 +7,7 @@ from ddg_ops.screen import FINE, Command, Screen
 from ddg_ops.stack import Stack, queue_name, stack_options
 
 PAUSED = (
-    "Files wait in the queue meanwhile, up to 4 days; those of over an hour are refused afterwards.",
+    "Files wait in the queue meanwhile, for 4 days; those of over an hour are refused afterwards.",
     "The alarm nothing-submitted will ring, and those of files that wait and of silent jobs.",
     "`terraform apply` resumes, and so does: ddg-ops resume --yes",
 )
