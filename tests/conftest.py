@@ -51,6 +51,16 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
+@pytest.fixture(autouse=True)
+def own_modules() -> Iterator[None]:
+    """What a test imports anew, as a cold start does, is its own: elsewhere each class is one."""
+    kept = {name: module for name, module in sys.modules.items() if name.startswith("ddg_")}
+    yield
+    for name in [name for name in sys.modules if name.startswith("ddg_")]:
+        del sys.modules[name]
+    sys.modules.update(kept)
+
+
 def no_network(event: str, arguments: tuple[Any, ...]) -> None:
     """Fail the test that connects to, or looks up, anything but loopback.
 
