@@ -1,4 +1,4 @@
-# What rings when something is wrong, and whom it tells.
+# The alarms, and the topic that they go to.
 
 locals {
   functions = merge(
@@ -6,12 +6,12 @@ locals {
     { for function in aws_lambda_function.mock_datasource : "mock-datasource" => function.function_name },
   )
 
-  # Dead letters have waited in the main queue before, 4 days at most, and their age in the metric
-  # starts anew when they are moved: past 10 days the oldest may have none of its 14 left.
+  # Dead letters have spent up to 4 days in the main queue, and their age in the metric starts anew when
+  # they are moved. So after 10 days the oldest may be at the end of its 14.
   ten_days = 864000 # seconds
 
-  # SQS leaves a message out of the queue's age once it was received for the third time: the
-  # threshold stays below two visibility timeouts, or an outage would never reach it.
+  # SQS leaves a message out of the queue's age once it has been received three times. The threshold
+  # stays below two visibility timeouts, or no outage would reach it.
   waiting_seconds = 300 + var.batch_window
 
   alarms = merge(
@@ -24,7 +24,7 @@ locals {
         above       = 0
         period      = 60
         periods     = 1
-        description = "Files were refused and are kept in the queue ${aws_sqs_queue.rejected.name}. First read the reason of each (ddg-ops rejected list): it names the place in the file and what to do. Then correct the job."
+        description = "Files were refused, and their messages are kept in the queue ${aws_sqs_queue.rejected.name}. First read the reasons (ddg-ops rejected list): each says what is wrong in the file, where, and what to do. Then correct the job."
       }
 
       dead-letters = {
@@ -35,7 +35,7 @@ locals {
         above       = 0
         period      = 60
         periods     = 1
-        description = "Files could not be submitted within ${local.max_receive_count} tries, or EventBridge could not deliver their events, and they wait in the queue ${aws_sqs_queue.dead_letter.name}. First read the retries' reasons in the log group ${aws_cloudwatch_log_group.metric_submit.name}; once the cause is gone move the messages back to ${aws_sqs_queue.stats.name} (ddg-ops dead replay)."
+        description = "Files could not be submitted in ${local.max_receive_count} tries, or EventBridge could not deliver their events. They wait in the queue ${aws_sqs_queue.dead_letter.name}. First read why they were retried, in the log group ${aws_cloudwatch_log_group.metric_submit.name}. Once the cause is gone, move the messages back to ${aws_sqs_queue.stats.name} (ddg-ops dead replay)."
       }
 
       rejected-expiring = {
@@ -46,7 +46,7 @@ locals {
         above       = local.ten_days
         period      = 300
         periods     = 1
-        description = "The oldest refused file is over 10 days in the queue ${aws_sqs_queue.rejected.name} and is deleted after 14. First save the messages that you still need (ddg-ops rejected save), then clear the queue."
+        description = "The oldest refused file has been in the queue ${aws_sqs_queue.rejected.name} for over 10 days; SQS deletes it after 14. First save the messages that you still need (ddg-ops rejected save), then clear the queue."
       }
 
       dead-letters-expiring = {
@@ -57,7 +57,7 @@ locals {
         above       = local.ten_days
         period      = 300
         periods     = 1
-        description = "The oldest dead letter is over 10 days in the queue ${aws_sqs_queue.dead_letter.name} and is deleted 14 days after it was first sent. First save the messages (ddg-ops dead save), or move them back to ${aws_sqs_queue.stats.name} (ddg-ops dead replay)."
+        description = "The oldest dead letter has been in the queue ${aws_sqs_queue.dead_letter.name} for over 10 days; SQS deletes it 14 days after it was first sent. First save the messages (ddg-ops dead save), or move them back to ${aws_sqs_queue.stats.name} (ddg-ops dead replay)."
       }
 
       files-waiting = {
@@ -68,7 +68,7 @@ locals {
         above       = local.waiting_seconds
         period      = 60
         periods     = 3
-        description = "A file waits for over ${local.waiting_seconds} seconds in the queue ${aws_sqs_queue.stats.name}; Datadog drops it when it is an hour old. First see whether files-retried or an errors alarm is on as well: then the cause is there. If not, more files arrive than are submitted: raise maximum_concurrency, then batch_size (docs/scaling.md)."
+        description = "A file has waited for over ${local.waiting_seconds} seconds in the queue ${aws_sqs_queue.stats.name}; Datadog would drop it when it is an hour old. First see whether files-retried or an errors alarm is on too: if so, the cause is there. Otherwise files arrive faster than they are submitted: raise maximum_concurrency, then batch_size (docs/scaling.md)."
       }
 
       files-retried = {
@@ -79,7 +79,7 @@ locals {
         above       = 0
         period      = 300
         periods     = 3
-        description = "Files have been retried for 15 minutes: a wrong key (401, 403), a wrong site, or an outage of Datadog. Nothing is lost yet. First read the reason of the retries in the log group ${aws_cloudwatch_log_group.metric_submit.name} (ddg-ops tail); for 401 or 403 check the key against ddg_site, otherwise see status.datadoghq.com."
+        description = "Files have been retried for 15 minutes, because of a wrong key (401, 403), a wrong site or an outage of Datadog. Nothing is lost yet. First read why, in the log group ${aws_cloudwatch_log_group.metric_submit.name} (ddg-ops tail). For 401 or 403 check the key against ddg_site, otherwise see status.datadoghq.com."
       }
     },
     {
@@ -91,7 +91,7 @@ locals {
         above       = 0
         period      = 300
         periods     = 1
-        description = "The function ${name} failed or ran out of time. First read the last error in the log group /aws/lambda/${name}: a setting that is missing or malformed is named there."
+        description = "The function ${name} failed or ran out of time. First read the last error in the log group /aws/lambda/${name}: it names a setting that is missing or malformed."
       }
     },
     {
@@ -103,7 +103,7 @@ locals {
         above       = 0
         period      = 300
         periods     = 1
-        description = "The function ${name} was refused a start because the account's concurrency is used up. First look at the account's limit (Service Quotas, Lambda, Concurrent executions: 10 in a new account) and ask for more, or lower maximum_concurrency. Files wait meanwhile."
+        description = "AWS did not start the function ${name}, because the account's concurrency is used up. First look at the account's limit (Service Quotas, Lambda, Concurrent executions: 10 in a new account) and ask for more, or lower maximum_concurrency. Files wait meanwhile."
       }
     },
   )
@@ -161,7 +161,7 @@ resource "aws_cloudwatch_metric_alarm" "nothing_submitted" {
   count = local.mock_datasource_count
 
   alarm_name          = local.silence_alarm
-  alarm_description   = "${aws_lambda_function.mock_datasource[0].function_name} writes a file of the job ${local.scheduled_job} on schedule (${local.schedule}), yet none was submitted to Datadog for three periods; right after the first apply that is normal for a while. First run ddg-ops check --canary, which follows a file and says where it stays. The usual cause is that somebody overwrote the bucket's notification: terraform apply, then ddg-ops backfill."
+  alarm_description   = "${aws_lambda_function.mock_datasource[0].function_name} writes files of the job ${local.scheduled_job} (${local.schedule}), but none has been submitted to Datadog for three periods. Right after the first apply that is normal for a while. First run ddg-ops check --canary, which follows a file and says where it got stuck. Often somebody has overwritten the bucket's notification: run terraform apply, then ddg-ops backfill."
   namespace           = "DatadogStats"
   metric_name         = "Submitted"
   dimensions          = { FunctionName = aws_lambda_function.metric_submit.function_name, Job = local.scheduled_job }
@@ -170,7 +170,7 @@ resource "aws_cloudwatch_metric_alarm" "nothing_submitted" {
   threshold           = 1
   period              = max(300, local.schedule_seconds)
   evaluation_periods  = 3
-  treat_missing_data  = "breaching" # no summary at all is the very thing to tell
+  treat_missing_data  = "breaching" # no metric at all is what this alarm is for
   alarm_actions       = [aws_sns_topic_policy.alarms.arn]
   ok_actions          = [aws_sns_topic_policy.alarms.arn]
   tags                = var.tags
@@ -182,7 +182,7 @@ resource "aws_cloudwatch_metric_alarm" "job_silent" {
   for_each = local.silent_after_hours
 
   alarm_name          = "${local.job_alarms}${each.key}"
-  alarm_description   = "No file of the job ${each.key} was submitted to Datadog for ${each.value} hours, or none ever. First see with ddg-ops jobs when its last file came. If there is none, look at the job. If there is one, it was refused (ddg-ops rejected list), is retried (ddg-ops tail), or nobody was told of it (ddg-ops check --canary)."
+  alarm_description   = "No file of the job ${each.key} has been submitted to Datadog for ${each.value} hours, or none ever: the alarm is on until the first one. First run ddg-ops jobs to see when its last file came. If there is no new file, look at the job. If there is one, it was refused (ddg-ops rejected list), is being retried (ddg-ops tail), or the stack was not notified of it (ddg-ops check --canary)."
   comparison_operator = "LessThanThreshold"
   threshold           = 1
   evaluation_periods  = each.value
@@ -191,7 +191,7 @@ resource "aws_cloudwatch_metric_alarm" "job_silent" {
   ok_actions          = [aws_sns_topic_policy.alarms.arn]
   tags                = var.tags
 
-  # Hours without files are missing data, for which CloudWatch would look further back.
+  # An hour without files has no data. FILL makes it 0; without, CloudWatch would look further back.
   metric_query {
     id          = "filled"
     expression  = "FILL(submitted, 0)"

@@ -1,5 +1,5 @@
-# Buckets that were there before the stack: how it is told of their new files, and what their owners
-# do. It never writes a bucket's notification configuration: there is one, and that is the owner's.
+# Existing buckets: how the stack hears of their new files, and what their owners do. The stack never
+# writes a bucket's notification configuration: there is only one, and it belongs to the owner.
 
 locals {
   buckets = {
@@ -27,7 +27,7 @@ locals {
     sns    = local.topics
   }
 
-  # A form's encoding, but for the slashes: so S3 wants the prefix of a filter.
+  # S3 wants the prefix of a filter form-encoded, except for slashes.
   encoded_prefixes = { for name, bucket in local.buckets : name => join("/", [for part in split("/", bucket.prefix) : urlencode(part)]) }
 }
 
@@ -37,7 +37,7 @@ locals {
 
 locals {
   event_buckets = { for name, bucket in local.buckets : name => bucket if bucket.notify == "eventbridge" }
-  # No stack's name has a dot, so no two stacks make the same name.
+  # Stack names have no dots, so no two stacks make the same name.
   rule_names = {
     for name in keys(local.event_buckets) : name => length("${var.name}.${name}") <= 64 ? "${var.name}.${name}" : "${substr("${var.name}.${name}", 0, 55)}.${substr(sha256(name), 0, 8)}"
   }
@@ -55,12 +55,12 @@ resource "aws_cloudwatch_event_rule" "bucket" {
     detail-type = ["Object Created"]
     detail = merge(
       { bucket = { name = [each.key] } },
-      # EventBridge has been seen to encode a key, and not to.
+      # EventBridge sends keys as they are; a stand-in encodes them.
       each.value.prefix == "" ? {} : { object = { key = [for prefix in distinct([each.value.prefix, replace(local.encoded_prefixes[each.key], "+", "%20")]) : { prefix = prefix }] } },
     )
   })
 
-  depends_on = [aws_lambda_function.metric_submit] # one that isn't told of the prefix would ignore the file
+  depends_on = [aws_lambda_function.metric_submit] # a submitter that doesn't know the prefix would ignore the file
 }
 
 resource "aws_cloudwatch_event_target" "bucket" {
@@ -74,7 +74,7 @@ resource "aws_cloudwatch_event_target" "bucket" {
     arn = aws_sqs_queue.dead_letter.arn
   }
 
-  depends_on = [aws_sqs_queue_policy.stats, aws_sqs_queue_policy.dead_letter] # it may not send before
+  depends_on = [aws_sqs_queue_policy.stats, aws_sqs_queue_policy.dead_letter] # before, the rule may not send
 }
 
 # ---------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ locals {
   topics = distinct([for bucket in local.buckets : bucket.topic_arn if bucket.notify == "sns"])
 }
 
-# One for each topic: SNS gives a second one to the same queue the first one's name.
+# One per topic: SNS would take a second subscription of the same queue for the first.
 resource "aws_sns_topic_subscription" "bucket" {
   for_each = toset(local.topics)
 
@@ -102,7 +102,7 @@ resource "aws_sns_topic_subscription" "bucket" {
 # ---------------------------------------------------------------------------------------
 
 locals {
-  # What jq makes of the notifications that are configured; typed twice, it changes nothing more.
+  # How jq changes the configured notifications. Running it twice changes nothing more.
   notification_edits = {
     for name, bucket in local.buckets : name => {
       eventbridge = "add + {EventBridgeConfiguration: {}}"

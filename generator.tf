@@ -1,5 +1,5 @@
-# What writes to the bucket by itself, on schedule: the generator's sample files, or, where that is off,
-# a heartbeat. It is one function: which of the two, its environment says.
+# A function that writes to the bucket on schedule: the generator's sample files or, with the generator
+# off, a heartbeat. Its environment tells it which.
 
 locals {
   mock_datasource_zip    = "${local.zip_folder}/ddg_mock_datasource.zip"
@@ -26,7 +26,7 @@ resource "aws_cloudwatch_log_group" "mock_datasource" {
 resource "aws_iam_role" "mock_datasource" {
   count = local.mock_datasource_count
 
-  name                 = "${local.mock_datasource_name}-${local.region}" # IAM is one for all regions
+  name                 = "${local.mock_datasource_name}-${local.region}" # roles are global: the region tells them apart
   assume_role_policy   = data.aws_iam_policy_document.lambda_assume.json
   path                 = var.iam_role_path
   permissions_boundary = var.permissions_boundary_arn
@@ -89,7 +89,7 @@ resource "aws_lambda_function" "mock_datasource" {
     }
   }
 
-  # Its first call must be allowed already, and nobody is told of a file before the notification.
+  # The function needs its permissions first, and nobody notices a file before the notification is there.
   depends_on = [aws_iam_role_policy.mock_datasource, aws_s3_bucket_notification.stats]
 }
 
@@ -127,7 +127,7 @@ resource "aws_cloudwatch_event_target" "mock_schedule" {
   arn       = aws_lambda_function.mock_datasource[0].arn
 
   lifecycle {
-    replace_triggered_by = [aws_s3_bucket_notification.stats] # no file while another prefix is set up
+    replace_triggered_by = [aws_s3_bucket_notification.stats] # no file while the prefix changes
   }
 
   depends_on = [aws_lambda_permission.mock_schedule, aws_lambda_function_event_invoke_config.mock_datasource]

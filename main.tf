@@ -1,6 +1,6 @@
-# In the order of the data's way: bucket -> queues -> submitter -> Datadog. The generator, which writes
-# to the bucket, is in generator.tf; who may do what in policies.tf; what watches them in alarms.tf and
-# observability.tf.
+# The stack, in the order in which data flows: bucket -> queues -> submitter -> Datadog. generator.tf
+# writes to the bucket on schedule, buckets.tf adds existing ones, policies.tf says who may do what,
+# alarms.tf and observability.tf watch it all.
 
 data "aws_caller_identity" "current" {}
 
@@ -13,7 +13,7 @@ locals {
 
   account   = data.aws_caller_identity.current.account_id
   partition = data.aws_partition.current.partition
-  region    = data.aws_region.current.id            # .name warns in provider 6, and .region isn't there in 5
+  region    = data.aws_region.current.id            # .name warns in provider 6, and provider 5 has no .region
   in_vpc    = length(var.subnet_ids) > 0 ? [1] : [] # a block for each function, or none
 }
 
@@ -22,16 +22,16 @@ locals {
 # ---------------------------------------------------------------------------------------
 
 locals {
-  # Bucket names are one for all accounts. 63 characters at most: 24 + 1 + 12 + 1 + 15 are 53.
+  # A bucket's name is unique among all accounts. It has 24 + 1 + 12 + 1 + 15 = 53 of at most 63 characters.
   bucket_name  = "${var.name}-${local.account}-${local.region}"
   bucket_count = var.create_bucket ? 1 : 0
 
-  # Of all that files are taken from: bucket -> prefix.
+  # Every bucket to take files from, with its prefix.
   prefixes     = merge(var.create_bucket ? { (local.bucket_name) = var.stats_prefix } : {}, { for name, bucket in local.buckets : name => bucket.prefix })
   first_bucket = var.create_bucket ? local.bucket_name : keys(local.buckets)[0]
 }
 
-# What 1.0 has without an index, Terraform itself moves to [0].
+# 1.0 had these without an index; Terraform moves them to [0] by itself.
 resource "aws_s3_bucket" "stats" {
   count = local.bucket_count
 
@@ -57,7 +57,7 @@ resource "aws_s3_bucket_ownership_controls" "stats" {
   bucket = aws_s3_bucket.stats[0].id
 
   rule {
-    object_ownership = "BucketOwnerEnforced" # a file that another account wrote is ours to read
+    object_ownership = "BucketOwnerEnforced" # the submitter may read files that another account wrote
   }
 }
 
@@ -67,7 +67,7 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "stats" {
   bucket = aws_s3_bucket.stats[0].id
 
   rule {
-    bucket_key_enabled = var.kms_key_arn == null ? null : true # or each file were a request to KMS
+    bucket_key_enabled = var.kms_key_arn == null ? null : true # otherwise each file is a request to KMS
 
     apply_server_side_encryption_by_default {
       sse_algorithm     = var.kms_key_arn == null ? "AES256" : "aws:kms"
@@ -141,11 +141,11 @@ locals {
   # `validate`: a provider without refinements of unknown values fails on one that is half known.
   visibility_timeout = try(6 * local.submit_timeout + var.batch_window)
 
-  datadog_window = max(3600, var.max_age_seconds) # seconds that Datadog takes a point for
-  # Nothing is given up while Datadog would still take it. AWS: at least 5; SQS: at most 1000.
+  datadog_window = max(3600, var.max_age_seconds) # seconds; Datadog drops older points
+  # Retry a file as long as Datadog would take it. AWS wants at least 5 tries; SQS allows at most 1000.
   max_receive_count = min(1000, max(5, ceil(local.datadog_window / local.visibility_timeout)))
 
-  sqs_managed_sse = var.kms_key_arn == null ? true : null # with a key it must not even be false
+  sqs_managed_sse = var.kms_key_arn == null ? true : null # with a key it must not be set, not even to false
 
   four_days     = 345600  # seconds
   fourteen_days = 1209600 # seconds, the most that SQS keeps a message
@@ -156,7 +156,7 @@ resource "aws_sqs_queue" "stats" {
   message_retention_seconds  = local.four_days
   visibility_timeout_seconds = local.visibility_timeout
   sqs_managed_sse_enabled    = local.sqs_managed_sse
-  kms_master_key_id          = var.kms_key_arn # S3 can't send to a queue under the AWS-managed one
+  kms_master_key_id          = var.kms_key_arn # never the AWS-managed key: S3 couldn't send
   tags                       = var.tags
 
   redrive_policy = jsonencode({
@@ -167,7 +167,7 @@ resource "aws_sqs_queue" "stats" {
 
 resource "aws_sqs_queue" "dead_letter" {
   name                      = "${var.name}-dead-letter"
-  message_retention_seconds = local.fourteen_days # from the first send on: moving doesn't start it anew
+  message_retention_seconds = local.fourteen_days # counted from the first send, not from the move
   sqs_managed_sse_enabled   = local.sqs_managed_sse
   kms_master_key_id         = var.kms_key_arn
   tags                      = var.tags
@@ -181,7 +181,7 @@ resource "aws_sqs_queue" "rejected" {
   tags                      = var.tags
 }
 
-# A resource of its own, since the two queues would otherwise name each other.
+# A resource of its own, because otherwise the two queues would refer to each other.
 resource "aws_sqs_queue_redrive_allow_policy" "dead_letter" {
   queue_url = aws_sqs_queue.dead_letter.url
 
@@ -214,7 +214,7 @@ locals {
   metric_submit_zip  = "${local.zip_folder}/ddg_metric_submit.zip"
   metric_submit_name = "${var.name}-metric-submit"
 
-  # Of jobs and metrics as much as the submitter needs.
+  # What the submitter needs to know about jobs and metrics.
   silent_after_hours = { for name, job in var.jobs : name => tonumber(job.silent_after_hours) if try(job.silent_after_hours, null) != null }
   watched            = concat(keys(local.silent_after_hours), local.mock_datasource_count == 1 ? [local.scheduled_job] : [])
   jobs = { for name in setunion(keys(var.jobs), local.watched) : name => merge(
@@ -225,7 +225,7 @@ locals {
     for attribute, value in { type = metric.type, interval = try(tonumber(metric.interval), null) } : attribute => value if value != null
   } if try(metric.type, null) == "count" }
 
-  # That a key is given is no secret; the key is, and stays sensitive.
+  # Whether a key is given is no secret. The key itself stays sensitive.
   api_key_given = nonsensitive(var.ddg_api_key != null)
   app_key_given = nonsensitive(var.ddg_app_key != null)
   secret_given  = var.ddg_api_key_secret_arn != null
@@ -248,8 +248,8 @@ locals {
     var.log_files ? {} : { LOG_FILES = "false" },
   )
 
-  # Lambda measures it as JSON. base64 counts bytes, by threes, where length() counts characters; and
-  # the queue's URL is known before the queue is made.
+  # Lambda measures the environment as JSON. length() counts characters, but of base64 that is 4 for 3
+  # bytes. The queue's URL is predicted, because the first plan doesn't know it.
   known_environment = merge(local.environment, { REJECTED_QUEUE_URL = "https://sqs.${local.region}.${data.aws_partition.current.dns_suffix}/${local.account}/${aws_sqs_queue.rejected.name}" })
   environment_bytes = length(base64encode(jsonencode(local.known_environment))) * 3 / 4
   largest_settings  = join(", ", [for name in ["JOBS", "METRICS", "BUCKETS", "CONSTANT_TAGS"] : "${name} ${length(lookup(local.environment, name, ""))}"])
@@ -263,7 +263,7 @@ resource "aws_cloudwatch_log_group" "metric_submit" {
 }
 
 resource "aws_iam_role" "metric_submit" {
-  name                 = "${local.metric_submit_name}-${local.region}" # IAM is one for all regions
+  name                 = "${local.metric_submit_name}-${local.region}" # roles are global: the region tells them apart
   assume_role_policy   = data.aws_iam_policy_document.lambda_assume.json
   path                 = var.iam_role_path
   permissions_boundary = var.permissions_boundary_arn
@@ -309,7 +309,7 @@ resource "aws_lambda_function" "metric_submit" {
     log_group             = aws_cloudwatch_log_group.metric_submit.name
   }
 
-  # Here and not in the variables' validations: those would ask for the keys on destroy too.
+  # Not in the variables' validations, which would ask for the keys on destroy too.
   lifecycle {
     precondition {
       condition     = local.secret_given ? !local.api_key_given && !local.app_key_given : local.api_key_given
@@ -323,11 +323,11 @@ resource "aws_lambda_function" "metric_submit" {
 
     precondition {
       condition     = local.environment_bytes <= 4096
-      error_message = "The submitter's environment is over the 4,096 bytes that Lambda takes. Of them are: ${local.largest_settings}. Shorten or drop some of jobs, metrics, buckets and constant_tags, or make a second stack and give it a part of the jobs."
+      error_message = "The submitter's environment is larger than the 4,096 bytes that Lambda takes. Its largest parts in bytes: ${local.largest_settings}. Shorten or remove some of jobs, metrics, buckets and constant_tags, or move some jobs to a second stack."
     }
   }
 
-  depends_on = [aws_iam_role_policy.metric_submit] # a batch, or a secret it was told of, must be allowed already
+  depends_on = [aws_iam_role_policy.metric_submit] # the role must be allowed to read the queue and the secret first
 }
 
 resource "aws_lambda_event_source_mapping" "metric_submit" {

@@ -1,4 +1,4 @@
-# The pipeline's health on a page: the CloudWatch dashboard.
+# The CloudWatch dashboard of the pipeline's health.
 
 locals {
   submit_metrics = { for metric in ["Submitted", "Refused", "Retried", "Ignored", "Points", "Requests", "WireBytes", "FetchMilliseconds", "PostMilliseconds", "DelayMilliseconds"] :
@@ -6,7 +6,7 @@ locals {
   }
   queue_names = [aws_sqs_queue.stats.name, aws_sqs_queue.dead_letter.name, aws_sqs_queue.rejected.name]
 
-  # Two a row. A metric is CloudWatch's own list: namespace, metric, dimension, its value, options.
+  # Two graphs a row. CloudWatch writes a metric as a list: namespace, metric, dimension, value, options.
   graphs = [
     {
       title     = "Files by outcome"
@@ -19,7 +19,7 @@ locals {
       metrics   = [local.submit_metrics.Points, local.submit_metrics.Requests]
     },
     {
-      title     = "From a file's upload until Datadog has it, milliseconds"
+      title     = "Delay from upload to Datadog, milliseconds"
       statistic = "Maximum"
       metrics   = [for statistic in ["p50", "p95", "p99", "Maximum"] : concat(local.submit_metrics.DelayMilliseconds, [{ stat = statistic, label = statistic }])]
     },
@@ -52,7 +52,7 @@ locals {
       )
     },
     {
-      title     = "Submitters at the same time"
+      title     = "Concurrent submitters"
       statistic = "Maximum"
       metrics   = [["AWS/Lambda", "ConcurrentExecutions", "FunctionName", aws_lambda_function.metric_submit.function_name]]
     },
@@ -62,7 +62,7 @@ locals {
 }
 
 resource "aws_cloudwatch_dashboard" "pipeline" {
-  dashboard_name = "${var.name}-${local.region}" # dashboards are one for all regions
+  dashboard_name = "${var.name}-${local.region}" # dashboards are global
 
   dashboard_body = jsonencode({
     widgets = concat(

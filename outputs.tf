@@ -1,17 +1,17 @@
 output "bucket" {
-  description = "Bucket of the stack's own to write stats files to; null without one."
+  description = "The stack's own bucket, to write stats files to; null without one."
   value       = one(aws_s3_bucket.stats[*].bucket)
 
-  depends_on = [aws_s3_bucket_notification.stats] # who learns the name may write at once
+  depends_on = [aws_s3_bucket_notification.stats] # whoever learns the name may write at once
 }
 
 output "prefix" {
-  description = "Folder of that bucket that files are taken from; the folder below it names the job. Null without the bucket."
+  description = "Folder of that bucket to write stats files to; the folder below it names the job. Null without the bucket."
   value       = var.create_bucket ? var.stats_prefix : null
 }
 
 output "upload_command" {
-  description = "Paste it into a shell: a file of your own, in Datadog some seconds later as my.first.metric{job:my-job}."
+  description = "Paste it into a shell to upload a file of your own. Seconds later it is in Datadog as my.first.metric{job:my-job}."
   value       = <<-EOT
     printf '{"timestamp": %d, "my.first.metric": 42}' "$(date +%s)" | aws s3 cp - "s3://${local.first_bucket}/${local.prefixes[local.first_bucket]}my-job/$(date +%s).json" --region ${local.region}
   EOT
@@ -20,7 +20,7 @@ output "upload_command" {
 }
 
 output "queue_urls" {
-  description = "Queues: stats (files to submit), dead_letter (failed for too long), rejected (refused, with the reason)."
+  description = "Queues: stats (files to submit), dead_letter (retried for too long), rejected (refused, with the reason)."
   value = {
     stats       = aws_sqs_queue.stats.url
     dead_letter = aws_sqs_queue.dead_letter.url
@@ -29,14 +29,14 @@ output "queue_urls" {
 }
 
 output "queue_arn" {
-  description = "Queue stats, as a bucket's own notification configuration names it."
+  description = "ARN of the queue stats, for a bucket's own notification configuration."
   value       = aws_sqs_queue.stats.arn
 
   depends_on = [aws_sqs_queue_policy.stats, aws_lambda_function.metric_submit] # S3 may send, and what it sends is read
 }
 
 output "bucket_steps" {
-  description = "For each of `buckets`, what its owner does, null where that is nothing: `notify` (commands so that the stack is told of new files), `bucket_policy` and `key_policy` (statements to add, for a bucket or a key of another account), and `producer_policy` (for a job's role: it may write below the prefix)."
+  description = "What the owner of each of `buckets` does, null where there is nothing to do: `notify` (commands that let the stack hear of new files), `bucket_policy` and `key_policy` (statements to add, for a bucket or a key of another account), and `producer_policy` (for a job's role: it may write below the prefix)."
   value = {
     for bucket, policy in local.producer_policies : bucket => {
       notify          = try(coalesce(join("", [for steps in [local.notification_steps, local.forwarding_steps, local.topic_steps] : try(steps[bucket], "")])), null)
@@ -50,7 +50,7 @@ output "bucket_steps" {
 }
 
 output "function_names" {
-  description = "Lambda functions: metric_submit, and the one on schedule as mock_datasource (the generator) or as heartbeat, whichever runs; the other is null."
+  description = "Lambda functions: metric_submit, and the scheduled one, as mock_datasource (the generator) or as heartbeat. The one that doesn't run is null."
   value = {
     metric_submit   = aws_lambda_function.metric_submit.function_name
     mock_datasource = local.generates ? aws_lambda_function.mock_datasource[0].function_name : null
@@ -68,22 +68,22 @@ output "log_groups" {
 }
 
 output "schedule_rule" {
-  description = "EventBridge rule that runs the generator or the heartbeat; null where neither runs."
+  description = "EventBridge rule that runs the generator or the heartbeat; null if neither runs."
   value       = one(aws_cloudwatch_event_rule.mock_schedule[*].name)
 }
 
 output "watched_jobs" {
-  description = "Jobs whose silence is an alarm: job to hours, as `jobs` has them."
+  description = "Jobs with an alarm for silence, each with its hours."
   value       = local.silent_after_hours
 }
 
 output "alarm_names" {
-  description = "CloudWatch alarms; the description of each says what to do first."
+  description = "CloudWatch alarms; each description says what to do first."
   value       = sort(local.alarm_names)
 }
 
 output "alarm_topic_arn" {
-  description = "SNS topic that the alarms go to, to subscribe a pager or a chat."
+  description = "SNS topic of the alarms, to subscribe a pager or a chat to."
   value       = aws_sns_topic.alarms.arn
 }
 
@@ -93,13 +93,13 @@ output "dashboard_url" {
 }
 
 output "producer_policy_json" {
-  description = "IAM policy to attach to a job's role: it may write below the prefix of the stack's own bucket, and nothing else; null without one."
+  description = "IAM policy to attach to a job's role. It allows writing below the prefix of the stack's own bucket, and nothing else; null without the bucket."
   value       = var.create_bucket ? data.aws_iam_policy_document.producer.json : null
 
   depends_on = [aws_s3_bucket_notification.stats]
 }
 
 output "kms_key_statements" {
-  description = "Statements, as a JSON list, for the policy of the key that is to be `kms_key_arn`: the functions, the services that send to queue and topic, and CloudWatch's logs may use it."
+  description = "Statements, as a JSON list, to add to the policy of the key that you give as `kms_key_arn`. They let the functions, the services that send to the queues and the topic, and CloudWatch's logs use it."
   value       = jsonencode(local.kms_key_statements)
 }

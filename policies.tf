@@ -1,6 +1,6 @@
 # Who may do what: each role, the bucket, the queues, the topic, and a job that writes files.
 
-# By name, and not from what was made: a plan then shows each policy as it is going to be.
+# ARNs by name, not from resources: so a plan shows each policy as it will be.
 locals {
   bucket_arn     = "arn:${local.partition}:s3:::${local.bucket_name}"
   queue_arns     = { for queue in ["stats", "dead-letter", "rejected"] : queue => "arn:${local.partition}:sqs:${local.region}:${local.account}:${var.name}-${queue}" }
@@ -35,7 +35,7 @@ data "aws_iam_policy_document" "mock_datasource" {
   }
 
   statement {
-    sid       = "WriteOwnLog" # not CreateLogGroup: a late line would bring the group back after destroy
+    sid       = "WriteOwnLog" # not CreateLogGroup: a late line would recreate the group after destroy
     actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
     resources = ["${local.log_groups_arn}/${local.mock_datasource_name}:*"] # Lambda picks the streams' names
   }
@@ -54,7 +54,7 @@ data "aws_iam_policy_document" "mock_datasource" {
     for_each = local.in_vpc
 
     content {
-      sid       = "JoinVpc" # as AWS's own AWSLambdaVPCAccessExecutionRole: a shared subnet is another account's
+      sid       = "JoinVpc" # like AWS's AWSLambdaVPCAccessExecutionRole; a shared subnet is in another account
       actions   = local.vpc_actions
       resources = ["*"]
     }
@@ -107,7 +107,7 @@ data "aws_iam_policy_document" "metric_submit" {
   }
 
   statement {
-    sid       = "WriteOwnLog" # not CreateLogGroup: a late line would bring the group back after destroy
+    sid       = "WriteOwnLog" # not CreateLogGroup: a late line would recreate the group after destroy
     actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
     resources = ["${local.log_groups_arn}/${local.metric_submit_name}:*"] # Lambda picks the streams' names
   }
@@ -116,7 +116,7 @@ data "aws_iam_policy_document" "metric_submit" {
     for_each = local.in_vpc
 
     content {
-      sid       = "JoinVpc" # as AWS's own AWSLambdaVPCAccessExecutionRole: a shared subnet is another account's
+      sid       = "JoinVpc" # like AWS's AWSLambdaVPCAccessExecutionRole; a shared subnet is in another account
       actions   = local.vpc_actions
       resources = ["*"]
     }
@@ -178,7 +178,7 @@ data "aws_iam_policy_document" "tls_only" {
 data "aws_iam_policy_document" "stats_queue" {
   source_policy_documents = [data.aws_iam_policy_document.tls_only["stats"].json]
 
-  # A statement for each owner: a queue's policy has 20 at most.
+  # One statement per owner: a queue's policy has at most 20.
   dynamic "statement" {
     for_each = local.notifying_buckets
 
@@ -200,7 +200,7 @@ data "aws_iam_policy_document" "stats_queue" {
 
       condition {
         test     = "StringEquals"
-        variable = "aws:SourceAccount" # a bucket's ARN names no account: it could be deleted and taken by another
+        variable = "aws:SourceAccount" # a bucket's ARN has no account: if it were deleted, another account could take the name
         values   = [statement.key]
       }
     }
@@ -271,7 +271,7 @@ data "aws_iam_policy_document" "alarm_topic" {
       variable = "aws:SourceArn"
       values = concat(
         [for alarm in local.alarm_names : "${local.alarm_arn}${alarm}" if !startswith(alarm, local.job_alarms)],
-        length(local.silent_after_hours) == 0 ? [] : ["${local.alarm_arn}${local.job_alarms}*"], # a policy has a largest size
+        length(local.silent_after_hours) == 0 ? [] : ["${local.alarm_arn}${local.job_alarms}*"], # by pattern: a policy's size is limited
       )
     }
 
@@ -287,21 +287,21 @@ data "aws_iam_policy_document" "alarm_topic" {
 # Key
 # ---------------------------------------------------------------------------------------
 
-# All by name: a key whose policy waits for this output can then be the stack's own kms_key_arn.
+# By name as well: so the policy of a key can use this output, and the stack the key.
 locals {
-  roles_arn = "arn:${local.partition}:iam::${local.account}:role${var.iam_role_path}"
+  roles_arn = "arn:${local.partition}:iam::${local.account}:role${coalesce(var.iam_role_path, "/")}"
 
   kms_key_statements = [
     {
       Sid       = "DatadogStatsFunctions"
       Effect    = "Allow"
-      Principal = { AWS = "arn:${local.partition}:iam::${local.account}:root" } # a role that isn't there yet can't be named
+      Principal = { AWS = "arn:${local.partition}:iam::${local.account}:root" } # a policy can't name a role before it exists
       Action    = ["kms:Decrypt", "kms:GenerateDataKey"]
       Resource  = "*" # a key's policy is for that key
       Condition = { ArnEquals = { "aws:PrincipalArn" = [for function in [local.metric_submit_name, local.mock_datasource_name] : "${local.roles_arn}${function}-${local.region}"] } }
     },
     {
-      Sid       = "DatadogStatsSenders" # without a condition: not each of them tells KMS whom it acts for
+      Sid       = "DatadogStatsSenders" # no condition: not every service tells KMS on whose behalf it acts
       Effect    = "Allow"
       Principal = { Service = ["cloudwatch.amazonaws.com", "events.amazonaws.com", "s3.amazonaws.com", "sns.amazonaws.com"] }
       Action    = ["kms:Decrypt", "kms:GenerateDataKey*"]
@@ -334,7 +334,7 @@ data "aws_iam_policy_document" "producer" {
 
     content {
       sid       = "EncryptStatsFiles"
-      actions   = ["kms:GenerateDataKey", "kms:Decrypt"] # the second where a file goes up in parts
+      actions   = ["kms:GenerateDataKey", "kms:Decrypt"] # Decrypt is for multipart uploads
       resources = [statement.value]
     }
   }

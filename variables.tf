@@ -4,42 +4,42 @@
 
 variable "ddg_api_key" {
   type        = string
-  description = "Datadog API key that the points are sent with. Give it or `ddg_api_key_secret_arn` to apply; destroy asks for neither. It shows in Terraform's state and in the function's environment: with the secret it does not."
+  description = "Datadog API key to send points with. To apply, give it or `ddg_api_key_secret_arn`; destroy needs neither. The key is visible in Terraform's state and in the function's environment; with the secret it isn't."
   default     = null
   sensitive   = true
 
   validation {
     condition     = var.ddg_api_key == null || can(regex("^[!-~]+$", var.ddg_api_key))
-    error_message = "ddg_api_key is the key alone: at least one printable ASCII character, no white space."
+    error_message = "ddg_api_key is the key alone: printable ASCII characters, no white space."
   }
 }
 
 variable "ddg_app_key" {
   type        = string
-  description = "Datadog application key, put beside `ddg_api_key` in the function's environment. Sending points does not need it: leave it out unless you have a reason."
+  description = "Datadog application key. It goes into the function's environment beside `ddg_api_key`. Sending points doesn't need it: leave it out unless you have a reason."
   default     = null
   sensitive   = true
 
   validation {
     condition     = var.ddg_app_key == null || can(regex("^[!-~]+$", var.ddg_app_key))
-    error_message = "ddg_app_key is the key alone: at least one printable ASCII character, no white space."
+    error_message = "ddg_app_key is the key alone: printable ASCII characters, no white space."
   }
 }
 
 variable "ddg_api_key_secret_arn" {
   type        = string
-  description = "ARN of a Secrets Manager secret that holds the Datadog API key, in place of the two keys: the key is then neither in the state nor in the environment, and a rotated one needs no deploy. The secret is the key alone or JSON such as `{\"api_key\": \"...\"}`."
+  description = "ARN of a Secrets Manager secret that holds the Datadog API key, instead of the two keys. The key is then neither in the state nor in the environment, and a rotated key needs no deploy. The secret is the key alone or JSON such as `{\"api_key\": \"...\"}`."
   default     = null
 
   validation {
     condition     = var.ddg_api_key_secret_arn == null || can(regex("^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:.+-[A-Za-z0-9]{6}$", var.ddg_api_key_secret_arn))
-    error_message = "ddg_api_key_secret_arn is the whole ARN as `aws secretsmanager describe-secret` prints it, with the six characters that Secrets Manager put at its end: arn:aws:secretsmanager:us-east-1:123456789012:secret:datadog-AbCdEf."
+    error_message = "ddg_api_key_secret_arn is the whole ARN as `aws secretsmanager describe-secret` prints it, with the six characters that Secrets Manager adds at its end: arn:aws:secretsmanager:us-east-1:123456789012:secret:datadog-AbCdEf."
   }
 }
 
 variable "ddg_api_key_kms_key_arn" {
   type        = string
-  description = "ARN of the KMS key that encrypts the secret of `ddg_api_key_secret_arn`, where that is a key of your own. Leave it out with the AWS-managed key aws/secretsmanager."
+  description = "ARN of your own KMS key, if one encrypts the secret of `ddg_api_key_secret_arn`. Leave it out if the secret uses the AWS-managed key aws/secretsmanager."
   default     = null
 
   validation {
@@ -50,7 +50,7 @@ variable "ddg_api_key_kms_key_arn" {
 
 variable "ddg_site" {
   type        = string
-  description = "Datadog site that your API key belongs to, such as datadoghq.eu (see the address bar when you are logged in, without `app.`). With another one nothing arrives."
+  description = "Datadog site that your API key belongs to, such as datadoghq.eu: the address bar when you are logged in, without `app.`. On any other site nothing arrives."
   default     = "datadoghq.com"
   nullable    = false
 
@@ -62,7 +62,7 @@ variable "ddg_site" {
 
 variable "max_age_seconds" {
   type        = number
-  description = "Age in seconds from which on a file is refused, because Datadog would drop its points in silence. 0 means no limit: only for metrics that have Historical Metrics Ingestion on."
+  description = "Maximum age of a timestamp, in seconds. Older files are refused, because Datadog would silently drop their points. 0 means no limit: only for metrics that have Historical Metrics Ingestion on."
   default     = 3600
   nullable    = false
 
@@ -74,13 +74,13 @@ variable "max_age_seconds" {
 
 variable "constant_tags" {
   type        = list(string)
-  description = "Tags for every point of this stack, such as [\"env:prod\", \"team:data\"]. Each distinct combination of a metric and its tags is billed as a custom metric."
+  description = "Tags for every point of this stack, such as [\"env:prod\", \"team:data\"]. Datadog bills each combination of a metric and its tags as a custom metric."
   default     = []
   nullable    = false
 
   validation {
     condition     = length(var.constant_tags) <= 99 && alltrue([for tag in var.constant_tags : can(regex("^\\pL[^,\\s]{0,199}$", tag))])
-    error_message = "constant_tags are at most 99 tags such as env:prod (Datadog takes 100, and one is the job's): each starts with a letter, has neither comma nor white space, and at most 200 characters."
+    error_message = "constant_tags are at most 99 tags such as env:prod (Datadog takes 100, and one is the job's). Each starts with a letter and has at most 200 characters, no comma and no white space."
   }
 }
 
@@ -90,7 +90,7 @@ variable "constant_tags" {
 
 variable "name" {
   type        = string
-  description = "What every name of this stack begins with. Another name makes another stack beside this one; changing it replaces everything."
+  description = "Prefix of every name in this stack. Another name makes a second stack beside this one; changing it replaces everything."
   default     = "ddg-stats"
   nullable    = false
 
@@ -102,7 +102,7 @@ variable "name" {
 
 variable "aws_region" {
   type        = string
-  description = "Region that the stack has to be in, such as eu-central-1. It configures nothing: the region is the AWS provider's, from `AWS_REGION` or your profile. Where the two differ the plan fails, before anything is made or moved in the wrong place."
+  description = "Region that the stack must be in, such as eu-central-1. It configures nothing: the region is the AWS provider's, from `AWS_REGION` or your profile. If the two differ, the plan fails before anything is made or moved in the wrong place."
   default     = null
 
   validation {
@@ -110,7 +110,7 @@ variable "aws_region" {
     error_message = "aws_region is the code of a region such as us-east-1 or eu-central-1."
   }
 
-  # A validation, since a condition elsewhere only warns on destroy, which would forget the stack.
+  # A validation, because a condition elsewhere only warns on destroy, which would forget the stack.
   validation {
     condition     = var.aws_region == null || var.aws_region == data.aws_region.current.id
     error_message = "aws_region is ${coalesce(var.aws_region, "not given")}, yet the AWS provider works in ${data.aws_region.current.id}. Set AWS_REGION to the region that the stack is in (in a module call, hand it a provider of that region), or correct aws_region."
@@ -119,7 +119,7 @@ variable "aws_region" {
 
 variable "tags" {
   type        = map(string)
-  description = "AWS tags for everything in this stack, such as { team = \"data\" }, besides the provider's `default_tags`. They don't go to Datadog: `constant_tags` do."
+  description = "AWS tags for everything in this stack, such as { team = \"data\" }, in addition to the provider's `default_tags`. They don't go to Datadog; `constant_tags` do."
   default     = {}
   nullable    = false
 
@@ -132,7 +132,7 @@ variable "tags" {
 
 variable "zip_folder" {
   type        = string
-  description = "Folder with the two zips that `./zipper.sh` makes, as seen from where Terraform runs. By default they are beside main.tf."
+  description = "Folder of the functions' two zips, relative to where Terraform runs. By default it is the folder of main.tf."
   default     = null
 
   validation {
@@ -142,41 +142,40 @@ variable "zip_folder" {
 }
 
 # ---------------------------------------------------------------------------------------
-# What a company may demand: docs/settings.md has a section
+# What a company may demand: docs/settings.md explains it
 # ---------------------------------------------------------------------------------------
 
 variable "permissions_boundary_arn" {
   type        = string
-  description = "ARN of the IAM policy that is the permissions boundary of the functions' roles, where your account demands one."
+  description = "ARN of the IAM policy to set as permissions boundary of the functions' roles, if your account demands one."
   default     = null
 
   validation {
     condition     = var.permissions_boundary_arn == null || can(regex("^arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[!-~]+$", var.permissions_boundary_arn))
-    error_message = "permissions_boundary_arn is the ARN of a policy: arn:aws:iam::123456789012:policy/boundary."
+    error_message = "permissions_boundary_arn is the ARN of a policy, such as arn:aws:iam::123456789012:policy/boundary."
   }
 }
 
 variable "iam_role_path" {
   type        = string
-  description = "Path of the functions' roles in IAM, such as /teams/data/. Changing it makes the roles anew."
-  default     = "/"
-  nullable    = false
+  description = "IAM path of the functions' roles, such as /teams/data/. Changing it replaces the roles."
+  default     = null
 
   validation {
-    condition     = can(regex("^/([!-.0-~]+/)*$", var.iam_role_path)) && length(var.iam_role_path) <= 512
+    condition     = var.iam_role_path == null || can(regex("^/([!-.0-~]{1,510}/)*$", var.iam_role_path)) && try(length(var.iam_role_path), 0) <= 512
     error_message = "iam_role_path begins and ends with a slash, such as /teams/data/, and has at most 512 characters."
   }
 }
 
 variable "subnet_ids" {
   type        = list(string)
-  description = "Subnets of your VPC that the functions run in, with `security_group_ids`; without any they run in AWS's own network. From there they must reach S3, SQS and Datadog, by a NAT gateway or by endpoints."
+  description = "Subnets of your VPC to run the functions in, together with `security_group_ids`. From there the functions must reach S3, SQS and Datadog, through a NAT gateway or endpoints. By default they run outside any VPC of yours."
   default     = []
   nullable    = false
 
   validation {
     condition     = alltrue([for id in var.subnet_ids : can(regex("^subnet-[0-9a-z]+$", id))])
-    error_message = "subnet_ids are such as subnet-0123456789abcdef0."
+    error_message = "subnet_ids are IDs such as subnet-0123456789abcdef0."
   }
 
   validation {
@@ -187,19 +186,19 @@ variable "subnet_ids" {
 
 variable "security_group_ids" {
   type        = list(string)
-  description = "Security groups of the functions in `subnet_ids`. They need no way in, and HTTPS out."
+  description = "Security groups of the functions in `subnet_ids`. They need outgoing HTTPS and nothing incoming."
   default     = []
   nullable    = false
 
   validation {
     condition     = alltrue([for id in var.security_group_ids : can(regex("^sg-[0-9a-z]+$", id))])
-    error_message = "security_group_ids are such as sg-0123456789abcdef0."
+    error_message = "security_group_ids are IDs such as sg-0123456789abcdef0."
   }
 }
 
 variable "kms_key_arn" {
   type        = string
-  description = "ARN of your KMS key for the queues, the bucket, the alarms' topic and the logs, in place of the keys that AWS keeps. First add the statements of the output `kms_key_statements` to its policy."
+  description = "ARN of your KMS key for the queues, the bucket, the alarms' topic and the logs. First add the statements of the output `kms_key_statements` to the key's policy. By default each is encrypted with a key of AWS's, but for the topic."
   default     = null
 
   validation {
@@ -210,7 +209,7 @@ variable "kms_key_arn" {
 
 variable "architectures" {
   type        = list(string)
-  description = "Processor of the functions, [\"arm64\"] or [\"x86_64\"], for a region that has no arm64. The zips fit both."
+  description = "Processor architecture of the functions: [\"arm64\"], or [\"x86_64\"] for a region without arm64. The zips run on both."
   default     = ["arm64"]
   nullable    = false
 
@@ -226,7 +225,7 @@ variable "architectures" {
 
 variable "stats_prefix" {
   type        = string
-  description = "Folder of the bucket that stats files are taken from. The folder below it names the job: stats/nightly/1.json is of job:nightly. Change it while no file waits: what is under the old one can't be read any more."
+  description = "Folder of the bucket that the stats files are in. The folder below it names the job: stats/nightly/1.json belongs to job:nightly. Change it only while no file waits, because files under the old prefix can't be read any more."
   default     = "stats/"
   nullable    = false
 
@@ -238,7 +237,7 @@ variable "stats_prefix" {
 
 variable "file_retention_days" {
   type        = number
-  description = "Days after which S3 deletes a stats file. A refused file's message is kept for 14 days, and so must the file be."
+  description = "Days after which S3 deletes a stats file. The message about a refused file is kept for 14 days, so the file must be kept longer."
   default     = 30
   nullable    = false
 
@@ -250,7 +249,7 @@ variable "file_retention_days" {
 
 variable "force_destroy" {
   type        = bool
-  description = "Whether `terraform destroy` deletes the files that are still in the bucket. WARNING: true, the default, deletes them without asking; they expire anyway. To keep them set false and apply before you destroy: all goes but the bucket, and destroy ends with its error."
+  description = "Whether `terraform destroy` deletes the files that are still in the bucket. WARNING: true, the default, deletes them without asking; they expire anyway. To keep them, set it to false and apply before you destroy. Destroy then removes everything but the bucket, and ends with an error about it."
   default     = true
   nullable    = false
 }
@@ -259,21 +258,21 @@ variable "force_destroy" {
 # Jobs and metrics: docs/settings.md has the attributes
 # ---------------------------------------------------------------------------------------
 
-# Of any type, since a typed object would drop an attribute that is misspelt without a word.
+# Of any type, because Terraform silently drops unknown attributes of a typed object.
 variable "jobs" {
   type        = any
-  description = "What the stack should know of a job, by the folder that names it: `mapping`, a JMESPath expression that makes metrics of its files, whatever JSON they hold (try it with `ddg-ops validate` first: no plan can), and `silent_after_hours`, after which an alarm tells that no file of it was submitted. Such as { nightly = { silent_after_hours = 26 } }."
+  description = "What the stack should know about a job, by the name of its folder. `mapping` is a JMESPath expression that makes metrics of the job's files, whatever JSON they hold; no plan can check it, so try it with `ddg-ops validate` first. `silent_after_hours` sets an alarm for when no file of the job has been submitted for so long. Such as { nightly = { silent_after_hours = 26 } }."
   default     = {}
   nullable    = false
 
   validation {
     condition     = can([for job in values(var.jobs) : keys(job)])
-    error_message = "jobs are an object of objects: folder to attributes, such as { backup = { mapping = \"numbers(@)\" } }."
+    error_message = "jobs maps folders to attributes, such as { backup = { mapping = \"numbers(@)\" } }."
   }
 
   validation {
     condition     = alltrue([for job in try(keys(var.jobs), []) : can(regex("^[^/]+$", job))])
-    error_message = "jobs are named by their folder alone, the first one below the prefix: no slash, not empty."
+    error_message = "jobs are named by their folder, the first one below the prefix: not empty, no slash."
   }
 
   validation {
@@ -299,13 +298,13 @@ variable "jobs" {
 
 variable "metrics" {
   type        = any
-  description = "What should be known of a metric, by its whole name: { \"processed.data\" = { type = \"count\", interval = 86400 } }. A `type` is `gauge`, the default, or `count`, whose `interval` is the seconds that a value covers. Decide before the first point: a type that changes later spoils the metric's history in Datadog."
+  description = "What Datadog and the dashboard should know about a metric, by its whole name: { \"processed.data\" = { type = \"count\", interval = 86400 } }. `type` is `gauge`, the default, or `count`; `interval` is the seconds that a count covers. Decide before the first point: changing the type later spoils the metric's history in Datadog."
   default     = {}
   nullable    = false
 
   validation {
     condition     = can([for metric in values(var.metrics) : keys(metric)])
-    error_message = "metrics are an object of objects: name to attributes, such as { \"processed.data\" = { type = \"count\", interval = 86400 } }."
+    error_message = "metrics maps names to attributes, such as { \"processed.data\" = { type = \"count\", interval = 86400 } }."
   }
 
   validation {
@@ -320,7 +319,7 @@ variable "metrics" {
 
   validation {
     condition     = alltrue([for metric in try(values(var.metrics), []) : try(metric.type, null) == null || try(contains(["gauge", "count"], metric.type), false)])
-    error_message = "metrics have a type that is gauge or count. There is no distribution: Datadog adds up what is delivered twice, and a gauge or a count that comes again overwrites itself."
+    error_message = "metrics have a type that is gauge or count. A distribution isn't possible: Datadog would count a file twice that is delivered twice, while a gauge or a count overwrites itself."
   }
 
   validation {
@@ -336,7 +335,7 @@ variable "metrics" {
 
 variable "metric_prefix" {
   type        = string
-  description = "What goes before the name of every metric, such as `etl.`; names that begin with `ddg.` don't take it. Only the whole name must keep to the rules for names."
+  description = "Prefix of every metric's name, such as `etl.`, except for names that begin with `ddg.`. Only the whole name must follow the rules for names."
   default     = ""
   nullable    = false
 
@@ -347,31 +346,31 @@ variable "metric_prefix" {
 }
 
 # ---------------------------------------------------------------------------------------
-# Buckets that were there before: docs/buckets.md
+# Existing buckets: docs/buckets.md
 # ---------------------------------------------------------------------------------------
 
 variable "create_bucket" {
   type        = bool
-  description = "Whether the stack has a bucket of its own, and the generator. Without them it takes files from `buckets` alone. Turning it off deletes the bucket, as `destroy` does."
+  description = "Whether the stack has its own bucket, and with it the generator or the heartbeat. Without it the stack takes files from `buckets` alone. Turning it off deletes the bucket, as `destroy` does."
   default     = true
   nullable    = false
 
   validation {
     condition     = var.create_bucket || length(var.buckets) > 0
-    error_message = "create_bucket = false leaves nothing to take files from: name at least one bucket in buckets."
+    error_message = "create_bucket = false leaves no bucket to take files from: name at least one in buckets."
   }
 }
 
-# Maps of strings, since a typed object would drop an attribute that is misspelt without a word.
+# Maps of strings, because Terraform silently drops unknown attributes of a typed object.
 variable "buckets" {
   type        = map(map(string))
-  description = "Buckets that you have already, to take files from as well: name to attributes, such as { acme-data = { prefix = \"etl/stats/\" } }. Their notifications stay as they are; the output `bucket_steps` says what is left to do. [buckets.md](buckets.md) has the attributes: `prefix`, `notify`, `topic_arn`, `account_id`, `kms_key_arn`."
+  description = "Buckets that you already have, to take files from as well: name to attributes, such as { acme-data = { prefix = \"etl/stats/\" } }. Their notifications stay as they are; the output `bucket_steps` says what is left to do. [buckets.md](buckets.md) explains the attributes: `prefix`, `notify`, `topic_arn`, `account_id`, `kms_key_arn`."
   default     = {}
   nullable    = false
 
   validation {
     condition     = alltrue([for name in keys(var.buckets) : can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", name))])
-    error_message = "buckets are given by their names, 3 to 63 characters such as acme-data: no s3://, no ARN, no folder."
+    error_message = "buckets are given by name, such as acme-data: 3 to 63 characters, no s3://, no ARN, no folder."
   }
 
   validation {
@@ -421,7 +420,7 @@ variable "buckets" {
 
 variable "mock_datasource_enabled" {
   type        = bool
-  description = "Whether the generator of sample files is made and scheduled; it needs the bucket of the stack's own. Turn it off once your own jobs write files."
+  description = "Whether the generator writes sample files; it needs the stack's own bucket. Turn it off once your own jobs write files."
   default     = true
   nullable    = false
 }
@@ -440,20 +439,20 @@ variable "mock_interval_minutes" {
 
 variable "heartbeat_schedule" {
   type        = string
-  description = "How often the heartbeat writes a file while the generator is off: the alarm nothing-submitted waits for three of them. It needs the bucket of the stack's own. null for none; then only the alarms of watched `jobs` tell of a pipeline that has stopped."
+  description = "How often the heartbeat writes a file while the generator is off, or null for never. The alarm nothing-submitted goes on after three missing files. The heartbeat needs the stack's own bucket; without it only watched `jobs` tell that the pipeline has stopped."
   default     = "rate(15 minutes)"
 
   # A cron expression wouldn't tell the alarm how long to wait.
   validation {
     condition     = var.heartbeat_schedule == null || can(regex("^rate\\((1 (minute|hour|day)|([2-9]|[1-9][0-9]{1,2}|1[0-4][0-9]{2}) minutes|([2-9]|1[0-9]|2[0-4]) hours)\\)$", var.heartbeat_schedule))
-    error_message = "heartbeat_schedule is rate(15 minutes), rate(1 hour) or the like, from a minute to a day, or null for none."
+    error_message = "heartbeat_schedule is a rate from a minute to a day, such as rate(15 minutes) or rate(1 hour), or null for none."
   }
 }
 
-# An undeclared variable only warns, and the schedule would change with hardly a word.
+# An undeclared variable only warns, and the schedule would change almost unnoticed.
 variable "mock_schedule" {
   type        = string
-  description = "The schedule in 1.0, here to be refused: `mock_interval_minutes` is in its place."
+  description = "The schedule in 1.0. It is refused now: use `mock_interval_minutes`."
   default     = null
 
   validation {
@@ -468,7 +467,7 @@ variable "mock_schedule" {
 
 variable "batch_size" {
   type        = number
-  description = "Most files that one invocation of the submitter takes. Over 10 it needs a `batch_window`."
+  description = "Maximum number of files per invocation of the submitter. More than 10 need a `batch_window`."
   default     = 10
   nullable    = false
 
@@ -497,7 +496,7 @@ variable "batch_window" {
 
 variable "maximum_concurrency" {
   type        = number
-  description = "Most invocations of the submitter at the same time. What doesn't fit waits in the queue. A new AWS account allows 10 for all its functions together."
+  description = "Maximum concurrent invocations of the submitter. Further files wait in the queue. A new AWS account allows 10 for all its functions together."
   default     = 5
   nullable    = false
 
@@ -509,7 +508,7 @@ variable "maximum_concurrency" {
 
 variable "memory_size" {
   type        = number
-  description = "Memory of the submitter in MiB; its share of a CPU grows with it."
+  description = "Memory of the submitter in MiB. Its share of a CPU grows with it."
   default     = 512
   nullable    = false
 
@@ -537,14 +536,14 @@ variable "log_retention_days" {
 
 variable "log_files" {
   type        = bool
-  description = "Whether the submitter logs the address of each file that it submitted, so that `ddg-ops where` finds it. A million files are about 0.05 dollars of logs."
+  description = "Whether the submitter logs the address of each file that it submits, so that `ddg-ops where` can find it. For a million files this costs about 0.05 dollars."
   default     = true
   nullable    = false
 }
 
 variable "alarm_email" {
   type        = string
-  description = "Address that the alarms are mailed to; AWS asks it to confirm first. Without one they only show in CloudWatch and go to the SNS topic of the output `alarm_topic_arn`."
+  description = "Address to mail alarms to; AWS asks it to confirm first. Without it, alarms are visible in CloudWatch and go to the SNS topic of the output `alarm_topic_arn`."
   default     = null
 
   validation {

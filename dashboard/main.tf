@@ -40,8 +40,8 @@ locals {
   }])
 
   notes = {
-    metrics = "Written by jobs as files, submitted by the stack **${local.name}**. A gauge shows the average of an interval, a count the sum."
-    health  = "**Health of ${local.name}**, from CloudWatch through Datadog's AWS integration. Nothing here: let the integration collect SQS and custom metrics (namespace DatadogStats) in the stack's account and region; its numbers are some minutes late."
+    metrics = "Jobs write these metrics into files, and the stack **${local.name}** submits them. A gauge shows the average of an interval, a count the sum."
+    health  = "**Health of ${local.name}**, from CloudWatch through Datadog's AWS integration. If nothing shows here, let the integration collect SQS and custom metrics (namespace DatadogStats) in the stack's account and region. Its numbers are some minutes late."
   }
 
   timeseries = { for group, widgets in { metrics = local.metric_widgets, health = local.health_widgets } : group => [for widget in widgets : {

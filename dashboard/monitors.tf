@@ -1,7 +1,7 @@
 # A monitor for each threshold of a metric, and for an anomaly, by job.
 
 locals {
-  # Twice the time between two files, so that each evaluation sees one.
+  # The window is twice the time between two files, so that each evaluation sees at least one.
   minutes = { for metric, monitor in local.monitors : metric => max(15, ceil(120 * try(monitor.every_hours + 0, 1))) }
   windows = { for metric, minutes in local.minutes : metric => "last_${minutes % 60 == 0 ? "${minutes / 60}h" : "${minutes}m"}" }
 
@@ -14,12 +14,12 @@ locals {
     } if side == "unusual" ? try(monitor.kind == "anomaly", false) : try(monitor.kind == "threshold" && can(monitor[side] + 0), false)
   ]])
 
-  # One value alone is over a threshold: max and min compare each, where an average would hide it.
+  # max and min compare each value with the threshold; an average would hide a single one.
   aggregators = { above = "max", below = "min", unusual = "avg" }
   monitored = { for each in local.sides : "${each.metric} ${each.side}" => merge(each, {
     window = local.windows[each.metric]
     query  = contains(local.counts, each.metric) ? "sum:${each.metric}{*} by {job}.as_count()" : "${local.aggregators[each.side]}:${each.metric}{*} by {job}"
-    # Datadog wants a look back of at least five alert windows, in steps that fit it.
+    # Datadog compares an alert window with at least five times as much.
     lookback = local.minutes[each.metric] <= 15 ? "last_4h" : "last_2d"
     step     = local.minutes[each.metric] <= 15 ? 60 : 300
   }) }

@@ -1,20 +1,20 @@
 variable "ddg_api_key" {
   type        = string
-  description = "Datadog API key. Left out, the provider takes DD_API_KEY from its environment."
+  description = "Datadog API key. By default the provider takes DD_API_KEY from its environment."
   default     = null
   sensitive   = true
 }
 
 variable "ddg_app_key" {
   type        = string
-  description = "Datadog application key of a user who may write dashboards and monitors. Left out, the provider takes DD_APP_KEY from its environment."
+  description = "Datadog application key of a user who may write dashboards and monitors. By default the provider takes DD_APP_KEY from its environment."
   default     = null
   sensitive   = true
 }
 
 variable "ddg_site" {
   type        = string
-  description = "Datadog site that the keys belong to, such as datadoghq.eu: the one that the stack sends to. Left out, it is that of the settings file, else datadoghq.com."
+  description = "Datadog site that the keys belong to, such as datadoghq.eu. By default it is that of the settings file, or datadoghq.com."
   default     = null
 
   validation {
@@ -25,7 +25,7 @@ variable "ddg_site" {
 
 variable "settings_file" {
   type        = string
-  description = "The stack's settings file, as JSON: its `jobs` and `metrics` are read, and what the variables here leave out. Left out, it is ../stack.auto.tfvars.json, if that is there."
+  description = "The stack's settings file, as JSON. Its `jobs` and `metrics` are read, and the name, site and prefix that you don't set here. By default it is ../stack.auto.tfvars.json, if that exists."
   default     = null
 
   validation {
@@ -36,7 +36,7 @@ variable "settings_file" {
 
 variable "name" {
   type        = string
-  description = "Name of the stack whose files are shown. Left out, it is that of the settings file, else ddg-stats."
+  description = "Name of the stack to show. By default it is that of the settings file, or ddg-stats."
   default     = null
 
   validation {
@@ -47,7 +47,7 @@ variable "name" {
 
 variable "metric_prefix" {
   type        = string
-  description = "What the names of the generator's two metrics begin with, such as `etl.` for etl.sample.stats, where `metrics` names no others. Left out, it is that of the settings file."
+  description = "Prefix of the generator's two metrics, such as `etl.` for etl.sample.stats; they are shown unless `metrics` names others. By default it is that of the settings file."
   default     = null
 
   validation {
@@ -58,7 +58,7 @@ variable "metric_prefix" {
 
 variable "notify" {
   type        = string
-  description = "Whom the monitors tell, as in a Datadog message: @oncall@example.com, @slack-data. Empty: it only shows in Datadog."
+  description = "Whom the monitors notify, as in a Datadog message: @oncall@example.com @slack-data. Without it they are only visible in Datadog."
   default     = ""
   nullable    = false
 
@@ -70,14 +70,14 @@ variable "notify" {
 
 variable "health_widgets" {
   type        = bool
-  description = "Whether the dashboard shows the pipeline's own health too. Its numbers come from CloudWatch: Datadog's AWS integration must be there and collect SQS and custom metrics (DatadogStats)."
+  description = "Whether the dashboard also shows the pipeline's own health. These numbers come from CloudWatch: Datadog's AWS integration must collect SQS and custom metrics (DatadogStats)."
   default     = false
   nullable    = false
 }
 
 variable "describe_metrics" {
   type        = bool
-  description = "Whether Datadog is told what `metrics` says of each: type, unit, per_unit, short_name, description. Turn it on once points of all of them have arrived: of a metric that it has never seen Datadog says 404."
+  description = "Whether to tell Datadog what `metrics` says: type, unit, per_unit, short_name, description. Turn it on once points of all of them have arrived, because Datadog answers 404 for a metric that it has never seen."
   default     = false
   nullable    = false
 }
