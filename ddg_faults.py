@@ -77,7 +77,7 @@ class Faults:
             case bool():
                 text, advice = str(value).lower(), "write 1 or 0, drop it, or make it a tag"
             case str() if _NUMBER.fullmatch(value):
-                return "write it without the quotes"
+                return "write it without the quotes, or drop it"
             case str() if time := _TIME.fullmatch(value):
                 start = ("drop it, " * self.has_timestamp) + ("" if time[1] else "add its zone, ")
                 return f'{start}rename it to "timestamp", or map it'

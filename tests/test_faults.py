@@ -22,7 +22,7 @@ from tests.stats_files import NOW, A, refusal
             "epoch seconds, as `date +%s` prints, or a time such as 2019-12-08T21:03:31Z; "
             '"b.ok" is a boolean: write 1 or 0, drop it, or make it a tag: "tags": ["b.ok:true"]; '
             '"b.l" is a list: drop it, or map it; '
-            '"rows" is the string "-5": write it without the quotes',
+            '"rows" is the string "-5": write it without the quotes, or drop it',
             id="values",
         ),
         pytest.param(
