@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ddg_ops.aws import APPLY, time_at_aws
 from ddg_ops.datadog import wait_for_point
-from ddg_ops.log import Files, Line, log_events, read_event
+from ddg_ops.log import words_about
 from ddg_ops.screen import HANDBOOK, Finding, Stop, count
 from ddg_ops.stack import Stack
 from ddg_settings import Settings
@@ -20,9 +20,11 @@ NOT_TOLD = (
     "batch, its line has just not come yet: see ddg-ops tail."
 )
 NOT_LOGGED = "With log_files = false the log doesn't name what was submitted; ddg-ops tail."
-CLOCKS = "Compare MAX_AGE_SECONDS and this machine's clock; then ddg-ops rejected list"
-NOT_OURS = f"Is the file's prefix the one in BUCKETS of the function? {APPLY}"
-BY_ITSELF = f'It comes again by itself once that is mended. See "files-retried" in {HANDBOOK}.'
+FIXES = {
+    "refused": "Compare MAX_AGE_SECONDS and this machine's clock; then ddg-ops rejected list",
+    "ignored": f"Is the file's prefix the one in BUCKETS of the function? {APPLY}",
+    "retried": f'It comes again once that is mended. See "files-retried" in {HANDBOOK}.',
+}
 
 
 def follow_canary(
@@ -40,15 +42,16 @@ def follow_canary(
         Body=json.dumps({"timestamp": now, METRIC: 1}),
     )
     while True:
-        is_late = time.monotonic() - started > timeout
-        events = log_events(stack, time_at_aws(response))
-        found = next(filter(None, (judge_line(each["message"], where) for each in events)), None)
-        if found or is_late:
+        took = time.monotonic() - started
+        word = next(words_about(stack, where, time_at_aws(response)), None)
+        if word or took > timeout:
             break
         time.sleep(POLL_SECONDS)
-    if found:
-        after = f"{time.monotonic() - started:.1f} s after the put, as the log showed it"
-        found = found._replace(text=f"{found.text}; {after}")
+    if word:
+        text = f"{where} was {word.state}{f' ({word.reason})' if word.reason else ''}"
+        text += f"; {took:.1f} s after the put, as the log showed it"
+        fix = FIXES.get(word.state, "")
+        found = Finding("FAILED" if fix else "ok", text, fix)
     else:
         found = tell_silence(stack, where, timeout, logged=settings.log_files)
     yield found
@@ -56,22 +59,6 @@ def follow_canary(
         clients = stack.aws.submitter(settings)
         query = f"max:{METRIC}{{job:{JOB}}}"
         yield wait_for_point(query, now, started + timeout, settings, clients)
-
-
-def judge_line(message: str, where: str) -> Finding | None:
-    """Return what a line of the log says of a file; None if nothing."""
-    match read_event(message):
-        case Files(addresses) if where in addresses:
-            return Finding("ok", f"{where} was submitted")
-        case Line(_, text) if where in text:
-            if text.startswith("refused "):
-                reason = text.removeprefix(f"refused {where}: ")
-                return Finding("FAILED", f"{where} was refused ({reason})", CLOCKS)
-            reason = text.partition(": ")[2].partition(": s3://")[0]
-            if text.startswith("ignored "):
-                return Finding("FAILED", f"{where} was ignored ({reason})", NOT_OURS)
-            return Finding("FAILED", f"{where} is retried ({reason})", BY_ITSELF)
-    return None
 
 
 def tell_silence(stack: Stack, where: str, timeout: float, *, logged: bool) -> Finding:

@@ -1,6 +1,7 @@
 """The submitter's log: what a person wants to see of it, and `tail`, which follows it."""
 
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import click
 
 from ddg_ops.screen import FINE, Command, Moment, Screen, moment, utc
 from ddg_ops.stack import Stack, stack_options
+from ddg_outcomes import printable
 
 POLL_SECONDS = 2.0  # between two looks into the log; CloudWatch has lines after some seconds
 LATE_SECONDS = 60  # a line of another stream may come that much after later ones
@@ -18,6 +20,8 @@ SUMMARY = (  # a batch's, in one line
     "{Requests:>3} requests {WireBytes:>7} B  fetch {FetchMilliseconds} ms  post "
     "{PostMilliseconds} ms  delay {DelayMilliseconds} ms"
 )
+PHRASE = re.compile("[A-Za-z0-9_./:-]+")  # looks the same in all lines, and a filter takes it
+MAX_PHRASE_CHARACTERS = 200  # a filter takes 1,024
 STYLES = {"WARNING": "yellow", "ERROR": "bold red", "CRITICAL": "bold red"}
 
 
@@ -32,6 +36,14 @@ class Files(NamedTuple):
     """Files of a batch that were submitted."""
 
     addresses: list[str]
+
+
+class Word(NamedTuple):
+    """What was heard of a file."""
+
+    state: str  # submitted, refused, retried, ignored; of a message: dead
+    at: float  # epoch seconds
+    reason: str
 
 
 Entry = dict[str, Any] | Line | Files  # a batch's summary, ...
@@ -66,6 +78,25 @@ def read_event(message: str) -> Entry | None:
     if entry.get("type") == "platform.report" and status != "success":  # an invocation's end
         return Line("ERROR", f"the function ended with {status}")
     return None
+
+
+def words_about(stack: Stack, name: str, since: float) -> Iterator[Word]:
+    """Yield what the log says of a file from a moment on (epoch seconds).
+
+    name: its address, as the log prints it.
+    """
+    phrase = max(PHRASE.findall(name), key=len)[:MAX_PHRASE_CHARACTERS]
+    listed = re.compile(rf"[:,] {re.escape(name)}(, s3://|, \.\.\.$|$)")
+    for event in log_events(stack, since, f'"{phrase}"'):
+        at = event["timestamp"] / 1000
+        match read_event(event["message"]):
+            case Files(addresses) if name in map(printable, addresses):
+                yield Word("submitted", at, "")
+            case Line(_, text) if text.startswith(f"refused {name}: "):
+                yield Word("refused", at, text.removeprefix(f"refused {name}: "))
+            case Line(_, text) if listed.search(text):
+                state, _, rest = text.partition(" ")
+                yield Word(state, at, rest.partition(": ")[2].partition(": s3://")[0])
 
 
 @click.command(cls=Command, examples=["", "--files", "--since 12:00 --no-follow"])

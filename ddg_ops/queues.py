@@ -26,12 +26,12 @@ from ddg_ops.screen import FINE, UNABLE, Command, Screen, age, ago, count
 from ddg_ops.stack import Stack, foresee, make_batch, queue_name, reading_settings
 from ddg_ops.walk import Message, Walk, on_queue
 from ddg_outcomes import NOT_OURS, Ignored, Outcome, Refused, Retry
-from ddg_s3_objects import File
+from ddg_s3_objects import REPLAYED, File
 
 MAX_SEND_BYTES = 262_144  # SQS, the bodies of one call together
 # So the submitter leaves the wait here out of DelayMilliseconds
-MARK = {"replayed": {"DataType": "String", "StringValue": "1"}}
-MARK_BYTES = len("replayedString1")
+MARK = {REPLAYED: {"DataType": "String", "StringValue": "1"}}
+MARK_BYTES = len(f"{REPLAYED}String1")
 SHOWN_CHARACTERS = 2_000  # of a file
 GOOD = "would be submitted"
 

@@ -1,12 +1,11 @@
 """where: what became of a file. It never receives from the stats queue: that would hide files."""
 
-import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
-from ddg_ops.log import Files, Line, log_events, read_event
+from ddg_ops.log import Word, words_about
 from ddg_ops.screen import FINE, UNABLE, WRONG, Command, Moment, Screen, ago, count, moment, utc
 from ddg_ops.stack import Stack, reading_settings, stack_options
 from ddg_ops.walk import EVERYTHING, Message, Walk
@@ -16,7 +15,6 @@ from ddg_settings import Settings
 
 LOOK_BACK_SECONDS = 86_400  # into the log, where no object says since when
 CLOCK_SECONDS = 2.0  # S3's times are in whole seconds
-PHRASE = re.compile("[A-Za-z0-9_./:-]+")  # looks the same in all lines, and a filter takes it
 EXAMPLES = ["stats/nightly/1764000000.json", "s3://acme-data/etl/stats/a.json --since 2d"]
 CODES = {"submitted": FINE, "marker": FINE, "not yet": UNABLE, "unknown": UNABLE}  # else WRONG
 STYLES = {FINE: "green", UNABLE: "yellow", WRONG: "red"}
@@ -25,14 +23,6 @@ NOT_KEPT = "(Its message isn't in the rejected queue any more.)"
 NOT_THERE = "no such object, and the log doesn't name it; --since looks further back"
 NOT_LOGGED = "neither refused nor retried; with log_files = false the log says no more"
 NOT_YET = "nobody has taken it: about {} in {}. If it stays so: ddg-ops check"
-
-
-class Word(NamedTuple):
-    """What was last heard of a file."""
-
-    state: str  # submitted, refused, retried, ignored, dead
-    at: float  # epoch seconds
-    reason: str
 
 
 @click.command(cls=Command, examples=EXAMPLES)
@@ -56,7 +46,8 @@ def where(
     for file in files:
         versions = list_versions(stack, file)
         came = versions[0]["came"] if versions else now - LOOK_BACK_SECONDS
-        word = read_log(stack, file, since.seconds if since else came)
+        words = list(words_about(stack, address(file), since.seconds if since else came))
+        word = words[-1] if words else None
         # A message of before the newest version isn't of that.
         refused, given_up = (
             message if message and message.sent > came - CLOCK_SECONDS else None
@@ -109,24 +100,6 @@ def list_versions(stack: Stack, file: File) -> list[dict[str, Any]]:
         }
         for each in (its_own if any(each["IsLatest"] for each in its_own) else ())
     ]
-
-
-def read_log(stack: Stack, file: File, since: float) -> Word | None:
-    """Return the log's last word about a file from a moment on; None where it has none."""
-    name, last = address(file), None
-    listed = re.compile(rf"[:,] {re.escape(name)}(, s3://|, \.\.\.$|$)")
-    phrase = max(PHRASE.findall(name), key=len)[:200]
-    for event in log_events(stack, since, f'"{phrase}"'):
-        at = event["timestamp"] / 1000
-        match read_event(event["message"]):
-            case Files(addresses) if f"s3://{file.bucket}/{file.key}" in addresses:
-                last = Word("submitted", at, "")
-            case Line(_, text) if text.startswith(f"refused {name}: "):
-                last = Word("refused", at, text.removeprefix(f"refused {name}: "))
-            case Line(_, text) if listed.search(text):
-                word, _, rest = text.partition(" ")
-                last = Word(word, at, rest.partition(": ")[2].partition(": s3://")[0])
-    return last
 
 
 def tell(

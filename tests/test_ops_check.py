@@ -290,7 +290,7 @@ def submit(later: float = 0, **environment: str) -> Action:
     [
         (submit(9, MAX_AGE_SECONDS="1"), "was refused (timestamp ", "this machine's clock"),
         (submit(STATS_PREFIX="x/"), "was ignored (not a new object, or", "in BUCKETS"),
-        (submit(DATADOG_HOST="http://[::1]:1"), "is retried (no answer from", "files-retried"),
+        (submit(DATADOG_HOST="http://[::1]:1"), "was retried (no answer from", "files-retried"),
         (lambda stack: None, "about 1 message in", "isn't taken"),
         (lambda stack: stack.purge(stack.main_url), "is empty", "Did the bucket notify"),
     ],

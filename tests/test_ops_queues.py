@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 from ddg_ops import queues, walk
 from ddg_ops.reasons import Groups
 from ddg_ops.screen import utc
+from ddg_s3_objects import REPLAYED
 from tests.interrupted import CUT_OFF, every_interruption
 from tests.operated import ACCOUNT, KEY, StackOnMoto, make_stack, notification, stats
 
@@ -267,6 +268,8 @@ def test_replay_sends_the_body_as_it_came(stack: StackOnMoto) -> None:
     result = stack.run("rejected replay --yes --json")
     assert (result.code, result.document["sent"], result.document["kept"]) == (0, 18, 0)
     assert stack.bodies(stack.main_url) == sorted(bodies + odd)
+    sent = [message.message_attributes for message in stack.queue(stack.main_url).messages]
+    assert [set(each) for each in sent] == 18 * [{REPLAYED}]  # so their wait isn't called a delay
     assert stack.bodies(stack.rejected_url) == []
 
 
