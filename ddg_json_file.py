@@ -53,7 +53,7 @@ def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(members) < len(pairs):
         counts = Counter(name for name, _ in pairs)
         twice = next(name for name, count in counts.items() if count > 1)
-        raise StatsFileError(f"{show(twice)} stands twice in an object. Write each name once.")
+        raise StatsFileError(f"{show(twice)} appears twice in an object. Write each name once.")
     return members
 
 
@@ -85,7 +85,7 @@ def read_values(content: bytes) -> tuple[str, Iterable[tuple[int, object]]]:
 def read_document(content: bytes) -> object:
     """Read a file for a mapping: one JSON value, or for JSON Lines the list of them.
 
-    A name that stands twice in an object counts as its last, and a number may be NaN or infinite.
+    If a name appears twice in an object, the last one counts, and a number may be NaN or infinite.
 
     Raises:
         StatsFileError: the file isn't JSON, or is larger than the limits.

@@ -184,9 +184,8 @@ class _ObjectReader:
     def read(self, members: object) -> tuple[int, tuple[str, ...], dict[str, Number]]:
         """Return an object's timestamp, tags and metrics, or raise all that is wrong with it."""
         if not isinstance(members, dict):
-            raise StatsFileError(
-                f"{self.faults.kind(members)} stands where an object must, {EXAMPLE}"
-            )
+            got = self.faults.kind(members)
+            raise StatsFileError(f"expected an object, got {got}. Write one {EXAMPLE}")
         if members.get("timestamp") is None:
             self.faults.has_timestamp = False
             self._fault(lambda: 'no "timestamp": add one in epoch seconds, as `date +%s` prints')
@@ -324,7 +323,7 @@ class _ObjectReader:
                 self._fault(lambda: self.faults.value(name, value))
             known = self._known_name(name) if is_numeric(value) else ""
             if known and known in values:
-                self._fault(lambda: f"{show(name)} stands twice, once nested: write each name once")
+                self._fault(lambda: f"{show(name)} appears twice: write each name once")
             values[known] = number  # what is faulty is there as "", so that it isn't "no metric"
 
     def _known_name(self, name: str) -> str:

@@ -22,7 +22,7 @@ OF_THE_FILE = re.compile(
     """,
     re.VERBOSE,
 )
-TOO_OLD = re.compile(r"(?:line \d+: |object \d+ of the array: )?timestamp \d+ is \d+ s old, .*")
+TOO_OLD = re.compile(r"(?:[^:]+: )?(?:the timestamp|timestamp \d+) is \d+ s old, .*")
 
 
 @dataclass

@@ -299,10 +299,10 @@ GOOD = [
 UNQUOTED = "write it without the quotes"
 TOO_LARGE = "is no number, or too large for a float"
 REWRITTEN = "would be rewritten by Datadog"
-TWICE = "stands twice"
+TWICE = "appears twice"
 TWO_VALUES = "two values for the same second and tags"
 HALF = "half a character (a lone surrogate)"
-OBJECT = "stands where an object must"
+OBJECT = "expected an object"
 NO_ZONE = "a time without a zone (Z, or an offset such as +02:00)"
 NO_TIME = "no time as RFC 3339 has it"
 MANY = "1" + "".join(f', "{tag}": 1' for tag in ALL_TAGS[1:])
@@ -497,8 +497,8 @@ BAD = [
     Bad("timestamp-alone", '{"timestamp": 1575839011}', "beside the timestamp", "no metric"),
     Bad("null-alone", value("null"), "beside the timestamp", "no metric"),
     # No object
-    Bad("scalar-number", "1575839011", "the number 1575839011", OBJECT),
-    Bad("scalars-in-an-array", "[1, 2]", "object 1 of the array: the number 1", OBJECT),
-    Bad("array-in-an-array", f"[[{A}]]", "object 1 of the array: a list", OBJECT),
-    Bad("scalar-in-line-2", f"{A}\n5\n{B}", "line 2: the number 5", OBJECT),
+    Bad("scalar-number", "1575839011", OBJECT, "got the number 1575839011"),
+    Bad("scalars-in-an-array", "[1, 2]", f"object 1 of the array: {OBJECT}", "got the number 1"),
+    Bad("array-in-an-array", f"[[{A}]]", f"object 1 of the array: {OBJECT}", "got a list"),
+    Bad("scalar-in-line-2", f"{A}\n5\n{B}", f"line 2: {OBJECT}", "got the number 5"),
 ]

@@ -115,7 +115,7 @@ REFUSED = {
     "old": ("{timestamp: `1234567890`, n: rows.in}", "the timestamp is "),
     "boolean": ("{ok: ok}", '"ok" is a boolean'),
     "list": ("{list: [rows.in]}", '"list" is a list'),
-    "list-in-list": ("[[rows.in]]", "object 1 of the mapping's result: a list"),
+    "list-in-list": ("[[rows.in]]", "object 1 of the mapping's result: expected an object"),
     "no-metric": ("{timestamp: at}", "no metric"),
     "no-numbers": ("numbers({a: who})", "no metric"),
     "numbers-of-null": ("numbers(nope)", "numbers() in the mapping takes object, and got null"),
