@@ -66,9 +66,8 @@ class Faults:
     def value(self, name: str, value: object) -> str:
         """Return what is wrong with a value that is no metric's, and what to do."""
         if type(value) is int or type(value) is float:
-            return (
-                f"{show(name)} is no number, or too large for a float: leave it out, or write null"
-            )
+            null = ", or write null" if self.show_values else ""  # it refuses a mapped file
+            return f"{show(name)} is no number, or too large for a float: leave it out{null}"
         advice = self._advice(name, value)
         return f"{show(name)} is {self.kind(value)}: {advice}"
 

@@ -28,7 +28,8 @@ MAX_LIST_ELEMENTS = 250_000  # of one list that it builds
 STEP_ELEMENTS = 10  # a function looks at so many in the time of a step
 STEPS_A_CALL = 4  # a function's call takes as long as so many visits
 STEPS_A_LOOK = 20_000  # after so many, about 0.1 s, it checks the time
-STEP_CHARACTERS = 100  # so many characters of a string count as a step
+STRING_BYTES = 50  # so many bytes of a string count as an element
+CHARACTER_BYTES = 4  # at most, of a string that isn't ASCII
 
 Node = Mapping[str, Any]  # a node of a parsed expression
 # What Python raises if jmespath doesn't check a value's type
@@ -173,7 +174,9 @@ class _Functions(Functions):
 
     @signature({"types": ["string"]}, {"types": ["array-string"]})
     def _func_join(self, separator: str, strings: list[str]) -> str:
-        self._interpreter.count(0, len(separator) * len(strings) // STEP_CHARACTERS)
+        # Before building it: the strings may be one of 10 MB, many times
+        characters = len(separator) * len(strings) + sum(map(len, strings))
+        self._interpreter.count(0, CHARACTER_BYTES * characters // STRING_BYTES)
         return separator.join(strings)
 
 
@@ -296,5 +299,5 @@ def _is_call(node: Node, function: str) -> bool:
 def _size(value: object) -> int:
     """Return a value's size in elements."""
     if isinstance(value, str):
-        return len(value) // STEP_CHARACTERS
+        return len(value) * (1 if value.isascii() else CHARACTER_BYTES) // STRING_BYTES
     return len(value) if isinstance(value, list | dict) else 0

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.events import STARTED, Context, stats
+from tests.memory import memory_under
 from tests.scripted_server import Call, response
 from tests.submitter import Outcome, Submitter
 
@@ -194,6 +195,14 @@ def test_evaluation_is_bounded(submitter: Submitter, mapping: str) -> None:
     assert outcome.files == (0, 1, 0)
     assert "steps" in outcome.reasons[0]
     assert time.process_time() - started < 5
+
+
+def test_string_is_counted_before_it_is_joined(submitter: Submitter) -> None:
+    """One string many times would take a terabyte."""
+    mapping = "{n: length(join('', n[*].root().s))}"
+    with memory_under(50_000_000):
+        outcome = submit(submitter, mapping, {"n": [0] * 60, "s": "x" * 4_000_000})
+    assert outcome.files == (0, 1, 0)
 
 
 @pytest.mark.parametrize("mapping", ["numbers(@)", "@", "{n: @ == @}"])
