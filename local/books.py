@@ -40,12 +40,13 @@ class Books:
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
-        self._done: dict[str, None] = {}  # ids of messages that may still be seen in the queue
+        self._seen: dict[str, None] = {}  # ids of messages, the oldest first
 
     def arrive(self, message_id: str, body: str, at: float) -> None:
         """Enter the files of a message that is in the queue."""
-        if message_id not in self._done:
-            with self._lock:
+        with self._lock:
+            if message_id not in self._seen:
+                self._seen[message_id] = None
                 for file in find_files(body):
                     self._begin(where(file, Message(message_id, body, ())), at)
 
@@ -83,8 +84,7 @@ class Books:
                     else:
                         self._end(entry, raw in submitted, log)
                     settled.append(entry)
-                if message.message_id not in failed:
-                    self._done[message.message_id] = None
+                self._seen[message.message_id] = None
             self.changes += 1
         return settled
 
@@ -115,8 +115,8 @@ class Books:
             old = settled[: max(0, len(settled) - self.keep)]
             for name in old:
                 del self.files[name]
-            for message_id in list(self._done)[: -self.keep]:
-                del self._done[message_id]
+            for message_id in list(self._seen)[: -self.keep]:
+                del self._seen[message_id]
         yield from old
 
 

@@ -28,6 +28,7 @@ MAX_AGE = 3600  # seconds; api: "cannot be ... more than one hour in the past"
 MAX_AHEAD = 600  # seconds; api: "cannot be more than ten minutes in the future"
 MAX_CHARACTERS = 200  # naming; by agent 350 for metrics, longer ones dropped, and bytes for tags
 MAX_TAGS = 100  # saluki, capture.rs: a series with more is dropped, the rest of its payload kept
+KEPT_REQUESTS = 100  # where what is old is dropped
 CONTENT_TYPES = ("application/json", "text/json")  # of Datadog's two Python clients
 
 
@@ -185,14 +186,14 @@ class DatadogServer:
     __exit__ = stop
 
     def forget(self, before: float) -> None:
-        """Drop what is of an earlier second, so that a server may run for long."""
+        """Drop points of earlier seconds, and all but the last requests."""
         for series, values in list(self.points.items()):
             for second in [second for second in list(values) if second < before]:
                 del values[second]
             if not values:
                 del self.points[series]
         for requests in (self.requests, self.validations):
-            requests[:] = [request for request in requests if request.at >= before]
+            del requests[:-KEPT_REQUESTS]
         self.dropped.clear()
 
     def take(self, request: Request, body: bytes) -> Answer:

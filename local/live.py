@@ -83,15 +83,15 @@ class Live:
         session = boto3.Session("local", "local", region_name=REGION)
         self.aws: Any = {
             name: session.client(name, endpoint_url=pipeline.stack.endpoint)
-            for name in ("s3", "sqs", "iam", "lambda", "logs")
+            for name in ("s3", "iam", "lambda", "logs")
         }
         backend = get_backend("sqs")[ACCOUNT][REGION].queues
         name = variables.get("name") or "ddg-stats"
-        self.queues: list[Any] = [
-            backend[f"{name}{kind}"] for kind in ("", "-dead-letter", "-rejected")
-        ]
+        kinds = ("", "-dead-letter", "-rejected")
+        self.queues: list[Any] = [backend[name + kind] for kind in kinds]
         self.function = f"{name}-metric-submit"
         self.log_group = f"/aws/lambda/{self.function}"
+        self.max_tries = MAX_RECEIVE_COUNT  # then a file is in the dead-letter queue
         self.prefix = pipeline.environment["STATS_PREFIX"]
         self.answer = "202"  # Datadog's, by its name on the page
         self.outages: list[tuple[float, float | None]] = []  # began, ended
@@ -117,8 +117,8 @@ class Live:
     @property
     def changes(self) -> tuple[object, ...]:
         """Return what differs as soon as there is something new to be shown."""
-        datadog = self.pipeline.datadog
-        return self.books.changes, len(datadog.requests), len(self.outages), self.answer
+        posted = [request.at for request in self.pipeline.datadog.requests[-1:]]
+        return self.books.changes, posted, self.outages[-1:]
 
     def put(self, file: File) -> None:
         """Write a file under a key of its own."""

@@ -100,11 +100,8 @@ def describe(live: "Live", version: str) -> dict[str, Any]:
     counts = {outcome: books.counts[outcome] for outcome in OUTCOMES}
     outages = [(began, ended or now) for began, ended in live.outages]
     metrics = describe_metrics(live)
-    series = [series["points"] for metric in metrics for series in metric["series"]]
-    moments = [
-        *(p[n][0] for p in series for n in (0, -1)),
-        *(o[n] for o in outages for n in (0, 1)),
-    ]
+    moments = [moment for outage in outages for moment in outage]
+    moments += [s["points"][end][0] for m in metrics for s in m["series"] for end in (0, -1)]
     lists = {"files": (), "refused": (REFUSED,), "waiting": (WAITING,)}
     return {
         "version": version,
@@ -112,6 +109,7 @@ def describe(live: "Live", version: str) -> dict[str, Any]:
         "counts": counts,
         "prefix": f"s3://{live.pipeline.stack.bucket.name}/{live.prefix}",
         "datadog": live.answer,
+        "max_tries": live.max_tries,
         "outages": outages,
         "metrics": metrics,
         "range": (min(moments, default=now) - 1, max(moments, default=now) + 1),

@@ -19,7 +19,7 @@ const cards = new Map(); // by metric
 
 async function poll() {
   try {
-    const answer = await fetch(`/state?seen=${seen}`);
+    const answer = await fetch(`/state?seen=${encodeURIComponent(seen)}`);
     if (answer.status === 200) show(await answer.json());
     byId("ended").hidden = true;
   } catch {
@@ -41,6 +41,11 @@ function show(state) {
     byId(list).replaceChildren(...state[list].map(list === "files" ? briefly : inFull));
   }
   drawMetrics();
+}
+
+function tries(file) {
+  const dead = "It is in the dead-letter queue: `ddg-ops dead replay` sends it again.";
+  return `Tried ${file.tries} times. ${file.tries < latest.max_tries ? "" : dead}`;
 }
 
 /** Return a colour of the style sheet's, as it is in light or dark. */
@@ -80,7 +85,7 @@ function drawChart(chart, metric) {
     name: job,
     x: points.map(([second]) => second * 1000),
     y: points.map(([, value]) => value),
-    mode: "lines+markers",
+    mode: points.length > 500 ? "lines" : "lines+markers", // a marker each would take seconds
     line: { color: colour(`line-${index % 6}`), width: 1.5 },
     marker: { size: 5 },
   }));
@@ -123,7 +128,7 @@ function briefly(file) {
 
 function inFull(file) {
   const line = element("li", "", element("code", "", file.name), element("p", file.outcome, file.reason));
-  if (file.outcome === "waiting") line.append(element("span", "faint", `tried ${file.tries} times`));
+  if (file.outcome === "waiting") line.append(element("p", "faint", tries(file)));
   if (file.beginning) line.append(element("pre", "", file.beginning));
   return line;
 }
