@@ -11,7 +11,7 @@ pin = $(python) -m uv pip compile --quiet --no-annotate --custom-compile-command
 python_with = $(python) -m uv run --quiet --no-project --python $(python) --with
 mutmut = $(python_with) mutmut==3.8.1 mutmut
 
-.PHONY: help demo local screenshot test venv zips bench simulate soak mutants advisories smoke-aws coverage format lock clean
+.PHONY: help demo local screenshot test venv zips release bench simulate soak mutants advisories smoke-aws coverage format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,12 @@ venv: $(venv) ## Make .venv, with the operator's ddg-ops in it, and all that the
 
 zips: ## Make the functions' zips, as Terraform needs them
 	./zipper.sh
+
+release: ## Make dist/: the two zips and their SHA-256, as GitHub attaches them to a tag
+	./zipper.sh
+	rm -rf dist && mkdir dist && cp ddg_*.zip dist
+	cd dist && { sha256sum ddg_*.zip 2>/dev/null || shasum -a 256 ddg_*.zip; } >SHA256SUMS # macOS has shasum
+	cat dist/SHA256SUMS
 
 bench: $(venv) ## Measure the submitter beside other ways (BENCH=--quick, or other sizes and latencies)
 	./zipper.sh
@@ -79,7 +85,7 @@ lock: $(venv) ## Pin the newest packages; datadog itself stays as requirements.i
 	  --output-file local/requirements.txt local/requirements.in
 
 clean: ## Remove all that was made here
-	rm -rf .venv .zipper.* *.zip mutants demo.png local.outputs.json .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .zipper.* *.zip dist mutants demo.png local.outputs.json .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(venv): requirements.txt local/requirements.txt
