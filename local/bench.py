@@ -1,8 +1,8 @@
-"""Measure the submitter, and what its users would otherwise have, side by side: make bench.
+"""Measure the submitter beside what its users would otherwise have: make bench.
 
-Everything runs on this machine: S3 and Datadog answer late, each function is a process of its own,
-invoked as Lambda would. Contenders take turns, so that what disturbs the machine disturbs all; a
-ratio is the median of the turns' ratios. Ends with 1, and the bar's name, where one isn't reached.
+Everything runs on this machine: S3 and Datadog answer late, and each function is a process of its
+own, invoked as Lambda would. Contenders take turns, so a disturbance of the machine affects all. A
+ratio is the median of the turns' ratios. If a target is missed, exits with 1 and names it.
 """
 
 import argparse
@@ -38,8 +38,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LAMBDA_PACKAGES = Path(sys.prefix, "lambda-runtime")  # what Lambda brings
 BOTO3 = "import boto3\nboto3.client('s3')\ndef lambda_handler(event, context): pass\n"
 CONTENDERS = ("plain", "powertools", "floor", "limit", "ours", "bare_put", "generator")
-LOOP_FILES = 20  # for those who take one file after the other: some tell the time of each
-# Files at the limits of the contract: objects, metrics of each, how JSON is separated
+LOOP_FILES = 20  # for those who take one file after the other: enough to measure each
+# Files at the limits of the contract: objects, metrics per object, JSON separators
 LARGE_FILES = ((10_000, 100, (",", ":")), (130_000, 5, None), (240_000, 1, None))
 Times = list[float]  # milliseconds
 Row = tuple[str, ...]
@@ -48,24 +48,24 @@ Row = tuple[str, ...]
 def compare(
     name: str, theirs: Times, ours: Times, *, least: float = 0, most: float = 0, unit: str = "ms"
 ) -> Row:
-    """Return a row: theirs in units of ours, or the other way round where that has a limit."""
+    """Return a row: theirs in units of ours, or ours in units of theirs if `most` is set."""
     over, under = (ours, theirs) if most else (theirs, ours)
     ratio = median(one / other for one, other in zip(over, under, strict=True))
-    bar = f"at most {most:g} x" if most else f"at least {least:g} x" if least else ""
-    verdict = "reached" if least <= ratio <= (most or ratio) else "falls short"
+    target = f"at most {most:g} x" if most else f"at least {least:g} x" if least else ""
+    verdict = "reached" if least <= ratio <= (most or ratio) else "missed"
     shown = (f"{median(each):,.4g} {unit}" for each in (theirs, ours))
-    return name, *shown, f"{ratio:.3g} x", bar, bar and verdict
+    return name, *shown, f"{ratio:.3g} x", target, target and verdict
 
 
 class Bench:
-    """The contenders at work; `picture` holds the milliseconds that a file takes."""
+    """Runs the contenders; `picture` holds the milliseconds that each takes per file."""
 
     def __init__(self, options: argparse.Namespace, stack: ExitStack) -> None:
         self.options = options
         self.picture: dict[str, float] = {}
         folder = Path(stack.enter_context(TemporaryDirectory()))
         self.zips = make_zips(folder)
-        self.python = folder / "python"  # Lambda's folders are read-only: no bytecode is written
+        self.python = folder / "python"  # writes no bytecode: Lambda's folders are read-only
         self.python.write_text(f'#!/bin/sh\nexec {sys.executable} -B "$@"\n')
         self.python.chmod(0o755)
         late = serve(options.s3_latency / 1000, options.datadog_latency / 1000)
@@ -75,7 +75,7 @@ class Bench:
         }
 
     def function(self, name: str, environment: Mapping[str, str]) -> LambdaFunction:
-        """Return the function of a zip, or one of the contenders'."""
+        """Return the function of a zip, or of a contender."""
         function = partial(LambdaFunction, python=str(self.python), timeout=300)
         if name in self.zips:
             handler, packages = "ddg_metric_submit.lambda_handler", LAMBDA_PACKAGES
@@ -85,19 +85,19 @@ class Bench:
         return function(zipped, handler, environment, packages=packages)
 
     def invoke(self, function: LambdaFunction, files: int) -> float:
-        """Return how many milliseconds a function takes for so many files."""
+        """Return the milliseconds that a function takes for a number of files."""
         event = sqs_event(files, self.options.metrics)
         event |= {"files": files, "body_bytes": 4 * self.options.metrics * files}
         started = time.perf_counter()
         function.invoke(event)
         taken = 1000 * (time.perf_counter() - started)
-        summary = "".join(function.log[-1:])  # where it is the submitter's
+        summary = "".join(function.log[-1:])  # if it is the submitter's
         if '"Submitted"' in summary and f'"Submitted": {files},' not in summary:
             sys.exit(f"Not every file was submitted: {summary}")
         return taken
 
     def take_turns(self, full: int, *runs: Callable[[], float]) -> list[Times]:
-        """Run what is to be compared by turns, in changing order; return the times of each."""
+        """Take turns at the runs, in changing order; return the times of each."""
         times: list[Times] = [[] for _ in runs]
         for turn in range(max(1, full // self.options.quick)):
             for run, taken in list(zip(runs, times, strict=True))[:: 1 if turn % 2 else -1]:
@@ -105,7 +105,7 @@ class Bench:
         return times
 
     def race(self, files: int, turns: int, *names: str) -> list[Times]:
-        """Invoke contenders with so many files by turns, warm; return each one's times a file."""
+        """Invoke warm contenders in turns; return the times per file of each."""
         print(f"batches of {files:,}: {', '.join(names)}", flush=True)
         functions = [self.functions[name] for name in names]
         for function in functions:
@@ -114,13 +114,13 @@ class Bench:
         return [[time / files for time in each] for each in times]
 
     def count(self, name: str, files: int) -> Counter[str]:
-        """Return the requests and bytes that a contender takes for so many files."""
+        """Return the requests and bytes that a contender needs for a number of files."""
         self.seen.clear()
         self.invoke(self.functions[name], files)
         return self.seen.copy()
 
     def batches(self) -> Iterator[Row]:
-        """Measure time, requests, bytes and memory of batches, small and large."""
+        """Measure time, requests, bytes and memory of small and large batches."""
         files = self.options.files
         plain, powertools = self.race(LOOP_FILES, 6, "plain", "powertools")
         floor, limit, ours = self.race(files, 15, "floor", "limit", "ours")
@@ -140,14 +140,14 @@ class Bench:
         written = self.race(min(files, 1_000), 9, "bare_put", "generator")
         yield compare("bare put_object", *written, least=0.9)
         loop, batch = self.count("plain", LOOP_FILES), self.count("ours", files)
-        yield compare("floor, POSTs a batch", [1], [batch["POST"]], most=1, unit="")
+        yield compare("floor, POSTs per batch", [1], [batch["POST"]], most=1, unit="")
         wire = [loop["wire"] / LOOP_FILES], [batch["wire"] / files]
-        yield compare("plain, bytes of a file on the wire", *wire, most=0.1, unit="B")
+        yield compare("plain, bytes per file on the wire", *wire, most=0.1, unit="B")
         peak = self.functions["ours"].peak_memory() / 1e6
         yield compare(f"256 MB for {sizes[-1]:,} files", [256], [peak], most=1, unit="MB")
 
     def starts(self) -> Iterator[Row]:
-        """Measure cold starts, to the answer for a first file, and the zip's size."""
+        """Measure cold starts, until a first file is submitted, and the zip's size."""
         with serve() as (environment, _):
             secret = {"DATADOG_API_KEY_SECRET_ARN": "arn:aws:secretsmanager:bench"}
 
@@ -158,7 +158,7 @@ class Bench:
             print("cold starts", flush=True)
             runs = [partial(start, name) for name in ("boto3", "naive", "ours")]
             times = self.take_turns(45, *runs, partial(start, "ours", **secret))
-        # The fastest of each: what disturbs a start only adds to it.
+        # The fastest of each: a disturbance of a start only adds to it.
         boto3, naive, ours, with_secret = ([min(each)] for each in times)
         yield compare("boto3 and a client, cold start", boto3, ours, most=1.2)
         yield compare("naive zip, cold start", naive, ours, least=1.3)
@@ -167,7 +167,7 @@ class Bench:
         yield compare("naive zip, size", *sizes, most=0.9, unit="MB")
 
     def parser(self) -> Iterator[Row]:
-        """Measure the contract's checks, with files at its limits, in CPU time."""
+        """Measure the CPU time of the contract's checks, for files at its limits."""
         now, digit = int(time.time()), partial(random.Random(0).randint, 0, 9)
         for objects, metrics, separators in LARGE_FILES:
             array = [
@@ -176,16 +176,16 @@ class Bench:
                 for i in range(objects * min(self.options.files, 1_000) // 1_000)
             ]
             content = json.dumps(array, separators=separators).encode()
-            title = f"json.loads, {len(content) / 1e6:.1f} MB, metrics an object: {metrics}"
+            title = f"json.loads, {len(content) / 1e6:.1f} MB, metrics per object: {metrics}"
             print(title, flush=True)
             ours = partial(read_stats_file, now=now, max_age=3600, tags=["job:large"])
             reads = (partial(cpu_time, read, content) for read in (json.loads, ours))
-            # The fastest of each: what disturbs CPU time only adds to it.
+            # The fastest of each: a disturbance only adds to CPU time.
             yield compare(title, *([min(each)] for each in self.take_turns(6, *reads)), least=0.12)
 
 
 def delays(files: int) -> list[Row]:
-    """Let files come one by one through the whole pipeline; return the delays as it tells them."""
+    """Send files one by one through the whole pipeline; return the delays that it reports."""
     print(f"delay of {files} files, one by one", flush=True)
     with run_pipeline(ROOT, LAMBDA_PACKAGES) as pipeline, pipeline.event_source():
         for number in range(files):
@@ -195,14 +195,14 @@ def delays(files: int) -> list[Row]:
         while pipeline.depth():
             time.sleep(0.1)
         lines = [json.loads(line) for line in pipeline.submitter.log if "DelayMill" in line]
-    told = {
+    reported = {
         "from S3's event to Datadog's 202": [
             ms for each in lines for ms in each["DelayMilliseconds"]
         ]
     }
-    told["waiting for S3"] = [line["FetchMilliseconds"] for line in lines]
-    told["waiting for Datadog"] = [line["PostMilliseconds"] for line in lines]
-    return [(name, *percentiles(each)) for name, each in told.items()]
+    reported["waiting for S3"] = [line["FetchMilliseconds"] for line in lines]
+    reported["waiting for Datadog"] = [line["PostMilliseconds"] for line in lines]
+    return [(name, *percentiles(each)) for name, each in reported.items()]
 
 
 def percentiles(milliseconds: Sequence[int]) -> tuple[str, ...]:
@@ -212,21 +212,21 @@ def percentiles(milliseconds: Sequence[int]) -> tuple[str, ...]:
 
 
 def cpu_time(read: Callable[[bytes], object], content: bytes) -> float:
-    """Return the milliseconds of CPU that reading takes, forgetting the result included."""
+    """Return the milliseconds of CPU that reading takes, including freeing the result."""
     started = time.thread_time()
     read(content)
     return 1000 * (time.thread_time() - started)
 
 
 def make_zips(folder: Path) -> dict[str, Path]:
-    """Make our zip, the one that everybody makes, one with no more than boto3, the contenders'."""
+    """Make our zip, the usual one, one with nothing but boto3, and the contenders'."""
     ours, packages = folder / "ours.zip", folder / "packages"
     pip = [sys.executable, "-m", "pip", "install", "-qq", "--no-compile", "--no-deps", "--no-index"]
     wheels = ["--find-links", f"{sys.prefix}/wheels", "--target", str(packages)]
     subprocess.run([*pip, *wheels, "-r", "requirements.txt"], check=True, cwd=ROOT)
     version = ".".join(platform.python_version_tuple()[:2])
     make_zip.main(version, str(ROOT / "ddg_metric_submit.py"), str(ours), str(packages))
-    compile_all = [sys.executable, "-m", "compileall", "-q"]  # as pip does it, and as Lambda has it
+    compile_all = [sys.executable, "-m", "compileall", "-q"]  # as pip and Lambda do
     subprocess.run([*compile_all, packages, LAMBDA_PACKAGES], check=True)
     with zipfile.ZipFile(ours) as archive:
         modules = [name for name in archive.namelist() if name.startswith("ddg_")]
@@ -241,18 +241,18 @@ def make_zips(folder: Path) -> dict[str, Path]:
 
 
 def make_table(head: Row, rows: Sequence[Row]) -> str:
-    """Return a table of Markdown's."""
+    """Return a Markdown table."""
     lines = [head, len(head) * ("---",), *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines)
 
 
 def draw(path: Path, picture: Mapping[str, float]) -> None:
-    """Draw a line for each contender and size of batch, as long as a file takes."""
+    """Draw a bar for each contender and batch size, as long as a file takes."""
     figure = Figure(figsize=(9.0, 4.6), dpi=200, layout="constrained")
     ax = figure.subplots()
     style(ax)
-    title = "Milliseconds a stats file takes (the axis is logarithmic)"
+    title = "Milliseconds per stats file (logarithmic axis)"
     ax.set_title(title, loc="left", color=INK, fontsize=11)
     colours = [GOOD if name.startswith("ours") else FAINT for name in picture]
     bars = ax.barh([*picture], [*picture.values()], color=colours)
@@ -265,21 +265,21 @@ def draw(path: Path, picture: Mapping[str, float]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, show, and judge."""
+    """Measure, print, and check the targets."""
     parser = argparse.ArgumentParser("python -m local.bench", description=__doc__)
     add = parser.add_argument
     add("--files", type=int, default=1_000, help="files of the large batch (1000)")
-    add("--metrics", type=int, default=5, help="metrics a file (5)")
+    add("--metrics", type=int, default=5, help="metrics per file (5)")
     add("--s3-latency", type=float, default=20.0, metavar="MS", help="20 ms")
     add("--datadog-latency", type=float, default=50.0, metavar="MS", help="50 ms")
-    third = "an n-th of the turns (a third); write no files"
+    third = "take an n-th of the turns (a third); write no files"
     add("--quick", type=int, nargs="?", const=3, default=1, metavar="N", help=third)
     add("--output", type=Path, help="folder of performance.md and bench.png (docs)")
     options = parser.parse_args(arguments)
     with ExitStack() as stack:
         bench = Bench(options, stack)
         rows = [*bench.batches(), *bench.starts(), *bench.parser()]
-    table = make_table(("held against", "theirs", "ours", "ratio", "must be", ""), rows)
+    table = make_table(("compared with", "theirs", "ours", "ratio", "target", ""), rows)
     delay = make_table(("", "p50", "p95", "p99", "largest"), delays(300 // options.quick))
     where = (
         f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}. S3 "
@@ -297,8 +297,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
             before, rest = page.read_text().split(begin)
             page.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
-    if short := [row[0] for row in rows if row[-1] == "falls short"]:
-        sys.exit(f"Falls short: {'; '.join(short)}")
+    if missed := [row[0] for row in rows if row[-1] == "missed"]:
+        sys.exit(f"Missed: {'; '.join(missed)}")
 
 
 if __name__ == "__main__":
