@@ -39,7 +39,7 @@ LENGTHS = range(45, 91)  # minutes of an outage
 
 
 def write_table(name: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Put a table between the page's markers of that name, and print it."""
+    """Write a table between the page's markers of that name, and print it."""
     lines = [head, ["---"] * len(head), *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     begin, end = f"<!-- {name}: begin -->\n", f"\n<!-- {name}: end -->"
@@ -49,45 +49,45 @@ def write_table(name: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -
     print(table, end="\n\n")
 
 
-def tell_costs() -> None:
-    """Write what loads cost a month, and what memory sizes do."""
+def write_costs() -> None:
+    """Write what each load costs a month, and what each memory size costs."""
     rows = []
     for load, (rate, concurrency, most) in LOADS.items():
-        # Over 10 there is a batching window, in which a batch fills.
+        # A batch over 10 has a batching window, in which it fills.
         batch = most if most > SQS_BATCH else files_a_batch(TIMES, rate, concurrency, most)
         cost = month(TIMES, rate, batch)
         numbers = [f"{each:,.{2 if each < 100 else 0}f}" for each in (*cost, sum(cost))]
         rows.append([load, f"{batch:,.{0 if batch >= 100 else 1}f}", *numbers])
     services = ("S3 GETs", "SQS", "Lambda requests", "Lambda compute", "logs", "transfer", "fixed")
-    write_table("cost", ("load", "files a batch", *services, "total"), rows)
+    write_table("cost", ("load", "files per batch", *services, "total"), rows)
     rows = []
     for batch in BATCHES:
         cost = month(TIMES, 1e6 / 3_600 / HOURS, batch)
         rows.append([f"{batch:,}", f"{sum(cost) - cost.fixed:.2f}"])
-    write_table("million", ("files a batch", "US dollars a million files"), rows)
+    write_table("million", ("files per batch", "US dollars per million files"), rows)
     rows = []
     for memory in MEMORIES:
         times = TIMES._replace(memory=memory)
         compute = month(times, 1e6 / 3_600 / HOURS, 10).lambda_compute
         rows.append([f"{memory:,}", f"{times.seconds(10):.3f}", f"{compute:.3f}"])
-    head = ("memory, MB", "batch of 10, s", "US dollars of compute a million files")
+    head = ("memory, MB", "batch of 10, s", "US dollars of compute per million files")
     write_table("memory", head, rows)
 
 
-def tell_capacities() -> None:
-    """Write what settings make of a burst, and of a peak."""
+def write_capacities() -> None:
+    """Write how long each setting takes for a burst, and for a peak."""
     rows = []
     for name, setting in SETTINGS.items():
-        taken = setting.files_a_second(TIMES)
-        waiting = max(0.0, PEAK - taken) * PEAK_SECONDS
+        rate = setting.files_a_second(TIMES)
+        waiting = max(0.0, PEAK - rate) * PEAK_SECONDS
         drained = setting.drain_seconds(TIMES, BURST)
-        rows.append([name, *(f"{n:,.0f}" for n in (taken, drained, waiting, waiting / taken))])
-    burst, peak = f"{BURST:,} files gone after, s", "most waiting in the peak"
-    write_table("load", ("setting", "files a second", burst, peak, "the last waits, s"), rows)
+        rows.append([name, *(f"{n:,.0f}" for n in (rate, drained, waiting, waiting / rate))])
+    burst, peak = f"{BURST:,} files gone after, s", "most waiting at the peak"
+    write_table("load", ("setting", "files per second", burst, peak, "the last one waits, s"), rows)
 
 
-def tell_outages() -> None:
-    """Write what outages of an hour cost, and draw those around it."""
+def write_outages() -> None:
+    """Write what outages of an hour cost, and draw those of 45 to 90 minutes."""
     hour = [(Setting(*each), 60) for each in product(CONCURRENCIES, [10], VISIBILITY_TIMEOUTS)]
     around = [(Setting(5, 10, timeout), n) for timeout, n in product(VISIBILITY_TIMEOUTS, LENGTHS)]
     runs = hour + around
@@ -103,7 +103,7 @@ def tell_outages() -> None:
 
 
 def draw(files: Mapping[int, Sequence[int]]) -> None:
-    """Write the picture: a line for each visibility timeout, above what no setting can help."""
+    """Draw a line for each visibility timeout, above the files that no setting can save."""
     figure = Figure(figsize=(9.0, 3.6), dpi=160, facecolor="white")
     title = f"Outages of Datadog at {STEADY:g} files a second: files that come too late"
     figure.suptitle(title, x=0.012, y=0.97, ha="left", color=INK, fontsize=12, fontweight="bold")
@@ -122,6 +122,6 @@ def draw(files: Mapping[int, Sequence[int]]) -> None:
 
 
 if __name__ == "__main__":
-    tell_costs()
-    tell_capacities()
-    tell_outages()
+    write_costs()
+    write_capacities()
+    write_outages()
