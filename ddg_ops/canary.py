@@ -34,13 +34,14 @@ def follow_canary(
     if not settings:
         raise Stop("its prefix is unknown")
     prefix = stack.prefix if bucket == stack.bucket else settings.prefix_of(bucket)
-    now, started = int(time.time()), time.monotonic()
+    now = int(time.time())
     where = f"s3://{bucket}/{prefix}{JOB}/{now}-{secrets.token_hex(4)}.json"
     response = stack.aws.client("s3").put_object(
         Bucket=bucket,
         Key=where.removeprefix(f"s3://{bucket}/"),
         Body=json.dumps({"timestamp": now, METRIC: 1}),
     )
+    started = time.monotonic()
     while True:
         took = time.monotonic() - started
         word = next(words_about(stack, where, time_at_aws(response)), None)
@@ -58,7 +59,7 @@ def follow_canary(
     if found.state != "FAILED":
         clients = stack.aws.submitter(settings)
         query = f"max:{METRIC}{{job:{JOB}}}"
-        yield wait_for_point(query, now, started + timeout, settings, clients)
+        yield wait_for_point(query, now, timeout, settings, clients)
 
 
 def tell_silence(stack: Stack, where: str, timeout: float, *, logged: bool) -> Finding:

@@ -46,30 +46,29 @@ def judge_datadog(host: str, answer: Answer) -> Finding:
 
 
 def wait_for_point(
-    query: str, timestamp: int, until: float, settings: Settings, clients: Clients
+    query: str, timestamp: int, seconds: float, settings: Settings, clients: Clients
 ) -> Finding:
     """Query Datadog until a point is visible: key, site and organisation belong together then.
 
     Args:
         timestamp: the point's, epoch seconds.
-        until: of time.monotonic(); it is asked once at least.
+        seconds: so long it is asked, and once at least.
     """
     app_key = os.environ.get("DATADOG_APP_KEY") or settings.app_key
     if not app_key:
         text = "whether Datadog shows its point isn't proven: there is no application key"
         return Finding("note", text, NO_APP_KEY)
-    keys = {
-        "DD-API-KEY": clients.key.value or clients.key.read(QUERY_SECONDS),
-        "DD-APPLICATION-KEY": app_key,
-    }
-    while True:
-        problem = ask_for_point(settings.api_host, query, timestamp, keys)
-        if not problem:
-            text = f"{query} shows its point {time.time() - timestamp:.0f} s after the put"
-            return Finding("ok", text)
+    until = time.monotonic() + seconds
+    try:
+        key = clients.key.value or clients.key.read(QUERY_SECONDS)
+    except ValueError as error:
+        return Finding("unknown", f"{query} isn't proven: {error}", NOT_PROVEN)
+    keys = {"DD-API-KEY": key, "DD-APPLICATION-KEY": app_key}
+    while problem := ask_for_point(settings.api_host, query, timestamp, keys):
         if "403" in problem or time.monotonic() > until:
             return Finding("unknown", f"{query} isn't proven: {problem}", NOT_PROVEN)
         time.sleep(QUERY_PAUSE)
+    return Finding("ok", f"{query} shows its point {time.time() - timestamp:.0f} s after the put")
 
 
 def ask_for_point(host: str, query: str, timestamp: int, keys: dict[str, str]) -> str:
