@@ -267,6 +267,8 @@ def test_canary_that_is_not_proven(
     on_sleep(stack.patch, canary, stack.submit)
     stack.patch.setenv("DATADOG_APP_KEY", app_key)
     stack.datadog.respond = lambda request: Answer() if dropped else None
+    another = {int(time.time()) - 9: 1.0}
+    stack.datadog.points["ddg.canary", ("job:canary",)] = another
     found = stack.findings("--canary", "--timeout", "1")["canary"]
     assert [each["state"] for each in found] == ["ok", "unknown"]
     assert problem in found[1]["text"]

@@ -45,6 +45,23 @@ def give_up(stack: StackOnMoto) -> None:
     )
 
 
+def give_up_another(stack: StackOnMoto) -> None:
+    give_up(stack)
+    for message in stack.queue(stack.dead_letter_url)._messages:
+        message.sent_timestamp -= 9_000  # of an earlier version
+    stack.put(KEY, stats(rows=1))
+
+
+def refuse_unlogged(stack: StackOnMoto) -> None:
+    stack.put(KEY, b"{")
+    stack.reject(KEY, "not JSON")
+
+
+def retry_another(stack: StackOnMoto) -> None:
+    stack.put(KEY, stats(rows=1))
+    stack.log(f"retried 2: no: s3://{stack.bucket}/{KEY}.gz, s3://{stack.bucket}/{KEY}, 2")
+
+
 def retry(stack: StackOnMoto) -> None:
     stack.environment["DATADOG_HOST"] = "http://127.0.0.1:1"
     stack.put("stats/a/0.json", stats(rows=1))
@@ -75,6 +92,9 @@ def remove(stack: StackOnMoto) -> None:
         (replay_in_vain, KEY, 1, "refused", "isn't in the rejected queue any more"),
         (retry, KEY, 1, "retried", "no answer from Datadog"),
         (give_up, KEY, 1, "dead", "the log says why"),
+        (give_up_another, KEY, 3, "not yet", "about 1 message in"),
+        (refuse_unlogged, KEY, 1, "refused", ": not JSON"),
+        (retry_another, KEY, 3, "not yet", "about 1 message in"),
         (lambda s: s.put(KEY, b"{}"), KEY, 3, "not yet", "about 1 message in"),
         (lambda s: None, KEY, 3, "unknown", "no such object"),
         (remove, KEY, 0, "submitted", "isn't there now"),
@@ -124,10 +144,12 @@ def test_where_of_many(stack: StackOnMoto) -> None:
     stack.put("stats/a/1.json.gz", stats(rows=1))
     stack.submit()
     stack.put("stats/a/1.json", stats(rows=1))
-    result = stack.run(f"where stats/a/1.json.gz stats/a/1.json s3://{bucket}/etl/stats/a/1.json")
+    result = stack.run(
+        f"where stats/a/1.json.gz stats/a/1.json stats/a/1 s3://{bucket}/etl/stats/a/1.json"
+    )
     assert result.code == 3
     states = re.findall(r"^(\S.*?)  +s3://", result.out, re.MULTILINE)
-    assert states == ["submitted", "not yet", "submitted"]
+    assert states == ["submitted", "not yet", "unknown", "submitted"]
     assert "2 versions there, the newest of " in result.out
     assert "takes no files from elsewhere" in stack.run("where s3://elsewhere/a").err
 
@@ -143,7 +165,8 @@ def test_jobs(stack: StackOnMoto) -> None:
         stack.put(f"stats/{job}/1.json", stats(rows="1"))
     stack.submit()
     stack.put("stats/nightly/2.json", stats(rows=1))
-    stack.age("stats/hourly/1.json", 3 * 3600)
+    for key in ("hourly/1", "nightly/2"):
+        stack.age(f"stats/{key}.json", 3 * 3600)
     result = stack.run("jobs")
     assert result.code == 1
     lines = {line.split("  ")[0]: line for line in result.out.splitlines()}
