@@ -19,25 +19,15 @@ from tests.zips import make_zips
 # Where a shell runs the tests in the background, Ctrl-C is ignored, and so in what the tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-SETTINGS = {
-    "REJECTED_QUEUE_URL",
-    "BUCKETS",
-    "CONSTANT_TAGS",
-    "JOBS",
-    "METRICS",
-    "METRIC_PREFIX",
-    "MAX_AGE_SECONDS",
-    "LOG_LEVEL",
-    "DDG_STACK",
-}
-SETTING_PREFIXES = ("AWS_", "DATADOG_", "DD_", "STATS_")
+SETTINGS = (
+    *("AWS_", "DATADOG_", "DD_", "DDG_", "STATS_", "BUCKETS", "CONSTANT_TAGS", "JOBS", "LOG_"),
+    *("MAX_AGE_SECONDS", "METRIC", "REJECTED_QUEUE_URL"),
+)
 TEST_ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": "testing",
-    "AWS_SECRET_ACCESS_KEY": "testing",
+    **dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "testing"),
+    **dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull),
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
-    "AWS_CONFIG_FILE": os.devnull,
-    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
 
 
@@ -45,7 +35,7 @@ TEST_ENVIRONMENT = {
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever runs the tests has settings, credentials and proxies of their own: none gets in."""
     for name in tuple(os.environ):
-        if name.startswith(SETTING_PREFIXES) or name in SETTINGS or name.upper().endswith("_PROXY"):
+        if name.startswith(SETTINGS) or name.upper().endswith("_PROXY"):
             monkeypatch.delenv(name)
     for name, value in TEST_ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
@@ -62,10 +52,7 @@ def own_modules() -> Iterator[None]:
 
 
 def no_network(event: str, arguments: tuple[Any, ...]) -> None:
-    """Fail the test that connects to, or looks up, anything but loopback.
-
-    pytest.fail() raises no Exception, so no code under test takes it for a network error.
-    """
+    """Fail what connects to, or looks up, anything but loopback; with no Exception to catch."""
     match event, arguments:
         case ("socket.connect" | "socket.sendto", (_, (host, *_))):
             pass
@@ -124,8 +111,5 @@ def submitter(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> Submitter:
-    """The submitter in a new execution environment, with a bucket and a rejected queue of its own.
-
-    What it keeps hidden, what it prints and what it promises is looked at in each of its batches.
-    """
+    """The submitter in a new execution environment; each of its batches is looked at closely."""
     return Submitter(moto, scripted_s3, datadog, monkeypatch, capsys, caplog)

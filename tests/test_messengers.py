@@ -73,22 +73,19 @@ def test_key_is_read_from_every_messenger(submitter: Submitter, body: Callable[[
     assert submitter.stored() == {("m", ("job:job",)): [*range(len(KEYS) - 1, -1, -1)]}
 
 
-@pytest.mark.parametrize(
-    ("body", "read"),
-    [
-        (by_s3("stats/a%2Bb c"), "told"),  # elastic/beats 33998, 38012
-        (by_eventbridge("stats/a%2Bb c"), "told"),
-        (by_eventbridge("stats/a+b c"), "decoded"),
-        (by_eventbridge("stats/a%2Bb%20c"), "decoded"),
-    ],
-    ids=["s3", "eventbridge", "eventbridge-plus", "eventbridge-decoded"],
-)
-def test_key_is_decoded_no_further(submitter: Submitter, body: str, read: str) -> None:
+def test_key_is_decoded_no_further(submitter: Submitter) -> None:
     """Where S3 has both, the key as it is is the one that was told. `+` is no space."""
     names = {"stats/a%2Bb c": "told", "stats/a+b c": "decoded", "stats/a b c": "twice"}
     files = {key: stats(**{name: 1}) for key, name in names.items()}
-    assert submit(submitter, files, body).files == (1, 0, 0)
-    assert list(submitter.stored()) == [(read, ())]
+    told = [by_s3("stats/a%2Bb c"), by_eventbridge("stats/a%2Bb c")]  # elastic/beats 33998, 38012
+    decoded = [by_eventbridge("stats/a+b c"), by_eventbridge("stats/a%2Bb%20c")]
+    for metric, body in [
+        *(("told", body) for body in told),
+        *(("decoded", each) for each in decoded),
+    ]:
+        submitter.datadog.points.clear()
+        assert submit(submitter, files, body).files == (1, 0, 0)
+        assert list(submitter.stored()) == [(metric, ())]
 
 
 @pytest.mark.parametrize(
@@ -215,24 +212,24 @@ def test_event_without_an_object_is_ignored_too(submitter: Submitter) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prefix", "key", "job"),
+    ("buckets", "stats_prefix", "key", "job"),
     [
-        (None, "stats/j/a", "j"),
-        (None, "other/j/a", None),
-        (None, "stats", None),  # shorter than the prefix
-        ("etl/stats/", "etl/stats/j/a", "j"),
-        ("etl/", "stats/j/a", None),
-        ("", "j/a", "j"),
-        ("k=1/", "k%3D1/j/a", "j"),  # decoded
-        ("100%25/", "100%25/j/a", "j"),  # as it is
+        ({}, "stats/", "stats/j/a", "j"),
+        ({}, "stats/", "other/j/a", None),
+        ({}, "stats/", "stats", None),  # shorter than the prefix
+        ({}, "", "stats/j/a", "stats"),
+        ({BUCKET: "etl/stats/"}, "stats/", "etl/stats/j/a", "j"),
+        ({BUCKET: "etl/"}, "stats/", "stats/j/a", None),
+        ({BUCKET: ""}, "stats/", "j/a", "j"),
+        ({BUCKET: "k=1/"}, "stats/", "k%3D1/j/a", "j"),  # decoded
+        ({BUCKET: "100%25/"}, "stats/", "100%25/j/a", "j"),  # as it is
     ],
 )
 def test_files_below_a_buckets_prefix_are_taken(
-    submitter: Submitter, prefix: str | None, key: str, job: str | None
+    submitter: Submitter, buckets: dict[str, str], stats_prefix: str, key: str, job: str | None
 ) -> None:
     """The others, that a topic or a rule may tell of, are ignored. Both forms of a key count."""
-    buckets = {"another": "jobs/"} | ({} if prefix is None else {BUCKET: prefix})
-    submitter.set(BUCKETS=json.dumps(buckets))
+    submitter.set(BUCKETS=json.dumps({"another": "jobs/"} | buckets), STATS_PREFIX=stats_prefix)
     objects = {key.replace("%3D", "="): stats(), "jobs/one/a": stats()}
     outcome = submit(submitter, objects, by_eventbridge(key), by_s3("jobs/one/a", "another"))
     assert outcome.summary["Ignored"] == (job is None)

@@ -238,14 +238,19 @@ def test_object_that_drips_costs_its_neighbours_little(submitter: Submitter) -> 
     assert outcome.summary["FetchMilliseconds"] < 5000  # of sixty seconds
 
 
-def test_no_file_is_parsed_that_would_take_the_time_of_the_post(submitter: Submitter) -> None:
-    """A large one is retried; its neighbours, parsed before and after it, are submitted."""
+LARGE = stats(n=1).ljust(LIMIT)  # five seconds of work
 
+
+@pytest.mark.parametrize("content", [LARGE, gzip.compress(LARGE)], ids=["plain", "gzip"])
+def test_no_file_is_parsed_that_would_take_the_time_of_the_post(
+    submitter: Submitter, content: bytes
+) -> None:
+    """A large one is retried; its neighbours, parsed before and after it, are submitted."""
     asked = [0, 53]  # seconds; a large object is asked for twice
 
     def slowly(call: Call) -> bytes:
         submitter.clock.spend(asked.pop())
-        return response(body=stats(n=1).ljust(LIMIT))  # five seconds of work
+        return response(body=content)
 
     outcome = submitter.submit_from(
         {"stats/a.json": stats(m=1), "stats/b.json": slowly, "stats/c.json": stats(o=1)}

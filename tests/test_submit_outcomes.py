@@ -33,18 +33,12 @@ def answering(datadog: DatadogServer, *answers: Answer | None) -> None:
 # --- Each status ---
 
 
-BODIES = [b'{"status": "ok"}', b"", HTML, ERRORS, b'{"errors": []}', b"\xff\xfe", b"x" * 1_000_000]
-
-
-@pytest.mark.parametrize(
-    "body", BODIES, ids=["ok", "empty", "html", "errors", "no-errors", "no-text", "huge"]
-)
+@pytest.mark.parametrize("body", [b"", HTML, ERRORS, b'{"errors": []}', b"\xff", b"x" * 100_000])
 def test_202_counts_whatever_its_body(submitter: Submitter, body: bytes) -> None:
     """The points have been taken, and asking again would change nothing."""
     answering(submitter.datadog, Answer(202, body, accept=True))
     outcome = submitter.submit_from(FILES)
-    assert outcome.files == (2, 0, 0)
-    assert (outcome.retried, outcome.log) == ([], [])
+    assert (outcome.files, outcome.log) == ((2, 0, 0), [])
     assert len(submitter.datadog.requests) == outcome.summary["Requests"] == 1
 
 
@@ -172,8 +166,7 @@ def test_poison_is_found(submitter: Submitter, places: set[int]) -> None:
     files = {f"stats/{n:02}": stats(age=n, **{metrics[n]: n}) for n in range(40)}
     found, left = [f"stats/{n:02}" for n in sorted(places)], len(places)
     outcome = submitter.submit_from(files)
-    assert outcome.files == (40 - left, 0, left)
-    assert outcome.retried == sorted(places)
+    assert (outcome.files, outcome.retried) == ((40 - left, 0, left), sorted(places))
     assert outcome.summary["Requests"] == len(submitter.datadog.requests) <= 20 * left
     again = [submitter.message(key, receive_count=2) for key in files]
     outcome = submitter.submit_from(files, *again)
@@ -356,16 +349,12 @@ def test_no_post_is_started_that_the_deadline_would_cut(
 
 
 @pytest.mark.parametrize(
-    ("answer", "files", "said"),
-    [
-        (None, (2, 0, 1), "no time"),
-        (Answer(503), (0, 0, 3), "503"),
-        (Answer(400), (0, 0, 3), "no time"),
-    ],
+    ("answer", "done", "said"),
+    [(None, 2, "no time"), (Answer(503), 0, "503"), (Answer(400), 0, "no time")],
     ids=["next-payload", "next-attempt", "next-half"],
 )
 def test_no_further_post_is_started_either(
-    submitter: Submitter, answer: Answer | None, files: tuple[int, int, int], said: str
+    submitter: Submitter, answer: Answer | None, done: int, said: str
 ) -> None:
     """Neither another payload, attempt nor half, where the first took the time."""
 
@@ -376,7 +365,7 @@ def test_no_further_post_is_started_either(
     submitter.datadog.respond = slowly
     submitter.shrink_payloads()
     outcome = submitter.submit_from({f"stats/{n}": bulky(n, series=25) for n in range(3)})
-    assert outcome.files == files
+    assert outcome.files == (done, 0, 3 - done)
     assert len(submitter.datadog.requests) == outcome.summary["Requests"] == 1
     [line] = outcome.log
     assert (said in line, submitter.clock.pauses) == (True, [])

@@ -134,17 +134,6 @@ def test_constant_tags(submitter: Submitter, value: str, tags: tuple[str, ...]) 
 
 
 @pytest.mark.parametrize(
-    ("prefix", "tags"),
-    [("stats/", [("job:job",)]), ("", [("job:stats",)]), ("stats/job/", [()]), ("other/", [])],
-)
-def test_stats_prefix(submitter: Submitter, prefix: str, tags: list[tuple[str, ...]]) -> None:
-    """It tells which files are taken, and which folder is the job's."""
-    submitter.set(STATS_PREFIX=prefix)
-    submitter.submit_from(FILES)
-    assert [each for _, each in submitter.datadog.points] == tags
-
-
-@pytest.mark.parametrize(
     ("max_age", "age", "files"),
     [
         (None, 3500, (1, 0, 0)),
