@@ -5,8 +5,6 @@ from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
 
-import pytest
-
 from tests.events import notification, s3_record, sqs_record, stats
 from tests.scripted_server import Call, response, s3_error
 from tests.submitter import Outcome, Submitter
@@ -40,6 +38,7 @@ def delays(submitter: Submitter, *messages: Told, seconds: float = 0.0) -> list[
 
     with submitter.posting_to(answer):
         outcome = submitter.submit_from({KEY: stats()}, *messages)
+    assert outcome.files == (len(messages), 0, 0)
     return list(outcome.summary.get("DelayMilliseconds", []))
 
 
@@ -51,18 +50,16 @@ def test_delay_is_from_the_event_to_the_202(submitter: Submitter) -> None:
     times = [told_at(submitter, each) for each in (60, 2, -100)]
     times.append(told_at(submitter, 9, timezone(timedelta(hours=2))))
     messages = [*map(s3_event, times), bridge_event(told_at(submitter, 30))]
-    found = delays(submitter, *messages, seconds=1)
-    for measured, wanted in zip(found, [0, 3000, 10_000, 31_000, 61_000], strict=True):
-        assert wanted <= measured <= wanted + 900 * (wanted > 0)
+    found = delays(submitter, *messages, seconds=20)
+    for measured, wanted in zip(found, [0, 22_000, 29_000, 50_000, 80_000], strict=True):
+        assert wanted <= measured <= wanted + 5000 * (wanted > 0)
 
 
-@pytest.mark.parametrize(
-    "event_time", [None, "", "yesterday", 5, "2026-01-01T00:00:00", [], "9" * 99]
-)
-def test_event_without_a_time_has_no_delay(submitter: Submitter, event_time: object) -> None:
+def test_event_without_a_time_has_no_delay(submitter: Submitter) -> None:
     """Nor has one without a zone; its file is submitted all the same."""
-    assert delays(submitter, s3_event(event_time), bridge_event(event_time)) == []
-    assert delays(submitter, sqs_record([KEY])) == []
+    times = [None, "", "yesterday", 5, "2026-01-01T00:00:00", [], "9" * 99]
+    messages = [*map(s3_event, times), *map(bridge_event, times), sqs_record([KEY])]
+    assert delays(submitter, *messages) == []
 
 
 def test_replayed_message_has_no_delay(submitter: Submitter) -> None:
@@ -85,8 +82,7 @@ def test_of_many_delays_a_hundred_are_told(submitter: Submitter) -> None:
     assert found[-1] >= 249_000
     gaps = {round((b - a) / 1000) for a, b in pairwise(found)}
     assert gaps == {2, 3}
-    gone = submitter.submit_from({}, s3_event(ages[0]))
-    assert "DelayMilliseconds" not in gone.summary
+    assert "DelayMilliseconds" not in submitter.submit_from({}, s3_event(ages[0])).summary
 
 
 # --- Watched jobs ---
