@@ -70,7 +70,6 @@ def sqs_record(
 
 
 def sqs_event(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a batch of messages."""
     return {"Records": list(records)}
 
 

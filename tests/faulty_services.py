@@ -156,7 +156,7 @@ class Invocation:
     taken: dict[File, set[Point]] = field(default_factory=lambda: defaultdict(set))
     told: dict[File, set[Point]] = field(default_factory=lambda: defaultdict(set))  # with a 202
     kept: set[str] = field(default_factory=set)  # bodies in the rejected queue
-    confirmed: set[str] = field(default_factory=set)  # bodies that are, and the function knows
+    confirmed: Counter[str] = field(default_factory=Counter)  # how often the function knows it
 
     def receives(self, file: File) -> int:
         """Return how often a message of the batch that names a file has come; 0 for none."""
@@ -344,7 +344,7 @@ class Environment:
             raise ConnectionResetError
         if fault:
             return response("500 Internal Server Error", b"{}")
-        self.invocation.confirmed.add(body)
+        self.invocation.confirmed[body] += 1
         return response(body=b'{"MessageId": "kept"}')
 
 

@@ -71,7 +71,6 @@ class Clock:
         patch.setattr("time.sleep", self._sleep)
 
     def spend(self, seconds: float) -> None:
-        """Let time pass."""
         self._wall += seconds
         self._monotonic += seconds
 
@@ -159,11 +158,9 @@ class Submitter:
         self.restart()
 
     def restart(self) -> None:
-        """Begin a new execution environment."""
         self.module = cold_start()
 
     def set(self, **variables: str) -> None:
-        """Set environment variables."""
         for name, value in variables.items():
             self.environment.setenv(name, value)
 
@@ -174,7 +171,6 @@ class Submitter:
             self.environment.setattr(module, name, getattr(module, name) // 20)
 
     def message(self, *keys: str, receive_count: int | None = 1) -> dict[str, Any]:
-        """Return a message that names objects."""
         return sqs_record(keys, receive_count=receive_count)
 
     def submit(self, *messages: Mapping[str, Any], context: Context | None = None) -> Outcome:

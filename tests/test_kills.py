@@ -35,7 +35,6 @@ class Stage(NamedTuple):
     kept: list[Callable[[], None]]  # what else happens when a body has been kept, once
 
     def values(self) -> dict[tuple[str, tuple[str, ...]], list[float]]:
-        """Return the values of each series."""
         return {series: [*points.values()] for series, points in self.datadog.points.items()}
 
 
@@ -46,7 +45,6 @@ def start(event: object) -> subprocess.Popen[str]:
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """End a process at once."""
     process.kill()
     process.wait()
 

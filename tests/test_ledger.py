@@ -214,7 +214,6 @@ class Ledger(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 99))
     def delete(self, which: int) -> None:
-        """Delete a file."""
         for file in [*self.files.values()][which:][:1]:
             file.deleted = file.refusable = True
 
@@ -226,7 +225,6 @@ class Ledger(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from((10, 1000, 3000)), delivery=DELIVERY)
     def let_time_pass(self, seconds: int, delivery: dict[str, Any]) -> None:
-        """Let nothing happen for a while."""
         self.clock.now += seconds
         self.invoke(**delivery)
 
@@ -338,6 +336,7 @@ class Ledger(RuleBasedStateMachine):
         self, invocation: Invocation, left: Sequence[Message], refused: dict[Message, set[File]]
     ) -> None:
         """See whether what the function says of a batch is what others saw."""
+        assert {*invocation.confirmed.values()} <= {1}, "a message was kept twice, and in vain"
         named = Counter(file for message in invocation.batch for file in message.files)
         counts = Counter[str]()
         for message in invocation.batch:
