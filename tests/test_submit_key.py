@@ -168,9 +168,9 @@ def test_rotated_key_needs_no_deploy(submitter: Submitter, told_by: str | int) -
     with secret(submitter, "test-key", '{"api_key": "rotated-key"}') as manager:
         assert submitter.submit_from(FILES).files == (1, 0, 0)
         submitter.datadog.api_key = "rotated-key"
-        if told_by == "validate":
-            submitter.clock.freeze(301)
-        else:
+        submitter.clock.freeze(301)
+        if told_by != "validate":
+            asked(submitter, Answer(500))  # which is no reason to read the secret
             submitter.datadog.respond = lambda request: (
                 Answer(int(told_by)) if request.headers["dd-api-key"] == "test-key" else None
             )
