@@ -45,7 +45,7 @@ from tests.faulty_services import (
     World,
 )
 
-STORIES = int(os.environ.get("STORIES", "8"))
+STORIES = int(os.environ.get("STORIES", "6"))
 MAX_AGE = 3600  # seconds, like the next two, which are main.tf's
 FUNCTION_SECONDS = 30.0
 VISIBILITY_SECONDS = 180
@@ -336,7 +336,8 @@ class Ledger(RuleBasedStateMachine):
         self, invocation: Invocation, left: Sequence[Message], refused: dict[Message, set[File]]
     ) -> None:
         """See whether what the function says of a batch is what others saw."""
-        assert {*invocation.confirmed.values()} <= {1}, "a message was kept twice, and in vain"
+        for body, times in invocation.confirmed.items():  # later a thread left behind may be late
+            assert times == 1 or self.sent[body].receives > 1, f"{body!r} was kept twice in vain"
         named = Counter(file for message in invocation.batch for file in message.files)
         counts = Counter[str]()
         for message in invocation.batch:
