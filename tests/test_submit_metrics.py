@@ -57,7 +57,7 @@ def test_delay_is_from_the_event_to_the_202(submitter: Submitter) -> None:
 
 def test_event_without_a_time_has_no_delay(submitter: Submitter) -> None:
     """Nor has one without a zone; its file is submitted all the same."""
-    times = [None, "", "yesterday", 5, "2026-01-01T00:00:00", [], "9" * 99]
+    times: list[object] = [None, "", "yesterday", 5, "2026-01-01T00:00:00", [], "9" * 99]
     messages = [*map(s3_event, times), *map(bridge_event, times), sqs_record([KEY])]
     assert delays(submitter, *messages) == []
 
