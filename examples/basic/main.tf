@@ -13,6 +13,7 @@ variable "ddg_api_key" {
 module "ddg_stats" {
   source = "../.." # from elsewhere: "git::https://...?ref=v2.0.0", with zip_folder
 
+  name        = "my-stats"
   ddg_api_key = var.ddg_api_key
   ddg_site    = "datadoghq.com"
   alarm_email = "oncall@example.com"

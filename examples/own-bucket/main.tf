@@ -30,6 +30,7 @@ resource "aws_s3_bucket_notification" "data" {
 module "ddg_stats" {
   source = "../.."
 
+  name          = "my-stats"
   ddg_api_key   = var.ddg_api_key
   create_bucket = false
 

@@ -26,5 +26,6 @@ resource "aws_secretsmanager_secret_version" "api_key" {
 module "ddg_stats" {
   source = "../.."
 
+  name                   = "my-stats"
   ddg_api_key_secret_arn = aws_secretsmanager_secret_version.api_key.arn
 }

@@ -131,7 +131,7 @@ def test_stack_lives_and_leaves_nothing(
         assert datadog.points["rows", ("env:test", f"job:{bucket}")] == {now: 1}
     generated_metrics = {one for one, tags in datadog.points if "job:mock-datasource" in tags}
     assert generated_metrics == {"sample.stats", "processed.data"}
-    summaries = [json.loads(line) for line in printed if '"Submitted"' in line]
+    summaries = [json.loads(line) for line in printed if '"Retried"' in line]
     assert sum(summary["Submitted"] for summary in summaries) == 6  # acme-archive is taken whole
     assert sum(summary["Refused"] for summary in summaries) == 2  # both are kept
 
