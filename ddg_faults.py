@@ -1,4 +1,4 @@
-"""What is wrong with an object of a stats file: all of it at once, and what to do."""
+"""All faults of an object in a stats file, and what to do about them."""
 
 import json
 import re
@@ -7,18 +7,18 @@ from collections.abc import Callable
 from ddg_json_file import kind, show
 
 MAX_REASON_BYTES = 1024  # on a message of the rejected queue
-MAX_FAULTS = 10  # of an object that a reason tells; the others are counted
+MAX_FAULTS = 10  # of an object that a reason lists; the rest are counted
 
-_PLACE_BYTES = 40  # "object 350000 of the mapping's result: " stands before them
-_SHOWN_CHARACTERS = 20  # of a string that is a value: it may be anything
-_TAG_BYTES = 100  # of a proposal
+_PLACE_BYTES = 40  # for a prefix such as "object 350000 of the mapping's result: "
+_SHOWN_CHARACTERS = 20  # of a string value: it may be anything
+_TAG_BYTES = 100  # of the tags that a reason proposes
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _TIME = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d)?(?:[.,]\d+)?([Zz]|[+-]\d\d:?\d\d)?", re.ASCII
 )
 _NAMES = (
-    "start with a letter; use A-Z, a-z, 0-9, _ and . only, with no _ at the end, beside another _ "
-    "or beside a dot; at most 200 characters"
+    "start with a letter; use A-Z, a-z, 0-9, _ and . only, with no _ at the end, next to another _ "
+    "or next to a dot; at most 200 characters"
 )
 
 
@@ -28,31 +28,31 @@ class Faults:
     def __init__(self, *, show_values: bool = True) -> None:
         self.show_values = show_values
         self.has_timestamp = True
-        self._told: list[str] = []
-        self._untold = 0
+        self._listed: list[str] = []
+        self._more = 0
 
     def __bool__(self) -> bool:
-        return bool(self._told)
+        return bool(self._listed)
 
     def __str__(self) -> str:
-        """Return as many faults as fit a message of the rejected queue, and how many more."""
+        """Return as many faults as fit a message of the rejected queue, and count the rest."""
         text = ""
-        for number in range(len(self._told), 0, -1):
-            untold = self._untold + len(self._told) - number
-            text = "; ".join(self._told[:number]) + (f"; and {untold} more" if untold else "")
+        for number in range(len(self._listed), 0, -1):
+            more = self._more + len(self._listed) - number
+            text = "; ".join(self._listed[:number]) + (f"; and {more} more" if more else "")
             if len(text) <= MAX_REASON_BYTES - _PLACE_BYTES:
                 break
         return text
 
     def add(self, words: Callable[[], str]) -> None:
-        """Add a fault; there may be a million, so words are found only for those that are told."""
-        if len(self._told) < MAX_FAULTS:
-            self._told.append(words())
+        """Add a fault. There may be a million, so `words` is only called for those listed."""
+        if len(self._listed) < MAX_FAULTS:
+            self._listed.append(words())
         else:
-            self._untold += 1
+            self._more += 1
 
     def kind(self, value: object) -> str:
-        """Return what a value is, with the beginning of a string and the digits of a number."""
+        """Return the type of a value, with the start of a string or the digits of a number."""
         if isinstance(value, str):
             return self.string(value)
         if self.show_values and isinstance(value, int | float) and not isinstance(value, bool):
@@ -60,14 +60,14 @@ class Faults:
         return kind(value)
 
     def string(self, value: str, noun: str = "string") -> str:
-        """Return a string of the file in a reason's words, such as: the tag "x"."""
+        """Return a string of the file as a reason names it, such as: the tag "x"."""
         return f"the {noun} {show(value, _SHOWN_CHARACTERS)}" if self.show_values else f"a {noun}"
 
     def value(self, name: str, value: object) -> str:
-        """Return what is wrong with a value that is no metric's, and what to do."""
+        """Return why a value can't be a metric, and what to do."""
         if type(value) is int or type(value) is float:
-            null = ", or write null" if self.show_values else ""  # it refuses a mapped file
-            return f"{show(name)} is no number, or too large for a float: leave it out{null}"
+            null = ", or write null" if self.show_values else ""  # null refuses a mapped file
+            return f"{show(name)} is not a number, or too large for a float: leave it out{null}"
         advice = self._advice(name, value)
         return f"{show(name)} is {self.kind(value)}: {advice}"
 
@@ -92,16 +92,16 @@ class Faults:
 
 
 def is_numeric(value: object) -> bool:
-    """Tell whether a value is a number, or what people write in place of one: true, "12"."""
+    """Return whether a value is a number, or is written in place of one: true, "12"."""
     if isinstance(value, str):
         return bool(_NUMBER.fullmatch(value))
     return isinstance(value, int | float)
 
 
 def better_name(name: str, prefix: str) -> str:
-    """Return what to do about a metric name: write one much like it, or else the rules.
+    """Return what to do about a metric name: write a similar one, or follow the rules.
 
-    prefix: what stands before the name but isn't written.
+    prefix: the metric prefix, which the file doesn't contain.
     """
     good = re.sub("[^A-Za-z0-9_.]+|__+", "_", name[:201]).lstrip("0123456789_.")
     good = re.sub(r"_*\._*", ".", re.sub("__+", "_", good)).rstrip("_")

@@ -1,6 +1,6 @@
-"""A job's file as JSON: bytes in, values or a reason out; the contract is in ddg_stats_file.
+"""Read a job's file as JSON: bytes in, values or a reason out. ddg_stats_file has the contract.
 
-Pure, with bounded memory and time, whatever the bytes are.
+Pure. Memory and time are bounded, whatever the bytes are.
 """
 
 import codecs
@@ -10,17 +10,17 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-MAX_FILE_BYTES = 10 * 1024 * 1024  # plain and decompressed alike: a file is parsed in memory
-MAX_OBJECTS = 350_000  # a file, lists included: an empty one is 3 bytes, and 64 in memory
-MAX_NAMES = 50_000  # distinct metric names a file: Datadog bills each as a custom metric
+MAX_FILE_BYTES = 10 * 1024 * 1024  # as uploaded and decompressed: a file is parsed in memory
+MAX_OBJECTS = 350_000  # and lists, per file: an empty one is 3 bytes, and 64 in memory
+MAX_NAMES = 50_000  # different metric names per file: Datadog bills each
 
-_WIDE = 100  # members an object; in a file of wider ones the names are counted first
+_WIDE = 100  # members per object; in a file with wider ones the names are counted first
 _UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # PowerShell's > writes the first
 _GZIP_MAGIC = b"\x1f\x8b"
-_GZIP_SLICE = 16 * 1024  # small, because zlib copies what is left of a slice after each member
-_GZIP_RATIO = 1032  # deflate makes no more of a byte (zlib's technical details)
+_GZIP_SLICE = 16 * 1024  # small, because zlib copies the rest of a slice after each member
+_GZIP_RATIO = 1032  # the most that deflate makes of a byte (zlib's technical details)
 _ZEROS = re.compile(b"\0*")
-# A string, or what was to be one up to the text's end; with a colon after it, it is a name
+# A string, or the beginning of one that has no end; it is a name if a colon follows
 _STRING = re.compile(r'"([^"\\]*+(?:\\.[^"\\]*+)*+)(?:"([ \t\r\n]*+:)?|\\?\Z)', re.DOTALL)
 _SPACE = re.compile(r"[ \t\r\n]*")  # JSON's white space, not Unicode's
 
@@ -28,9 +28,9 @@ _SHOWN_CHARACTERS = 80  # of a name or value in a reason
 EXAMPLE = 'such as {"timestamp": <epoch seconds>, "processed.data": 321}'
 TOO_MANY_NAMES = (
     f"more than {MAX_NAMES:,} different metric names; each is a custom metric that Datadog "
-    "bills. Use fewer names, and tags to tell the cases apart."
+    "bills. Use fewer names, and tags to distinguish the cases."
 )
-TOO_DEEP = "objects are nested too deep to be read. Write flatter ones."
+TOO_DEEP = "objects are nested too deeply to be read. Flatten them."
 _KINDS = {
     str: "a string",
     bool: "a boolean",
@@ -41,11 +41,11 @@ _KINDS = {
 
 
 class StatsFileError(ValueError):
-    """A file that is refused for good; its text says what is wrong, where, and what to do."""
+    """The file is refused for good. The text says what is wrong, where, and what to do."""
 
 
 class RetryError(Exception):
-    """A file that can't be read now, through no fault of its own; the text says why."""
+    """The file can't be read now, for a reason outside the file. The text says why."""
 
 
 def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -57,8 +57,8 @@ def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return members
 
 
-# The second decoder is for integers of more than 4,300 digits, which Python doesn't read; as
-# floats they are infinite, and refused by name.
+# The second decoder is for integers of more than 4,300 digits, which Python doesn't read. As
+# floats they are infinite, and are refused by name.
 _Decoders = tuple[json.JSONDecoder, ...]
 _STRICT: _Decoders = (
     json.JSONDecoder(object_pairs_hook=_unique_members),
@@ -71,11 +71,11 @@ def read_values(content: bytes) -> tuple[str, Iterable[tuple[int, object]]]:
     """Read a file: one JSON value, an array, or JSON Lines; plain or gzip.
 
     Returns:
-        How to name the place of a value by its number, and the numbered values: those of the
-        array, of the lines, or the one.
+        A format string that names a value's place by its number, and the numbered values: the
+        elements of the array, the lines, or the single value.
 
     Raises:
-        StatsFileError: the file isn't JSON, or is larger than the limits; also on the way.
+        StatsFileError: the file isn't JSON, or is over a limit; iterating may raise it, too.
     """
     text = _decode(content)
     _check_counts(text)
@@ -83,12 +83,12 @@ def read_values(content: bytes) -> tuple[str, Iterable[tuple[int, object]]]:
 
 
 def read_document(content: bytes) -> object:
-    """Read a file for a mapping: one JSON value, or for JSON Lines the list of them.
+    """Read a file for a mapping: one JSON value, or for JSON Lines the list of its values.
 
     If a name appears twice in an object, the last one counts, and a number may be NaN or infinite.
 
     Raises:
-        StatsFileError: the file isn't JSON, or is larger than the limits.
+        StatsFileError: the file isn't JSON, or is over a limit.
     """
     text = _decode(content)
     _check_counts(text)
@@ -100,7 +100,7 @@ def read_document(content: bytes) -> object:
 
 
 def _decode(content: bytes) -> str:
-    """Return the file's text: decompressed where it is gzip, without a byte order mark."""
+    """Return the file's text, decompressed if it is gzip, without a byte order mark."""
     if len(content) > MAX_FILE_BYTES:
         raise too_large()
     if content.startswith(_GZIP_MAGIC):
@@ -109,7 +109,7 @@ def _decode(content: bytes) -> str:
     try:
         text = content.decode("utf-8-sig" if encoding == "UTF-8" else encoding)
     except UnicodeDecodeError as error:
-        byte = error.start + len(content) - len(error.object)  # UTF-8's is counted without the mark
+        byte = error.start + len(content) - len(error.object)  # without UTF-8's mark
         raise StatsFileError(
             f"byte {byte} is not {encoding}. Write the file as UTF-8 JSON."
         ) from None
@@ -119,7 +119,7 @@ def _decode(content: bytes) -> str:
 
 
 def _decompress(content: bytes) -> bytes:
-    """Return what all gzip members hold, at most a byte over the limit; zeros may pad a member.
+    """Return the content of all gzip members; zeros may pad a member.
 
     Python's gzip does the same, but takes ten times as long for a file of many small members.
     """
@@ -161,21 +161,21 @@ def too_large(state: str = "") -> StatsFileError:
 
 
 def most_plain_bytes(content: bytes) -> int:
-    """Return how many bytes of text a file can have, without inflating it."""
+    """Return the most bytes of text that a file can have, without decompressing it."""
     ratio = _GZIP_RATIO if content.startswith(_GZIP_MAGIC) else 1
     return min(ratio * len(content), MAX_FILE_BYTES)
 
 
 def _check_counts(text: str) -> None:
-    """Refuse what takes too much memory once it is decoded: of a name that is 200 bytes."""
+    """Refuse a file that would take too much memory once decoded: 200 bytes per name."""
     objects = text.count("{")
     if text.count("[") + objects > MAX_OBJECTS:
         raise StatsFileError(
             f"more than {MAX_OBJECTS:,} objects and lists. Split the file into smaller ones."
         )
-    most = MAX_NAMES + objects + len(("timestamp", "tags"))  # that name a metric, an object, these
+    most = MAX_NAMES + objects + len(("timestamp", "tags"))  # metrics, objects, these two
     if text.count(":") <= max(most, _WIDE * objects):
-        return  # nearly every file, at the speed of C
+        return  # nearly every file: counting is fast
     names = set()
     for string in _STRING.finditer(text):
         if string[2]:
@@ -185,7 +185,7 @@ def _check_counts(text: str) -> None:
 
 
 def _values(text: str) -> tuple[str, Iterable[tuple[int, object]]]:
-    """Return the values, numbered, and how to name the place of one."""
+    """Return what read_values returns, for a file's text."""
     start = _skip_space(text, 0)
     value, end = _decode_value(text, start, _STRICT)
     following = _skip_space(text, end)
@@ -206,22 +206,22 @@ def _lines(text: str, position: int, decoders: _Decoders) -> Iterator[tuple[int,
     while position < len(text):
         value, end = _decode_value(text, position, decoders)
         if "\n" in text[position:end]:
-            raise _not_json(text, position, "of several objects each takes one line")
+            raise _not_json(text, position, "one of several values takes more than one line")
         position = _skip_space(text, end)
         lines = text.count("\n", end, position)
         if not lines and position < len(text):
-            raise _not_json(text, position, "more than one value in a line")
+            raise _not_json(text, position, "more than one value on a line")
         yield line, value
         line += lines
 
 
 def _skip_space(text: str, position: int) -> int:
-    """Return where the next character that is no JSON white space stands."""
+    """Return the position of the next character that isn't JSON white space."""
     return _SPACE.match(text, position).end()  # type: ignore[union-attr]  # it matches "" too
 
 
 def _decode_value(text: str, position: int, decoders: _Decoders) -> tuple[object, int]:
-    """Decode the JSON value at a position; return it and where it ends."""
+    """Decode the JSON value at a position; return it and its end."""
     try:
         return decoders[0].raw_decode(text, position)
     except StatsFileError as error:
@@ -230,7 +230,7 @@ def _decode_value(text: str, position: int, decoders: _Decoders) -> tuple[object
         raise _not_json(text, error.pos, error.msg) from None
     except RecursionError:
         raise StatsFileError(f"near line {_line(text, position)}: {TOO_DEEP}") from None
-    except ValueError:  # Python reads no integer of more than 4,300 digits
+    except ValueError:  # an integer of more than 4,300 digits
         return _decode_value(text, position, decoders[1:])
 
 
@@ -242,17 +242,17 @@ def _not_json(text: str, position: int, problem: str) -> StatsFileError:
     column = position - text.rfind("\n", 0, position)
     return StatsFileError(
         f"not JSON: {problem}: line {_line(text, position)} column {column}. "
-        "Write one object, an array of objects, or one object a line."
+        "Write one object, an array of objects, or one object per line."
     )
 
 
 def kind(value: object) -> str:
-    """Return what a JSON value is, in a reason's words."""
+    """Return the type of a JSON value, as a reason names it."""
     return _KINDS.get(type(value), "a number")
 
 
 def show(value: object, most: int = _SHOWN_CHARACTERS) -> str:
-    """Quote a name or value for a reason: one line of ASCII, of a string so many characters."""
+    """Quote a name or value for a reason, as a line of ASCII; `most`: characters of a string."""
     shown = json.dumps(value[:most] if isinstance(value, str) else value)
     if len(shown) > _SHOWN_CHARACTERS + 2:
         return shown[:_SHOWN_CHARACTERS] + "..."

@@ -1,8 +1,8 @@
-"""The stats file, the contract with the jobs: JSON values in, samples or a reason out.
+"""The stats file, which is the contract with the jobs: JSON values in, samples or a reason out.
 
-Pure: no clock, no environment, no network. The submitter reads every file with it and
-`stats.schema.json` says the same for machines. What is refused is refused whole, because
-half a file in Datadog looks like a healthy job.
+Pure: no clock, no environment, no network. The submitter reads every file with it, and
+`stats.schema.json` says the same for machines. A file with a fault is refused whole, because half
+a file in Datadog looks like a healthy job.
 """
 
 import re
@@ -17,22 +17,22 @@ import ddg_json_file
 from ddg_faults import Faults, better_name, is_numeric
 from ddg_json_file import EXAMPLE, TOO_MANY_NAMES, RetryError, StatsFileError, show
 
-MAX_DEPTH = 32  # nested objects; the name of a deeper one would hardly fit 200 characters
-MAX_MAPPED_SERIES = 1_000  # a file's: a mapping makes a custom metric of a run id too easily
-MAX_TAGS = 100  # Datadog drops a series of more behind a 202 (an organisation's default)
+MAX_DEPTH = 32  # nested objects; a deeper name would hardly fit 200 characters
+MAX_MAPPED_SERIES = 1_000  # per file: a mapping easily makes a custom metric of a run id
+MAX_TAGS = 100  # Datadog drops a series with more behind a 202 (default of an organisation)
 MAX_AHEAD_SECONDS = 600  # Datadog drops points more than 10 minutes ahead, behind a 202
-LATEST_TIMESTAMP = 10**11  # the year 5138: what lies beyond was written in milliseconds
+LATEST_TIMESTAMP = 10**11  # the year 5138: anything later is in milliseconds
 
-# Datadog keeps such a name. Any other it cuts or rewrites, and two names may become one series
+# Datadog keeps such a name. It cuts or rewrites others, and two names may become one series
 # (metrics/custom_metrics docs; NormMetricNameParse in datadog-agent, pkg/util/metricname).
 METRIC_NAME = re.compile(r"(?!.*(?:__|_\.|\._|_$))[A-Za-z][A-Za-z0-9_.]{0,199}")
-UNPREFIXED = "ddg."  # names of the pipeline's own metrics: no prefix stands before them
+UNPREFIXED = "ddg."  # the pipeline's own metrics, which get no prefix
 MAX_TAG_CHARACTERS = 200  # Datadog cuts a longer tag (getting_started/tagging docs)
 
-_MAX = float_info.max  # of a number: Datadog stores floats
+_MAX = float_info.max  # Datadog stores floats
 _NOT_IN_ASCII_TAG = re.compile("[^a-z0-9_:./-]")
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character
-_TOO_DEEP = f"objects are nested deeper than {MAX_DEPTH}, write flatter ones"
+_TOO_DEEP = f"objects are nested deeper than {MAX_DEPTH}, flatten them"
 _RFC_3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)([Tt ])((?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60))(?:\.\d+)?"
     r"([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)?",
@@ -45,14 +45,14 @@ Number = int | float
 
 
 class Sample(NamedTuple):
-    """The metrics of one second under one set of tags."""
+    """The metrics of one second with one set of tags."""
 
     timestamp: int  # epoch seconds
     tags: tuple[str, ...]  # normalised, sorted, each once
     values: dict[str, Number]  # metric name -> gauge
 
 
-# A document -> how to name the place of an object by its number, and the numbered objects
+# A document -> a format string that names an object's place by its number; the numbered objects
 Mapping = Callable[[object], tuple[str, Iterable[tuple[int, object]]]]
 
 
@@ -70,19 +70,19 @@ def read_stats_file(
 
     Args:
         content: the object's bytes, plain or gzip; one object, an array of them, or JSON Lines.
-        now: epoch seconds, for the window that Datadog takes points of.
-        max_age: seconds a timestamp may be old; 0 means no limit.
-        tags: normalised tags that every sample carries (constant ones, the job's).
-        prefix: stands before each metric's name, but not before one that begins with `ddg.`.
-        mapping: makes objects of the contract's shape of the file; None where it has that shape.
+        now: epoch seconds; Datadog accepts points in a window around it.
+        max_age: maximum age of a timestamp in seconds; 0 means no limit.
+        tags: normalised tags for every sample (constant ones, the job's).
+        prefix: is put before each metric name, except those that begin with `ddg.`.
+        mapping: turns the file into objects of the contract's shape; None if it has that shape.
         last_modified: an HTTP date, for a mapped object without a timestamp; "" if unknown.
 
     Returns:
-        One sample for each second and set of tags, at least one.
+        One sample for each second and set of tags; at least one.
 
     Raises:
-        StatsFileError: anything about the file is not as the contract says.
-        RetryError: the mapping can't be applied now, or has needed a date that is unknown.
+        StatsFileError: the file breaks the contract.
+        RetryError: the mapping can't be applied now, or needs a date that is unknown.
     """
     reader = _ObjectReader(now, max_age, tags, prefix, show_values=mapping is None)
     samples: dict[tuple[int, tuple[str, ...]], dict[str, Number]] = {}
@@ -108,7 +108,7 @@ def read_stats_file(
 
 
 def check_timestamp(timestamp: int, now: float, max_age: int, *, show_values: bool = True) -> None:
-    """Refuse a point outside the window that Datadog takes; it drops those behind a 202.
+    """Refuse a point outside of Datadog's window: Datadog would drop it behind a 202.
 
     Args:
         timestamp, now: epoch seconds. max_age: seconds; 0 means no limit.
@@ -118,31 +118,32 @@ def check_timestamp(timestamp: int, now: float, max_age: int, *, show_values: bo
     if timestamp - now > MAX_AHEAD_SECONDS:
         raise StatsFileError(
             f"{named} is {timestamp - now:.0f} s ahead, and Datadog drops points "
-            f"more than {MAX_AHEAD_SECONDS} s ahead: correct the job's clock, upload again"
+            f"more than {MAX_AHEAD_SECONDS} s ahead: correct the job's clock and upload again"
         )
     if max_age and now - timestamp > max_age:
         raise StatsFileError(
-            f"{named} is {now - timestamp:.0f} s old, and points older than "
-            f"{max_age} s are dropped by Datadog: write files as they happen, or set "
-            "MAX_AGE_SECONDS for metrics with Historical Metrics Ingestion"
+            f"{named} is {now - timestamp:.0f} s old, and Datadog drops points older than "
+            f"{max_age} s: upload files sooner, or set MAX_AGE_SECONDS for metrics with Historical "
+            "Metrics Ingestion"
         )
 
 
 def read_date(last_modified: str) -> int:
-    """Return an HTTP date in epoch seconds; a RetryError where it is none."""
+    """Return an HTTP date in epoch seconds; raise RetryError if it isn't one."""
     try:
         return int(parsedate_to_datetime(last_modified).timestamp())
     except ValueError:
-        raise RetryError("its object came without a Last-Modified, its timestamp") from None
+        raise RetryError("its object has no Last-Modified to use as the timestamp") from None
 
 
 def normalise_tag(tag: str) -> str:
-    """Return a tag as Datadog stores it; "" when nothing is left of it.
+    """Return a tag as Datadog stores it; "" if nothing is left of it.
 
-    Lower case; letters, digits and _-:./ stay, others become _, runs of _ become one; starts
-    with a letter, does not end in _; 200 characters (getting_started/tagging docs).
+    It is in lower case, starts with a letter, doesn't end in _, and has up to 200 characters.
+    Letters, digits and _-:./ stay, others become _, and runs of _ become one
+    (getting_started/tagging docs).
     """
-    # Ten times the length is room enough for what is stripped, and bounds work and cache.
+    # Ten times the length is enough for what is stripped, and bounds the work and the cache.
     return _normalise_tag(tag[: 10 * MAX_TAG_CHARACTERS])
 
 
@@ -150,7 +151,7 @@ def normalise_tag(tag: str) -> str:
 def _normalise_tag(tag: str) -> str:
     if tag.isascii():
         kept = _NOT_IN_ASCII_TAG.sub("_", tag.lower())
-    else:  # one for one, as in Go: str.lower() makes two of "İ" and looks at the neighbours of "Σ"
+    else:  # one by one, as in Go: str.lower() makes two of "İ", and looks beside "Σ"
         kept = "".join(
             character
             if character.isalpha() or character.isdecimal() or character in "-:./"
@@ -162,7 +163,7 @@ def _normalise_tag(tag: str) -> str:
 
 
 class _ObjectReader:
-    """Reads the objects of a file; what is found good in one is known in the next."""
+    """Reads the objects of a file; remembers the names and tags that were good."""
 
     def __init__(
         self,
@@ -177,12 +178,12 @@ class _ObjectReader:
         self.max_age = max_age
         self.shared_tags = frozenset(shared_tags)
         self.prefix = prefix
-        self.names: dict[str, str] = {}  # names found good: as written -> whole
+        self.names: dict[str, str] = {}  # good names: as written -> with the prefix
         self.tag_sets: dict[tuple[str, ...], tuple[str, ...]] = {}  # as written -> as sent
         self.faults = Faults(show_values=show_values)
 
     def read(self, members: object) -> tuple[int, tuple[str, ...], dict[str, Number]]:
-        """Return an object's timestamp, tags and metrics, or raise all that is wrong with it."""
+        """Return an object's timestamp, tags and metrics, or raise all its faults."""
         if not isinstance(members, dict):
             got = self.faults.kind(members)
             raise StatsFileError(f"expected an object, got {got}. Write one {EXAMPLE}")
@@ -194,7 +195,7 @@ class _ObjectReader:
         for name, value in members.items():
             known = names.get(name)
             if (
-                known  # as nearly all are but in a file's first object
+                known  # nearly always, except in a file's first object
                 and (type(value) is int or type(value) is float)
                 and -_MAX <= value <= _MAX
                 and known not in values
@@ -209,7 +210,7 @@ class _ObjectReader:
         if tags is None and (tags := self.tag_sets.get(())) is None:
             tags = self._read_tags(None)
         if not values:
-            self._fault(lambda: f"no metric beside the timestamp: write at least one, {EXAMPLE}")
+            self._fault(lambda: f"no metric besides the timestamp: write at least one, {EXAMPLE}")
         if self.faults:
             raise StatsFileError(str(self.faults))
         return timestamp, tags, values
@@ -218,7 +219,7 @@ class _ObjectReader:
         self.faults.add(words)
 
     def _read_timestamp(self, timestamp: object) -> int:
-        """Return a timestamp in whole epoch seconds; 0 for null, which is as good as none."""
+        """Return a timestamp in whole epoch seconds; 0 for null, which counts as missing."""
         if timestamp is None:
             return 0
         try:
@@ -244,7 +245,7 @@ class _ObjectReader:
         return sent
 
     def _written_tags(self, tags: object) -> Iterator[str]:
-        """Yield the tags of a list, and name:value of an object, where null is left out."""
+        """Yield the tags of a list, or name:value for an object; null is left out."""
         if isinstance(tags, list | dict) and len(tags) > MAX_TAGS:
             self._fault(lambda: _too_many_tags(len(tags)))
         elif isinstance(tags, dict):
@@ -289,25 +290,27 @@ class _ObjectReader:
     def _fault_empty_tag(self, tag: str) -> None:
         self._fault(
             lambda: (
-                f"nothing is left of {self.faults.string(tag, 'tag')} as Datadog normalises it: "
+                f"nothing is left of {self.faults.string(tag, 'tag')} after Datadog normalises it: "
                 "start it with a letter"
             )
         )
 
     def _fault_surrogate(self, text: str) -> None:
         self._fault(
-            lambda: f"{text} holds half a character (a lone surrogate): correct the job's encoding"
+            lambda: (
+                f"{text} contains half a character (a lone surrogate): correct the job's encoding"
+            )
         )
 
     def _read_member(self, name: str, value: object, values: dict[str, Number], depth: int) -> None:
-        """Add a member's metrics, nested names joined with dots; null is skipped."""
+        """Add a member's metrics; nested names are joined with dots, null is skipped."""
         if _has_surrogate(name):
             self._fault_surrogate(show(name))
         elif isinstance(value, dict):
             if depth == MAX_DEPTH:
                 self._fault(lambda: f"{show(name)}: {_TOO_DEEP}")
                 return
-            start = name[:201]  # too long for a metric's name, and no longer: bounds the work
+            start = name[:201]  # too long for a metric name already: bounds the work
             for inner, each in value.items():
                 joined = f"{start}.{inner}"
                 known = self.names.get(joined)
@@ -324,10 +327,10 @@ class _ObjectReader:
             known = self._known_name(name) if is_numeric(value) else ""
             if known and known in values:
                 self._fault(lambda: f"{show(name)} appears twice: write each name once")
-            values[known] = number  # what is faulty is there as "", so that it isn't "no metric"
+            values[known] = number  # a faulty one counts as "", so it isn't "no metric"
 
     def _known_name(self, name: str) -> str:
-        """Return the whole name, one string for all of this file; "" for a faulty one."""
+        """Return the name with its prefix, one string for the whole file; "" if it is faulty."""
         if name not in self.names:
             whole = name if name.startswith(UNPREFIXED) else self.prefix + name
             if not METRIC_NAME.fullmatch(whole):
@@ -345,24 +348,24 @@ class _ObjectReader:
 
 
 def epoch_seconds(timestamp: object) -> int:
-    """Return a timestamp in whole epoch seconds; a ValueError says what is wrong with it."""
+    """Return a timestamp in whole epoch seconds; raise ValueError with what is wrong."""
     if type(timestamp) is int or type(timestamp) is float:
         if not -1 < timestamp < LATEST_TIMESTAMP:
             raise ValueError("not in epoch seconds (milliseconds?)")
         return int(timestamp)
     if not isinstance(timestamp, str) or not (time := _RFC_3339.fullmatch(timestamp)):
-        raise ValueError("no time as RFC 3339 has it")
+        raise ValueError("not an RFC 3339 time")
     date, separator, clock, zone = time.groups()
     if not zone:
         raise ValueError("a time without a zone (Z, or an offset such as +02:00)")
     if separator == " ":
-        raise ValueError("a time with a space in place of T")
+        raise ValueError("a time with a space instead of T")
     if clock.endswith("60"):
         raise ValueError("a leap second, which epoch seconds don't have")
     try:
         moment = datetime.fromisoformat(f"{date}T{clock}{zone.upper()}")
     except ValueError:
-        raise ValueError("a day that no calendar has") from None
+        raise ValueError("a date that doesn't exist") from None
     seconds = (moment - _EPOCH) // timedelta(seconds=1)
     if not 0 <= seconds < LATEST_TIMESTAMP:
         raise ValueError("a time before 1970 or after 5138")
@@ -370,7 +373,7 @@ def epoch_seconds(timestamp: object) -> int:
 
 
 def is_number(value: object) -> TypeGuard[Number]:
-    """Tell whether a value is a number that a float can hold; NaN isn't one."""
+    """Return whether a value is a number that a float can hold; NaN isn't."""
     return (type(value) is int or type(value) is float) and -_MAX <= value <= _MAX
 
 
@@ -380,8 +383,8 @@ def _has_surrogate(text: str) -> bool:
 
 def _too_many_tags(number: int) -> str:
     return (
-        f"{number} tags, with the job's and the constant ones, and Datadog drops a series of more "
-        f"than {MAX_TAGS}: write fewer"
+        f"{number} tags, including the job's and the constant ones, and Datadog drops a series "
+        f"with more than {MAX_TAGS}: write fewer"
     )
 
 
@@ -391,17 +394,16 @@ def _add_values(known: dict[str, Number], values: dict[str, Number]) -> None:
         twice = min(known.keys() & values.keys())
         raise StatsFileError(
             f"{show(twice)} has two values for the same second and tags, and Datadog keeps "
-            "the last alone. Add them up, or tell them apart by a tag."
+            "only the last. Add them up, or distinguish them by a tag."
         )
     known.update(values)
 
 
 def _check_series(samples: Iterable[tuple[tuple[int, tuple[str, ...]], dict[str, Number]]]) -> None:
-    """Refuse a mapped file of too many series: a mapping may make metrics of a tool's run ids."""
+    """Refuse a mapped file with too many series: a mapping may make metrics of run ids."""
     series = {(name, tags) for (_, tags), values in samples for name in values}
     if len(series) > MAX_MAPPED_SERIES:
         raise StatsFileError(
-            f"the mapping makes {len(series):,} series of the file, and more than "
-            f"{MAX_MAPPED_SERIES:,} aren't taken: Datadog bills each as a custom metric. Leave out "
-            "tags and names that differ from run to run."
+            f"the mapping makes {len(series):,} series, and the limit is {MAX_MAPPED_SERIES:,}: "
+            "Datadog bills each as a custom metric. Leave out tags and names that change every run."
         )

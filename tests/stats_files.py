@@ -297,14 +297,14 @@ GOOD = [
 
 
 UNQUOTED = "write it without the quotes"
-TOO_LARGE = "is no number, or too large for a float"
+TOO_LARGE = "is not a number, or too large for a float"
 REWRITTEN = "would be rewritten by Datadog"
 TWICE = "appears twice"
 TWO_VALUES = "two values for the same second and tags"
 HALF = "half a character (a lone surrogate)"
 OBJECT = "expected an object"
 NO_ZONE = "a time without a zone (Z, or an offset such as +02:00)"
-NO_TIME = "no time as RFC 3339 has it"
+NO_TIME = "not an RFC 3339 time"
 MANY = "1" + "".join(f', "{tag}": 1' for tag in ALL_TAGS[1:])
 NO_TIMES = [
     "",
@@ -322,7 +322,7 @@ NO_TIMES += [
 ]
 OBJECT_TAGS = at_now('"tags": {"a": "x", "b": %s}, "a": 1')
 STRINGS = "write a string"
-IN_A_LINE = "more than one value in a line"
+ON_A_LINE = "more than one value on a line"
 FOLLOWS = "something follows the gzip data"
 NOTHING_LEFT = "nothing is left of the tag "
 
@@ -332,20 +332,25 @@ BAD = [
     Bad("text-in-line-3", "\n\n  hello", "line 3 column 3.", "Expecting value"),
     Bad("name-without-quotes", "{timestamp: 1575839011}", "line 1 column 2.", "property name"),
     Bad("comma-after-the-last-member", at_now('"a": 1,'), "line 1 column", "Write one object"),
-    Bad("comment", f"{A} // of the last hour", "line 1 column 35.", IN_A_LINE),
+    Bad("comment", f"{A} // of the last hour", "line 1 column 35.", ON_A_LINE),
     Bad("number-with-leading-zero", value("01"), "line 1 column 33.", "','"),
     Bad("control-character-in-a-string", name("a\tb"), "line 1 column 29.", "control character"),
     Bad("object-cut", '{"timestamp": 1575839011,\n "a": 1', "line 2 column 8.", "','"),
     Bad("string-cut", '{"timestamp": 1575839011,\n "a', "line 2 column 2.", "Unterminated string"),
     Bad("bracket-too-many", f"[{A}]]", "line 1 column 36.", "something follows the array"),
-    Bad("two-objects-in-a-line", A + B, "line 1 column 34.", IN_A_LINE),
-    Bad("lines-ended-by-commas", f"{A},\n{B}", "line 1 column 34.", IN_A_LINE),
-    Bad("lines-ended-by-cr", f"{A}\r{B}", "line 1 column 35.", IN_A_LINE),
-    Bad("objects-over-several-lines", PRETTY + PRETTY, "line 1 column 1.", "each takes one line"),
+    Bad("two-objects-in-a-line", A + B, "line 1 column 34.", ON_A_LINE),
+    Bad("lines-ended-by-commas", f"{A},\n{B}", "line 1 column 34.", ON_A_LINE),
+    Bad("lines-ended-by-cr", f"{A}\r{B}", "line 1 column 35.", ON_A_LINE),
+    Bad(
+        "objects-over-several-lines",
+        PRETTY + PRETTY,
+        "line 1 column 1.",
+        "takes more than one line",
+    ),
     Bad("line-with-bad-json", f"{B}\noops\n{A}", "line 2 column 1.", "Expecting value"),
     Bad("array-then-an-object", f"[{A}]\n{B}", "line 2 column 1.", "something follows the array"),
     Bad("white-space-not-of-json", f"\x0c{A}", "line 1 column 1.", "Expecting value"),
-    Bad("zeros-at-the-end", A + "\0\0", "line 1 column 34.", IN_A_LINE),
+    Bad("zeros-at-the-end", A + "\0\0", "line 1 column 34.", ON_A_LINE),
     # Not UTF-8
     Bad("utf-16-without-a-mark", A.encode("utf-16-le"), "line 1 column 2.", "property name"),
     Bad("utf-16-cut", A.encode("utf-16")[:-1], "byte 66 ", "is not UTF-16"),
@@ -393,9 +398,9 @@ BAD = [
     Bad("timestamp-zero", at("0"), "timestamp 0", "1575839011 s old"),
     Bad("time-without-a-zone", at_time("2019-12-08T21:03:31"), '"timestamp"', NO_ZONE),
     Bad("time-by-python", at_time("2019-12-08 21:03:31.000999"), '08 21:03:31."..., ', NO_ZONE),
-    Bad("time-with-a-space", at_time("2019-12-08 21:03:31Z"), '"timestamp"', "in place of T"),
+    Bad("time-with-a-space", at_time("2019-12-08 21:03:31Z"), '"timestamp"', "instead of T"),
     Bad("time-of-a-leap-second", at_time("2016-12-31T23:59:60Z"), '"timestamp"', "leap second"),
-    Bad("time-of-no-day", at_time("2019-02-29T00:00:00Z"), '"timestamp"', "no calendar has"),
+    Bad("time-of-no-day", at_time("2019-02-29T00:00:00Z"), '"timestamp"', "doesn't exist"),
     Bad("time-before-1970", at_time("1969-12-31T23:59:59.9Z"), '"timestamp"', "before 1970"),
     Bad("time-after-5138", at_time("5138-11-16T09:46:40Z"), '"timestamp"', "after 5138"),
     Bad("time-at-the-end", at_time("9999-12-31T23:59:59-23:59"), '31T23:59:59-"...', "after 5138"),
@@ -494,8 +499,8 @@ BAD = [
     Bad("tag-of-a-picture", tagged("\U0001f428"), r'"\ud83d\udc28"', NOTHING_LEFT),
     Bad("tags-one-too-many", tagged(*ALL_TAGS, "x"), "101 tags", "more than 100"),
     # No metric at all
-    Bad("timestamp-alone", '{"timestamp": 1575839011}', "beside the timestamp", "no metric"),
-    Bad("null-alone", value("null"), "beside the timestamp", "no metric"),
+    Bad("timestamp-alone", '{"timestamp": 1575839011}', "besides the timestamp", "no metric"),
+    Bad("null-alone", value("null"), "besides the timestamp", "no metric"),
     # No object
     Bad("scalar-number", "1575839011", OBJECT, "got the number 1575839011"),
     Bad("scalars-in-an-array", "[1, 2]", f"object 1 of the array: {OBJECT}", "got the number 1"),

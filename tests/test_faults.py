@@ -56,9 +56,9 @@ from tests.stats_files import NOW, A, refusal
             '"9a" is a boolean: write 1 or 0, drop it, or make it a tag: "tags": ["9a:true"]; '
             'metric name "9a" would be rewritten by Datadog: write "a"; '
             '"b c" is the string "x": drop it, or make it a tag: "tags": ["b c:x"]; '
-            '"_-" is no number, or too large for a float: leave it out, or write null; '
+            '"_-" is not a number, or too large for a float: leave it out, or write null; '
             'metric name "_-" would be rewritten by Datadog: start with a letter; '
-            "use A-Z, a-z, 0-9, _ and . only, with no _ at the end, beside another _ or beside a "
+            "use A-Z, a-z, 0-9, _ and . only, with no _ at the end, next to another _ or next to a "
             "dot; at most 200 characters",
             id="names",
         ),
@@ -66,10 +66,10 @@ from tests.stats_files import NOW, A, refusal
             '"tags": [1, "!", {"env": "prod"}], "timestamp": true',
             'tag 1 in "tags" is the number 1: write a string, such as "env:prod"; '
             'tag 3 in "tags" is an object: write a string, such as "env:prod"; '
-            'nothing is left of the tag "!" as Datadog normalises it: start it with a letter; '
-            '"timestamp" is a boolean, no time as RFC 3339 has it: write epoch seconds, as `date '
+            'nothing is left of the tag "!" after Datadog normalises it: start it with a letter; '
+            '"timestamp" is a boolean, not an RFC 3339 time: write epoch seconds, as `date '
             "+%s` prints, or a time such as 2019-12-08T21:03:31Z; "
-            "no metric beside the timestamp: write at least one, "
+            "no metric besides the timestamp: write at least one, "
             'such as {"timestamp": <epoch seconds>, "processed.data": 321}',
             id="tags-and-no-metric",
         ),
@@ -85,12 +85,12 @@ def test_all_faults_of_an_object_are_told(members: str, faults: str) -> None:
     ("members", "fault"),
     [
         ('"a": "secret"', '"a" is a string: drop it, or make it a tag'),
-        ('"a": 1, "timestamp": "secret"', '"timestamp" is a string, no time as RFC 3339'),
+        ('"a": 1, "timestamp": "secret"', '"timestamp" is a string, not an RFC 3339 time'),
         ('"a": 1, "timestamp": 123456789012', '"timestamp" is a number, not in epoch seconds'),
         ('"a": 1, "tags": "secret"', '"tags" is a string: write a list of strings, or'),
         ('"a": 1, "tags": [123456]', 'tag 1 in "tags" is a number: write a string'),
-        ('"a": 1, "tags": ["123456"]', "nothing is left of a tag as Datadog normalises it"),
-        ('"a": 1, "tags": ["secret\\ud83d"]', "a tag holds half a character"),
+        ('"a": 1, "tags": ["123456"]', "nothing is left of a tag after Datadog normalises it"),
+        ('"a": 1, "tags": ["secret\\ud83d"]', "a tag contains half a character"),
     ],
 )
 def test_reason_of_a_mapped_file_shows_no_value(members: str, fault: str) -> None:

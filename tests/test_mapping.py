@@ -125,7 +125,7 @@ REFUSED = {
     "element": ("{n: sum([who])}", "sum() in the mapping takes array-number, and got string"),
     "python-type": ("{n: contains(who, `1`)}", "don't go together"),
     "comparison": ("{n: who > `1`}", "don't go together"),
-    "picked-nan": ("{n: to_number('nan')}", '"n" is no number'),
+    "picked-nan": ("{n: to_number('nan')}", '"n" is not a number'),
     "shared": ("[@, @] | [*].{n: rows.in}", "two values for the same second and tags"),
 }
 
