@@ -25,6 +25,7 @@ from ddg_json_file import TOO_DEEP, RetryError, StatsFileError, kind, show
 MAX_STEPS = 2_000_000  # of an evaluation: nodes visited and values looked at
 MAX_ELEMENTS = 2_500_000  # of an evaluation: elements of all lists and objects it builds
 MAX_LIST_ELEMENTS = 250_000  # of one list that it builds
+RESULT_ELEMENTS = 2  # so many for each member of the result, which becomes a point
 STEP_ELEMENTS = 10  # a function looks at so many in the time of a step
 STEPS_A_CALL = 4  # a function's call takes as long as so many visits
 STEPS_A_LOOK = 20_000  # after so many, about 0.1 s, it checks the time
@@ -236,6 +237,7 @@ class _Interpreter(TreeInterpreter):
         if not isinstance(value, dict | list):
             return None
         self.look_at(value)
+        self.count(0, RESULT_ELEMENTS * len(value))
         members: Iterable[tuple[object, object]]
         members = value.items() if isinstance(value, dict) else enumerate(value)
         for name, member in members:

@@ -205,6 +205,17 @@ def test_string_is_counted_before_it_is_joined(submitter: Submitter) -> None:
     assert outcome.files == (0, 1, 0)
 
 
+def test_result_is_bounded(submitter: Submitter) -> None:
+    """It may be one object many times."""
+    import ddg_mapping
+
+    submitter.environment.setattr(ddg_mapping, "MAX_ELEMENTS", 90_000)
+    document = {"at": [STARTED - n for n in range(90)], "m": {f"m{n}": n for n in range(600)}}
+    outcome = submit(submitter, "at[*].{timestamp: @, m: root().m}", document)
+    assert outcome.files == (0, 1, 0)
+    assert "elements" in outcome.reasons[0]
+
+
 @pytest.mark.parametrize("mapping", ["numbers(@)", "@", "{n: @ == @}"])
 def test_deep_document_is_refused(submitter: Submitter, mapping: str) -> None:
     """Deeper than Python's stack, or than a name can be."""
