@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from botocore.exceptions import ClientError
 from moto.backends import get_backend
+from moto.core.model_instances import reset_model_data
 from rich.console import Console
 
 from ddg_ops.settings_file import SETTINGS_FILE, read_settings_file, submitter_environment
-from ddg_settings import read_settings
+from ddg_settings import AWS_ERRORS, read_settings
 from local.books import REFUSED, Books, Entry
 from local.datadog_server import Answer
 from local.event_source import failed_ids
@@ -139,7 +139,7 @@ class Live:
     def read_beginning(self, entry: Entry) -> str:
         """Return the beginning of a file's content as text."""
         bucket, _, key = entry.name.removeprefix("s3://").partition("/")
-        with suppress(ClientError):  # it is gone, or empty
+        with suppress(*AWS_ERRORS):  # it is gone, empty, or a message that names none
             some = f"bytes=0-{BEGINNING_BYTES - 1}"
             answer = self.aws["s3"].get_object(Bucket=bucket, Key=key, Range=some)
             return str(answer["Body"].read().decode(errors="replace"))
@@ -149,7 +149,7 @@ class Live:
         """Move what the submitter printed to where ddg-ops looks for it."""
         log, now = self.pipeline.submitter.log, time.time()
         stream = str(int(now / LOG_SECONDS))
-        with suppress(ClientError):  # it is there
+        with suppress(*AWS_ERRORS):  # it is there
             self.aws["logs"].create_log_stream(logGroupName=self.log_group, logStreamName=stream)
         events = [{"timestamp": int(1000 * now), "message": line} for line in log if line]
         log.clear()
@@ -173,8 +173,9 @@ class Live:
         self.pipeline.datadog.forget(before)
         for name in self.books.forget():
             bucket, _, key = name.removeprefix("s3://").partition("/")
-            with suppress(ClientError):
+            with suppress(*AWS_ERRORS):
                 self.aws["s3"].delete_object(Bucket=bucket, Key=key)
+        reset_model_data()  # for its dashboard, moto keeps every message and object there ever was
         for queue in self.queues:
             queue.deleted_messages.clear()
         del self.queues[2]._messages[:-KEPT_REFUSALS]

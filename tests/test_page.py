@@ -142,12 +142,14 @@ def test_refusal_shows_its_reason_and_the_file_and_no_markup(page: Page, seen: B
     hostile = '<img src=x onerror="hacked=1"><script>hacked=1</script>'
     page.put(f"jobs/{hostile}/1.json", f"{{{hostile}".encode())
     page.put(f"{hostile}.json", {})
+    page.live.pipeline.stack.queue.send_message(MessageBody=f"no notification: {hostile}")
     seen.wait("document.querySelector('#files').innerText.includes('ignored')")
-    seen.wait("document.querySelector('#refused li')")
+    seen.wait("document.querySelectorAll('#refused li').length === 2")
     shown = seen.evaluate("document.querySelector('#refused').innerText")
     assert f"s3://ddg-stats/jobs/{hostile}/1.json" in shown
     assert "not JSON: Expecting property name enclosed in double quotes: line 1 column 2" in shown
     assert f"\n{{{hostile}" in shown
+    assert "the message names no object" in shown
     assert seen.evaluate("document.querySelectorAll('main img, main script').length") == 0
     assert seen.evaluate("typeof hacked") == "undefined"
 
