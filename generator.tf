@@ -106,6 +106,7 @@ resource "aws_cloudwatch_event_rule" "mock_schedule" {
   name                = local.mock_datasource_name
   description         = "Runs ${aws_lambda_function.mock_datasource[0].function_name}."
   schedule_expression = local.schedule
+  state               = "ENABLED" # so that an apply ends a pause
   tags                = var.tags
 }
 

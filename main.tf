@@ -333,6 +333,7 @@ resource "aws_lambda_function" "metric_submit" {
 resource "aws_lambda_event_source_mapping" "metric_submit" {
   event_source_arn                   = aws_sqs_queue.stats.arn
   function_name                      = aws_lambda_function.metric_submit.arn
+  enabled                            = true # so that an apply ends a pause
   batch_size                         = var.batch_size
   maximum_batching_window_in_seconds = var.batch_window
   function_response_types            = ["ReportBatchItemFailures"]

@@ -18,9 +18,6 @@ from typing import Any, NamedTuple
 
 import boto3
 import pytest
-from botocore.awsrequest import AWSResponse
-from botocore.compat import HTTPHeaders
-from botocore.httpsession import URLLib3Session
 from botocore.loaders import create_loader
 from click.testing import CliRunner
 
@@ -388,29 +385,6 @@ def on_sleep(patch: pytest.MonkeyPatch, module: Any, action: Callable[[], object
     patch.setattr(module, "time", SimpleNamespace(**clock))
 
 
-class Wire:
-    """What leaves for AWS: who signed it for where; and some of it may be refused."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.signers: set[tuple[str, str]] = set()  # access key, region
-        self.services: set[str] = set()
-        self.refused, self.refusal = "", ""  # a part of a URL, the answer to it
-        session: Any = URLLib3Session
-        send = session.send
-
-        def watch(http: Any, request: Any) -> Any:
-            scope = re.search("Credential=([^/]+)/[0-9]+/([^/]+)/([^/]+)/", str(request.headers))
-            if scope:
-                self.signers.add((scope[1], scope[2]))
-                self.services.add(scope[3])
-            if self.refusal and self.refused in request.url:
-                raw = SimpleNamespace(stream=lambda: [self.refusal.encode()])
-                return AWSResponse(request.url, 403, HTTPHeaders(), raw)
-            return send(http, request)
-
-        patch.setattr(session, "send", watch)
-
-
 def terraform(script: str, patch: pytest.MonkeyPatch) -> None:
     """Put a terraform of our own on the PATH."""
     Path("terraform").write_text(f"#!/bin/sh\n{script}\n")
@@ -422,6 +396,13 @@ def notification(bucket: str, *keys: str) -> str:
     """Return S3's notification of files."""
     records = [{"s3": {"bucket": {"name": bucket}, "object": {"key": key}}} for key in keys]
     return json.dumps({"Records": records})
+
+
+def reject(stack: StackOnMoto, *keys: str, reason: str = "not JSON") -> list[str]:
+    """Put a message for each key into the rejected queue; return their bodies."""
+    for key in keys:
+        stack.reject(key, reason)
+    return sorted(notification(stack.bucket, key) for key in keys)
 
 
 def stats(**metrics: object) -> dict[str, object]:

@@ -28,8 +28,6 @@ from tests.operated import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
-URLS = dict.fromkeys(("stats", "dead_letter", "rejected"), "https://x")
-OUTPUTS = {"bucket": "b", "queue_urls": URLS, "function_names": {"metric_submit": "f"}}
 stack = pytest.fixture(make_stack)
 Capsys = pytest.CaptureFixture[str]
 Patch = pytest.MonkeyPatch

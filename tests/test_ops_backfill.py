@@ -15,16 +15,14 @@ from local.datadog_server import Answer, DatadogServer, Request
 from tests.interrupted import CUT_OFF, every_interruption
 from tests.operated import KEY, StackOnMoto, make_stack, stats
 
-ROOT = Path(__file__).resolve().parent.parent
 stack = pytest.fixture(make_stack)
 Patch = pytest.MonkeyPatch
 
 
 @pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: Patch) -> None:
-    """Checkpoints and notes are written where the command is run; the operator has a key."""
+def own_key(monkeypatch: Patch) -> None:
+    """The operator has one."""
     monkeypatch.setenv("DATADOG_API_KEY", KEY)
-    monkeypatch.chdir(tmp_path)
 
 
 # --- Backfill ---

@@ -13,13 +13,13 @@ from tests.operated import (
     REGION,
     Action,
     StackOnMoto,
-    Wire,
     do,
     make_stack,
     on_sleep,
     run,
     stats,
 )
+from tests.wire import Wire
 
 stack = pytest.fixture(make_stack)
 

@@ -21,12 +21,12 @@ from tests.operated import (
     REGION,
     Action,
     StackOnMoto,
-    Wire,
     do,
     make_stack,
     on_sleep,
     run,
 )
+from tests.wire import Wire
 
 stack = pytest.fixture(make_stack)
 # --- The settings file ---

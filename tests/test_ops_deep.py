@@ -12,11 +12,9 @@ import pytest
 from botocore.client import BaseClient
 
 from tests.memory import memory_under
-from tests.operated import make_stack, notification, run
+from tests.operated import notification, run
 from tests.sqs_stub import OUTPUTS, SqsStub
 
-ROOT = Path(__file__).resolve().parent.parent
-stack = pytest.fixture(make_stack)
 Patch = pytest.MonkeyPatch
 
 

@@ -6,7 +6,6 @@ import gzip
 import itertools
 import json
 import re
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -19,25 +18,10 @@ from ddg_ops.reasons import Groups
 from ddg_ops.screen import utc
 from ddg_s3_objects import REPLAYED
 from tests.interrupted import CUT_OFF, every_interruption
-from tests.operated import ACCOUNT, KEY, StackOnMoto, make_stack, notification, stats
+from tests.operated import ACCOUNT, StackOnMoto, make_stack, notification, reject, stats
 
-ROOT = Path(__file__).resolve().parent.parent
 stack = pytest.fixture(make_stack)
 Patch = pytest.MonkeyPatch
-
-
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: Patch) -> None:
-    """Checkpoints and notes are written where the command is run; the operator has a key."""
-    monkeypatch.setenv("DATADOG_API_KEY", KEY)
-    monkeypatch.chdir(tmp_path)
-
-
-def reject(stack: StackOnMoto, *keys: str, reason: str = "not JSON") -> list[str]:
-    """Put a message for each key into the rejected queue; return their bodies."""
-    for key in keys:
-        stack.reject(key, reason)
-    return sorted(notification(stack.bucket, key) for key in keys)
 
 
 # --- The story ---
@@ -346,71 +330,6 @@ def test_foreign_queue_is_left_alone(foreign: str, stack: StackOnMoto) -> None:
         assert one.bodies(one.rejected_url) == one.bodies(one.dead_letter_url) == ["{}"]
 
 
-# --- save, discard ---
-
-
-def test_save(stack: StackOnMoto) -> None:
-    """The message with its reason, and the file as it is; deleted only with --delete --yes."""
-    stack.put("stats/a/x.json", b"\x00not JSON")
-    bodies = reject(stack, "stats/a/x.json", "stats/a/gone.json")
-    result = stack.run("rejected save kept/here --json")
-    assert (result.code, result.document["saved"], result.document["deleted"]) == (0, 2, 0)
-    notes = [
-        json.loads(n.read_text()) for n in Path("kept/here").glob("*.json") if "-1-" not in n.name
-    ]
-    assert sorted(note["body"] for note in notes) == bodies
-    assert {note["reason"] for note in notes} == {"not JSON"}
-    files = {each["key"]: each["file"] for note in notes for each in note["files"]}
-    assert files["stats/a/gone.json"] is None
-    assert Path("kept/here", files["stats/a/x.json"]).read_bytes() == b"\x00not JSON"
-    assert "0 deleted from" in stack.run("rejected save kept --delete").out
-    assert stack.bodies(stack.rejected_url) == bodies
-    assert "2 deleted from" in stack.run("rejected save kept --delete --yes").out
-    assert stack.bodies(stack.rejected_url) == []
-
-
-def test_save_stays_in_its_folder(stack: StackOnMoto) -> None:
-    """A key is no path: whatever it holds, the file is beside its message."""
-    keys = ("stats/a/..", "stats/../../evil", "stats/a/\x1b[31m~`$(x)`;x", "stats/a/" + "n" * 300)
-    for key in keys:
-        stack.put(key, b"x")
-        reject(stack, key)
-    assert stack.run("rejected save kept").code == 0
-    names = [path.name for path in Path().rglob("*") if path.is_file()]
-    assert len(names) == 8 + len(["outputs.json"])
-    assert len(list(Path("kept").glob("*-1-*"))) == 4
-    assert all(name.isascii() and name.isprintable() and len(name) < 150 for name in names)
-
-
-def test_save_deletes_nothing_that_is_not_safe(stack: StackOnMoto) -> None:
-    """A file that can't be read or written now isn't saved: its message stays."""
-    bodies = reject(stack, "stats/a/1")
-    Path("file").write_text("")
-    result = stack.run("rejected save file/folder --delete --yes")
-    assert (result.code, result.err) == (3, "ddg-ops: file/folder: Not a directory.\n")
-
-    def fail(aws: Any, file: Any) -> Any:
-        raise ClientError({"Error": {"Code": "SlowDown", "Message": "no"}}, "GetObject")
-
-    stack.patch.setattr(queues, "open_object", fail)
-    result = stack.run("rejected save kept --delete --yes")
-    assert (result.code, "SlowDown" in result.err) == (3, True)
-    assert stack.bodies(stack.rejected_url) == bodies
-
-
-def test_discard(stack: StackOnMoto) -> None:
-    """Dry without --yes; with it a line of each message is on the disk first."""
-    bodies = reject(stack, "stats/a/1", "stats/a/2")
-    dry = stack.run("rejected discard")
-    assert "     2  job:a\n        not JSON\n" in dry.out
-    assert "Nothing was deleted. With --yes 2 messages would be." in dry.out
-    assert stack.bodies(stack.rejected_url) == bodies
-    assert stack.run("rejected discard --yes --json").document["deleted"] == 2
-    lines = Path("discarded.jsonl").read_text().splitlines()
-    assert sorted(json.loads(line)["body"] for line in lines) == bodies
-    assert stack.bodies(stack.rejected_url) == []
-
-
 # --- Interruptions ---
 
 
@@ -447,33 +366,4 @@ def test_nothing_is_lost_at_any_step(command: str, dead: bool, stack: StackOnMot
 
     steps = every_interruption(lambda: stack.run(command), prepare, check, dead=dead)
     assert steps >= 2 * 12  # identity, queues, function, mapping, receives, deletes
-    assert stack.everything(stack.rejected_url) == set()
-
-
-@pytest.mark.filterwarnings(CUT_OFF)
-def test_no_edited_file_is_lost_at_any_step(stack: StackOnMoto) -> None:
-    """A message leaves the queue when its file is up, and a second try sends the same key."""
-    keys = [f"stats/a/{number}.json" for number in range(2)]
-    stack.patch.setattr(walk, "EMPTY_POLLS", 1)
-
-    def prepare() -> None:
-        stack.purge(stack.rejected_url)
-        shutil.rmtree("kept", ignore_errors=True)
-        for key in keys:
-            stack.put(key, stats(rows=1))
-        reject(stack, *keys)
-        assert stack.run("rejected save kept").code == 0
-
-    def check() -> None:
-        queue = "".join(stack.everything(stack.rejected_url))
-        files = stack.aws["s3"].list_objects_v2(Bucket=stack.bucket, Prefix="stats/a/")["Contents"]
-        for key in keys:
-            new = f"-1-{key[-6:]}"
-            assert key in queue or any(each["Key"].endswith(new) for each in files)
-        for each in files:
-            stack.aws["s3"].delete_object(Bucket=stack.bucket, Key=each["Key"])
-
-    send = "rejected send kept --yes"
-    steps = every_interruption(lambda: stack.run(send), prepare, check, dead=True)
-    assert steps >= 2 * 9
     assert stack.everything(stack.rejected_url) == set()

@@ -12,18 +12,16 @@ from tests.operated import (
     KEY,
     REGION,
     StackOnMoto,
-    Wire,
     make_stack,
     run,
     stats,
     terraform,
 )
+from tests.wire import Wire
 
-ROOT = Path(__file__).resolve().parent.parent
 URLS = dict.fromkeys(("stats", "dead_letter", "rejected"), "https://x")
 OUTPUTS = {"bucket": "b", "queue_urls": URLS, "function_names": {"metric_submit": "f"}}
 stack = pytest.fixture(make_stack)
-Capsys = pytest.CaptureFixture[str]
 Patch = pytest.MonkeyPatch
 
 

@@ -1,4 +1,4 @@
-"""ddg-ops where, jobs, tail, pause, resume and rejected send."""
+"""ddg-ops where, jobs, tail, pause and resume."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import re
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -224,50 +223,6 @@ def test_pause_and_resume(stack: StackOnMoto) -> None:
     assert states() == ("Disabled", "DISABLED")
     assert stack.run("resume --yes --json").document["switched"] == "on"
     assert states() == ("Enabled", "ENABLED")
-
-
-# --- rejected send ---
-
-
-def save_bad_files(stack: StackOnMoto, *jobs: str) -> list[Path]:
-    """Have files refused and saved; return where they are."""
-    for job in jobs:
-        stack.put(f"stats/{job}/1.json", stats(rows="1"))
-    stack.submit()
-    assert stack.run("rejected save kept").code == 0
-    return sorted(Path("kept").glob("*-1-*"), key=lambda path: path.name[-14:])
-
-
-def test_edited_files_are_sent(stack: StackOnMoto) -> None:
-    """What has been mended goes up under a new key of the same job, and its message is dropped."""
-    good, _bad = save_bad_files(stack, "a", "b")
-    good.write_text(json.dumps(stats(rows=7)))
-    dry = stack.run("rejected send kept")
-    assert dry.code == 1
-    assert "     1  would be submitted\n" in dry.out
-    assert '     1  would be refused\n        "rows" is the string "1"' in dry.out
-    assert "With --yes 1 message would be." in dry.out
-    assert stack.bodies(stack.main_url) == []
-    result = stack.run("rejected send kept --yes --json")
-    assert (result.code, result.document["sent"], result.document["deleted"]) == (1, 1, 1)
-    [key] = result.document["keys"]
-    assert re.fullmatch(r"stats/a/[0-9a-f-]{36}-1-1\.json", key)
-    assert len(stack.bodies(stack.rejected_url)) == 1
-    stack.submit()
-    assert list(stack.datadog.points) == [("rows", ("env:test", "job:a"))]
-    assert stack.run("rejected send kept --yes --json").document["sent"] == 0  # once is enough
-    assert "nothing to send" in stack.run("rejected send elsewhere").err
-
-
-@pytest.mark.parametrize(("options", "code"), [("", 1), (" --historical", 0)])
-def test_files_that_are_too_old_stay(options: str, code: int, stack: StackOnMoto) -> None:
-    """By the clock of now, whatever the function's own setting is."""
-    stack.set_environment(MAX_AGE_SECONDS="0")
-    [file] = save_bad_files(stack, "a")
-    file.write_text('{"timestamp": 1764000000, "rows": 1}')
-    result = stack.run(f"rejected send kept --yes{options}")
-    assert (result.code, len(stack.bodies(stack.rejected_url))) == (code, code)
-    assert ("s old, and points older than 3600 s" in result.out) is bool(code)
 
 
 # --- tail ---
