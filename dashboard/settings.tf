@@ -23,7 +23,7 @@ locals {
 
   unknown = {
     for name, metric in local.metrics : name => {
-      attributes = setsubtract(keys(metric), ["type", "interval", "unit", "per_unit", "short_name", "description", "monitor"])
+      attributes = setsubtract(try(keys(metric), ["(no object)"]), ["type", "interval", "unit", "per_unit", "short_name", "description", "monitor"])
       monitor    = setsubtract(try(keys(metric.monitor), []), ["kind", "above", "below", "every_hours", "message"])
       units      = setsubtract(compact([try(metric.unit, null), try(metric.per_unit, null)]), local.units)
     }
@@ -31,7 +31,7 @@ locals {
 
   problems = concat(
     fileexists(local.settings_path) && !can(keys(jsondecode(file(local.settings_path)))) ? ["it is no JSON object"] : [],
-    [for name, job in local.given_jobs : "job ${name}: there are mapping and silent_after_hours" if length(setsubtract(keys(job), ["mapping", "silent_after_hours"])) > 0],
+    [for name, job in local.given_jobs : "job ${name}: there are mapping and silent_after_hours" if length(setsubtract(try(keys(job), ["(no object)"]), ["mapping", "silent_after_hours"])) > 0],
     flatten([for name, metric in local.metrics : [for problem, found in {
       "there is no attribute ${join(", ", local.unknown[name].attributes)}"                                   = length(local.unknown[name].attributes) > 0
       "a monitor has no attribute ${join(", ", local.unknown[name].monitor)}"                                 = length(local.unknown[name].monitor) > 0
@@ -40,7 +40,7 @@ locals {
     } : "${name}: ${problem}" if found]]),
     flatten([for name, monitor in local.monitors : [for problem, found in {
       "a monitor's kind is threshold or anomaly"                                                    = !try(contains(["threshold", "anomaly"], monitor.kind), false)
-      "a threshold has above or below, or both, and they are numbers"                               = try(monitor.kind == "threshold", false) && !anytrue([for side in ["above", "below"] : can(monitor[side] + 0)])
+      "a threshold has above or below, or both, and they are numbers"                               = try(monitor.kind == "threshold", false) && (!anytrue([for side in ["above", "below"] : can(monitor[side] + 0)]) || anytrue([for side in ["above", "below"] : try(monitor[side] != null, false) && !can(monitor[side] + 0)]))
       "an anomaly has neither above nor below"                                                      = try(monitor.kind == "anomaly", false) && anytrue([for side in ["above", "below"] : try(monitor[side] != null, false)])
       "every_hours is a number over 0, and at most 84: the window, twice that, is a week at most"   = try(monitor.every_hours != null, false) && !try(monitor.every_hours > 0 && monitor.every_hours <= 84, false)
       "a job that writes less than hourly gives an anomaly nothing to learn from: take a threshold" = try(monitor.kind == "anomaly" && monitor.every_hours > 1, false)

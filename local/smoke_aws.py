@@ -114,7 +114,8 @@ def main() -> None:
         "name": name,
         "aws_region": region,
         "ddg_site": site,
-        "mock_datasource_enabled": False,  # the only file is ours
+        "mock_datasource_enabled": False,
+        "heartbeat_schedule": None,  # the only file is ours
     }
     with applied(api_key, settings) as outputs:
         print("Put", put_file(session, outputs))

@@ -127,6 +127,7 @@ run "wrong_settings_file" {
       "a: there is no attribute typ",
       "a: type is gauge or count",
       "b: a monitor has no attribute about",
+      "f: there is no attribute (no object)",
       "b: a threshold has above or below, or both, and they are numbers",
       "c: a job that writes less than hourly gives an anomaly nothing to learn from: take a threshold",
       "c: an anomaly has neither above nor below",
