@@ -45,7 +45,7 @@ function show(state) {
 
 function tries(file) {
   const dead = "It is in the dead-letter queue: `ddg-ops dead replay` sends it again.";
-  return `Tried ${file.tries} times. ${file.tries < latest.max_tries ? "" : dead}`;
+  return `Tries so far: ${file.tries}. ${file.tries < latest.max_tries ? "" : dead}`;
 }
 
 /** Return a colour of the style sheet's, as it is in light or dark. */
