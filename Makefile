@@ -3,7 +3,7 @@ export PYTHON
 FILES ?= 500
 PORT ?= 8123
 
-# The stamp says which Python was asked for; with none asked for, any .venv will do.
+# The stamp names the chosen Python; without a choice any .venv will do.
 made_by = .venv/made-by-$(subst /,-,$(or $(PYTHON),default))
 venv = $(if $(PYTHON),$(made_by),$(firstword $(wildcard .venv/made-by-*) $(made_by)))
 python = .venv/bin/python
@@ -24,16 +24,16 @@ local: $(venv) ## Run the pipeline until Ctrl-C, for your own uploads, with a pa
 	./zipper.sh
 	$(python) -m local.live --port $(PORT)
 
-screenshot: $(venv) ## Draw docs/page.png anew: the page of `make local` in a headless Chromium
+screenshot: $(venv) ## Redraw docs/page.png: the page of `make local` in a headless Chromium
 	./zipper.sh
 	$(python) -m local.screenshot
 
 test: $(venv) ## Run all tests, type checks and linters
 	$(python) -m pytest --numprocesses auto
 
-venv: $(venv) ## Make .venv, with the operator's ddg-ops in it, and all that the other targets need
+venv: $(venv) ## Make .venv with ddg-ops and everything that the other targets need
 
-zips: ## Make the functions' zips, as Terraform needs them
+zips: ## Make the functions' zips for Terraform
 	./zipper.sh
 
 release: ## Make dist/: the two zips and their SHA-256, as GitHub attaches them to a tag
@@ -42,19 +42,19 @@ release: ## Make dist/: the two zips and their SHA-256, as GitHub attaches them 
 	cd dist && { sha256sum ddg_*.zip 2>/dev/null || shasum -a 256 ddg_*.zip; } >SHA256SUMS # macOS has shasum
 	cat dist/SHA256SUMS
 
-bench: $(venv) ## Measure the submitter beside other ways (BENCH=--quick, or other sizes and latencies)
+bench: $(venv) ## Compare the submitter with other ways (BENCH=--quick, or other sizes and latencies)
 	./zipper.sh
 	$(python) -m local.bench $(BENCH)
 
-simulate: $(venv) ## Compute what loads cost and what outages do, and write docs/scaling.md
+simulate: $(venv) ## Compute costs and the effect of outages, and write docs/scaling.md
 	$(python) -m local.simulate
 
-soak: $(venv) ## Let faults strike for many thousand steps, and close the books (STORIES=2000: for longer)
+soak: $(venv) ## Inject faults for many thousand steps, and account for every file (STORIES=2000: longer)
 	STORIES=$(or $(STORIES),300) $(python) -m pytest tests/test_ledger.py --quiet --capture=no
 
-mutants: $(venv) ## Break the functions in two thousand small ways; red if tests notice less than 95 %
+mutants: $(venv) ## Break the functions in thousands of small ways; fail if tests notice less than 95 %
 	rm -rf mutants
-	$(mutmut) run 'ddg_*' # by name, for then it is red where a test's id changes from run to run
+	$(mutmut) run 'ddg_*' # by name: then it fails if a test's id changes between runs
 	$(mutmut) results
 	$(mutmut) export-cicd-stats
 	$(python) -c 'import json; n = json.load(open("mutants/mutmut-cicd-stats.json")); \

@@ -1,8 +1,8 @@
-"""What surrounds a function in the bench: its events; S3, Secrets Manager and Datadog.
+"""The bench's events, and its S3, Secrets Manager and Datadog.
 
-One event loop answers for all three: it can be late for a thousand requests at a time, and costs
-little. It stores and checks nothing (local/datadog_server.py does that): an object's content
-follows from its key, and what is sent is counted.
+One event loop answers for all three services: it can delay a thousand requests at a time, and
+takes little CPU. It stores and checks nothing (local/datadog_server.py does that): an object's
+content is computed from its key, and requests are only counted.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ from typing import Any
 from local.event_source import sqs_record
 
 BUCKET = "bench"
-JOBS = 20  # that the files are of
+JOBS = 20  # that write the files
 NAMES = ("orders.placed", "orders.failed", "rows.read", "rows.written", "queue.length")
-VALIDATE = "/api/v1/validate"  # asked beside the work: answered at once, and not counted
+VALIDATE = "/api/v1/validate"  # asked during other requests: answered at once, and not counted
 OBJECT_HEADERS = """x-amz-request-id: 3RGJ0Q2X4K4P6QWE\r
 Last-Modified: Tue, 01 Jul 2025 12:00:00 GMT\r
 ETag: "d41d8cd98f00b204e9800998ecf8427e"\r
@@ -37,7 +37,7 @@ x-amz-checksum-crc32: """
 
 @cache
 def object_content(key: str) -> bytes:
-    """Return a stats file's bytes; the numbers in its key say which."""
+    """Return the bytes of a stats file; its key has the metrics and the timestamp."""
     metrics, timestamp = map(int, re.findall(r"\d+", key)[-2:])
     numbers = random.Random(key)
     stats = {f"{NAMES[i % 5]}.{i // 5}": numbers.randint(0, 9_999) for i in range(metrics)}
@@ -45,8 +45,8 @@ def object_content(key: str) -> bytes:
 
 
 def sqs_event(files: int, metrics: int) -> dict[str, Any]:
-    """Return the event in which Lambda hands over S3's notifications of so many files."""
-    now = int(time.time())  # each job's files have a second each
+    """Return the event with which Lambda delivers S3's notifications of a number of files."""
+    now = int(time.time())  # each file of a job has its own second
     keys = (f"stats/job-{i % JOBS:02}/{metrics}/{now - i // JOBS}.json" for i in range(files))
     return {"Records": [record(key) for key in keys]}
 
@@ -69,9 +69,9 @@ def record(key: str) -> dict[str, Any]:
 def serve(
     s3_latency: float = 0.0, datadog_latency: float = 0.0
 ) -> Iterator[tuple[dict[str, str], Counter[str]]]:
-    """Answer so many seconds late; yield a function's environment, and what is counted.
+    """Answer with a delay in seconds; yield a function's environment, and the counts.
 
-    That is the requests, by their method, and the POSTs' bytes on the wire, as "wire".
+    Counts the requests by method, and the POSTs' bytes on the wire as "wire".
     """
     seen: Counter[str] = Counter()
     urls: Future[list[str]] = Future()
@@ -106,8 +106,8 @@ def serve(
 async def converse(
     seen: Counter[str], latency: float, reader: StreamReader, writer: StreamWriter
 ) -> None:
-    """Answer a connection's requests."""
-    with suppress(IncompleteReadError, ConnectionError):  # the client has gone
+    """Answer the requests of a connection."""
+    with suppress(IncompleteReadError, ConnectionError):  # the client has closed it
         while True:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             if "100-continue" in head:

@@ -1,4 +1,4 @@
-"""The demo's picture."""
+"""Draw the demo's picture."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,8 +18,8 @@ SHADE = "#ffebe9"
 LINES = ("#0969da", "#bc4c00", "#8250df")  # a colour for each metric
 PICTURE_INCHES = (9.0, 5.6)
 KEY = (
-    "A dot is one file's number; a ring, one that the outage kept waiting: late, not lost. Times\n"
-    "are in UTC. What is older than the first POST was written in one go, as after a backfill."
+    "A dot is the number of a file; a ring is one that the outage delayed: late, not lost. Times\n"
+    "are in UTC. Points older than the first POST were written in one go, as after a backfill."
 )
 PICTURE_DPI = 200  # 1,800 pixels wide: sharp where a page shows it at 900
 
@@ -29,27 +29,27 @@ class Sample(NamedTuple):
 
     second: int  # Unix
     value: float
-    late: bool  # the outage kept it waiting
+    late: bool  # the outage delayed it
 
 
 class Timeline(NamedTuple):
-    """All that the graph shows; times are Unix seconds."""
+    """Everything that the graph shows; times are Unix seconds."""
 
     title: str
     metrics: Mapping[str, Sequence[Sample]]  # by second
     outage: tuple[float, float]
-    posts: Sequence[tuple[float, int]]  # when, and the status answered
+    posts: Sequence[tuple[float, int]]  # when, and the response's status
     refusals: Sequence[float]
 
     def limits(self) -> tuple[float, float]:
-        """Return the first and the last moment the graph shows."""
+        """Return the first and the last second of the graph."""
         seconds = [sample.second for samples in self.metrics.values() for sample in samples]
         moments = [*seconds, *self.outage, *self.refusals, *(at for at, _ in self.posts)]
         return min(moments) - 1, max(moments) + 1
 
 
 def clock(seconds: float) -> datetime:
-    """Return a moment as the graph writes it, in UTC."""
+    """Return a time in UTC, as the graph shows it."""
     return datetime.fromtimestamp(seconds, UTC)
 
 
@@ -77,7 +77,7 @@ def draw_picture(timeline: Timeline, path: Path) -> None:
 
 
 def style(ax: Axes) -> None:
-    """Take away all ink that says nothing."""
+    """Remove all ink that shows nothing."""
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.spines["bottom"].set_color(GRID)
     ax.tick_params(colors=FAINT, labelsize=9, length=0)
@@ -86,7 +86,7 @@ def style(ax: Axes) -> None:
 
 
 def draw_metric(ax: Axes, metric: str, samples: Sequence[Sample], colour: str) -> None:
-    """Draw one metric: a dot a sample, a ring where the outage kept it waiting."""
+    """Draw one metric: a dot per sample, a ring if the outage delayed it."""
     moments, values, late = zip(*samples, strict=True)
     faces = ["white" if waited else colour for waited in late]
     ax.plot(moments, values, color=colour, lw=1.6, zorder=2)
@@ -97,7 +97,7 @@ def draw_metric(ax: Axes, metric: str, samples: Sequence[Sample], colour: str) -
 
 
 def draw_events(ax: Axes, timeline: Timeline) -> None:
-    """Draw what happened when: a row for refusals, one for POSTs not taken, one for those taken."""
+    """Draw the events in three rows: refusals, failed POSTs, successful POSTs."""
     rows = [
         ("refused", BAD, "x", timeline.refusals),
         ("POST: 503", BAD, "|", [at for at, status in timeline.posts if status != 202]),

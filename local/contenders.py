@@ -1,4 +1,4 @@
-"""Handlers that the bench holds the functions against, each as its users would write it."""
+"""The handlers with which the bench compares the functions, written as users would."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from datadog.api.metrics import Metric
 from ddg_mock_datasource import lambda_handler as generator  # noqa: F401  # one of them
 
 Event = dict[str, Any]
-THREADS = 32  # as many as the submitter and the generator have
+THREADS = 32  # as in the submitter and the generator
 BUCKET = os.environ["STATS_BUCKET"]
 
 s3: Any = boto3.client("s3", config=Config(max_pool_connections=THREADS))
@@ -47,20 +47,20 @@ def send_file(record: SQSRecord) -> None:
 
 
 def floor(event: Event, context: Any) -> None:
-    """What any handler on boto3 must pay: bare get_object side by side, and one raw POST."""
+    """The least that a handler with boto3 takes: bare get_object in parallel, and one raw POST."""
     list(threads.map(get, object_keys(event)))
     post(event["body_bytes"])
 
 
 def limit(event: Event, context: Any) -> None:
-    """What Python itself must pay: the same GETs by bare urllib3, unsigned, and one raw POST."""
+    """The least that Python takes: the same GETs by bare urllib3, unsigned, and one raw POST."""
     bucket = f"{os.environ['AWS_ENDPOINT_URL']}/{BUCKET}"
     list(threads.map(lambda key: http.request("GET", f"{bucket}/{key}"), object_keys(event)))
     post(event["body_bytes"])
 
 
 def bare_put(event: Event, context: Any) -> None:
-    """What any generator on boto3 must pay: bare put_object side by side."""
+    """The least that a generator with boto3 takes: bare put_object in parallel."""
     body = b'{"timestamp": 1575839011, "sample.stats": 1231, "processed.data": 321}'
     kept = {"Bucket": BUCKET, "Body": body, "ContentType": "application/json"}
     list(threads.map(lambda i: s3.put_object(Key=f"stats/{i}", **kept), range(event["files"])))
@@ -79,7 +79,7 @@ def get(key: str) -> Any:
 
 
 def read_metrics(key: str) -> list[dict[str, Any]]:
-    """Return an object's metrics as Metric.send takes them."""
+    """Return an object's metrics as Metric.send expects them."""
     stats = json.loads(get(key))
     timestamp, tags = stats.pop("timestamp"), [f"job:{key.split('/')[1]}"]
     return [{"metric": name, "points": (timestamp, stats[name]), "tags": tags} for name in stats]

@@ -1,31 +1,31 @@
-"""What a month of the pipeline costs on AWS, from measured times and the public price lists.
+"""The monthly cost of the pipeline on AWS, from measured times and the public price lists.
 
-Datadog's bill isn't in it: that counts custom metrics, however often they are sent.
+Datadog's bill isn't included: it counts custom metrics, however often they are sent.
 """
 
 from typing import NamedTuple
 
 from local.simulation import Times
 
-# US dollars, us-east-1, without free tiers and discounts, as the vendors' pages had them in 2025-07
+# US dollars, us-east-1, without free tiers and discounts, as of 2025-07
 LAMBDA_GB_SECOND = 0.0000133334  # aws.amazon.com/lambda/pricing, arm64, first tier
 LAMBDA_REQUEST = 0.20 / 1e6  # the same
 SQS_REQUEST = 0.40 / 1e6  # aws.amazon.com/sqs/pricing, standard queue, up to 64 KB each
 S3_GET = 0.0004 / 1e3  # aws.amazon.com/s3/pricing, Standard; an event notification itself is free
-LOG_BYTE = 0.50 / 1e9  # aws.amazon.com/cloudwatch/pricing, ingestion; keeping it adds a fiftieth
+LOG_BYTE = 0.50 / 1e9  # aws.amazon.com/cloudwatch/pricing, ingestion; storage adds a fiftieth
 SENT_BYTE = 0.09 / 1e9  # aws.amazon.com/ec2/pricing/on-demand, data transfer out
 CUSTOM_METRIC = 0.30  # a month; aws.amazon.com/cloudwatch/pricing
 ALARM = 0.10  # a month; the same
 
-HOURS = 730  # a month has
-METRICS = 12  # of a stack: the summary's ten, and two of the generator's or heartbeat's job
-ALARMS = 11  # of a stack: those of alarms.tf, without silent jobs
-LOG_BYTES = 1_500  # an invocation: START, END, REPORT as JSON, and the summary
-FILE_LOG_BYTES = 100  # a file: its address in the line of files submitted
-HTTP_BYTES = 600  # a POST's headers, and its answer's way back
-WIRE_BYTES = 30  # a file, deflated, of five metrics
-IDLE_RECEIVES = 5 * 3 * 60 * HOURS  # a month: 5 pollers, each waiting 20 s at a time
-SQS_BATCH = 10  # messages that are received or deleted in one request
+HOURS = 730  # per month
+METRICS = 12  # per stack: the summary's ten, and two for the generator or heartbeat
+ALARMS = 11  # per stack: those of alarms.tf, without silent jobs
+LOG_BYTES = 1_500  # per invocation: START, END, REPORT as JSON, and the summary
+FILE_LOG_BYTES = 100  # per file: its address in the line of submitted files
+HTTP_BYTES = 600  # of a POST's headers and its response
+WIRE_BYTES = 30  # per file of five metrics, compressed
+IDLE_RECEIVES = 5 * 3 * 60 * HOURS  # per month: 5 pollers, each waiting 20 s at a time
+SQS_BATCH = 10  # messages received or deleted in one request
 
 
 class Cost(NamedTuple):
@@ -37,11 +37,11 @@ class Cost(NamedTuple):
     lambda_compute: float
     logs: float
     transfer: float
-    fixed: float  # alarms, CloudWatch's metrics, and looking at an empty queue
+    fixed: float  # alarms, CloudWatch's metrics, and polling an empty queue
 
 
-def files_a_batch(times: Times, rate: float, concurrency: int, most: int) -> float:
-    """Return how many files an invocation finds: those that came while its poller was busy."""
+def files_per_batch(times: Times, rate: float, concurrency: int, most: int) -> float:
+    """Return the files per invocation: those that arrive while its poller is busy."""
     used = rate * (times.seconds(1) - times.seconds(0)) / concurrency  # of a poller's time
     if used >= 1:
         return most
@@ -50,10 +50,10 @@ def files_a_batch(times: Times, rate: float, concurrency: int, most: int) -> flo
 
 
 def month(times: Times, rate: float, batch: float) -> Cost:
-    """Return a month's cost at so many files a second, so many of them an invocation."""
+    """Return the cost of a month at a rate of files per second, and a batch of files each."""
     files = rate * 3_600 * HOURS
     invocations = files / batch
-    # S3 sends each message by itself; Lambda receives and deletes several at a time.
+    # S3 sends one message at a time; Lambda receives and deletes several.
     sqs = files + 2 * files / min(batch, SQS_BATCH)
     gb_seconds = invocations * times.seconds(batch) * times.memory / 1_024
     return Cost(

@@ -1,4 +1,4 @@
-"""A strict local Datadog, which stores, refuses and drops what the real one does. Its sources:
+"""A strict local Datadog: it stores, refuses and drops what the real one does. Its sources:
 
 api     https://docs.datadoghq.com/api/latest/metrics/submit-metrics/, v1
 naming  https://docs.datadoghq.com/developers/guide/what-best-practices-are-recommended-for-naming-metrics-and-tags/
@@ -21,26 +21,26 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
 SERIES, VALIDATE, QUERY = "/api/v1/series", "/api/v1/validate", "/api/v1/query"
-ROUTES = {("POST", SERIES), ("GET", VALIDATE), ("GET", QUERY)}  # api, and authentication beside it
+ROUTES = {("POST", SERIES), ("GET", VALIDATE), ("GET", QUERY)}  # api, and authentication
 MAX_WIRE_BYTES = 3_200_000  # api: "maximum payload size is 3.2 megabytes (3200000 bytes)"
 MAX_PLAIN_BYTES = 62_914_560  # api: decompressed "less than 62 megabytes (62914560 bytes)"
 MAX_AGE = 3600  # seconds; api: "cannot be ... more than one hour in the past"
 MAX_AHEAD = 600  # seconds; api: "cannot be more than ten minutes in the future"
-MAX_CHARACTERS = 200  # naming; by agent 350 for metrics, longer ones dropped, and bytes for tags
-MAX_TAGS = 100  # saluki, capture.rs: a series with more is dropped, the rest of its payload kept
-KEPT_REQUESTS = 100  # where what is old is dropped
+MAX_CHARACTERS = 200  # naming; in agent 350 for metrics (drops longer ones), bytes for tags
+MAX_TAGS = 100  # saluki, capture.rs: drops a series with more, keeps the others of its payload
+KEPT_REQUESTS = 100  # by forget()
 CONTENT_TYPES = ("application/json", "text/json")  # of Datadog's two Python clients
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server shall do with one request in place of taking it honestly."""
+    """A response that a test or the demo sends instead of the honest one."""
 
     status: int = 202
     body: bytes = b'{"status": "ok"}'
-    headers: Mapping[str, str] = field(default_factory=dict)  # added to, or in place of, its own
-    accept: bool = False  # store the points before answering, whatever is answered
-    reset: bool = False  # close the connection in place of answering
+    headers: Mapping[str, str] = field(default_factory=dict)  # added to its own, or replacing them
+    accept: bool = False  # store the points first, whatever the status
+    reset: bool = False  # close the connection instead of answering
     delay: float = 0.0  # seconds before the status line
     body_delay: float = 0.0  # seconds between headers and body
 
@@ -55,12 +55,12 @@ class Request:
     headers: dict[str, str]  # names in lower case
     wire_bytes: int  # of the body
     at: float  # Unix seconds, by the server's clock
-    series: list[dict[str, Any]] | None = None  # as sent; None where Datadog would refuse it
-    status: int | None = None  # answered; None before that, and after a reset
+    series: list[dict[str, Any]] | None = None  # as sent; None if Datadog would refuse it
+    status: int | None = None  # of the response; None before it, and after a reset
 
 
 class Dropped(NamedTuple):
-    """A point that was answered 202 and is gone."""
+    """A point that Datadog answers with 202 and drops."""
 
     metric: str
     tags: tuple[str, ...]
@@ -70,7 +70,7 @@ class Dropped(NamedTuple):
 
 
 class Refusal(Exception):
-    """A request that Datadog doesn't take, with its answer (shape: dd-trace-py, tests/llmobs)."""
+    """Datadog refuses the request; with its response (shape: dd-trace-py, tests/llmobs)."""
 
     def __init__(self, status: int, error: str) -> None:
         body = {"status": "error", "code": status, "errors": [error]}
@@ -88,7 +88,7 @@ def stored_tag(tag: str) -> str:
     """Return the tag that Datadog keeps; empty if it keeps none (naming; agent, tagname.go)."""
     kept = ""
     for character in tag:
-        # One for one, as in Go: str.lower() makes two of "İ" and looks at the neighbours of "Σ".
+        # One by one, as in Go: str.lower() makes two of "İ", and looks beside "Σ".
         character = character.lower()[0]
         if character.isalpha() or (kept and (character.isdecimal() or character in "-:./")):
             kept += character
@@ -98,19 +98,19 @@ def stored_tag(tag: str) -> str:
 
 
 def inflate(body: bytes) -> bytes:
-    """Undo zlib's compression, producing no more than a payload may hold."""
+    """Decompress a body, up to the limit of a payload."""
     inflater = zlib.decompressobj()
     plain = inflater.decompress(body, MAX_PLAIN_BYTES)
     if len(plain) == MAX_PLAIN_BYTES:
         raise Refusal(413, "Payload too large")
     if not inflater.eof or inflater.unused_data:
-        raise zlib.error("not one whole stream")
+        raise zlib.error("not exactly one stream")
     return plain
 
 
 def read_series(body: bytes, encoding: str | None) -> list[dict[str, Any]]:
-    """Return the series of a payload whose shape is right (api: MetricsPayload)."""
-    if encoding not in (None, "deflate"):  # what datadog sends; one report says gzip is refused
+    """Return the series of a payload, after checking its shape (api: MetricsPayload)."""
+    if encoding not in (None, "deflate"):  # as datadog sends; gzip is refused by one report
         raise Refusal(400, f"Content-Encoding {encoding} is not supported")
     try:
         plain = inflate(body) if encoding else body
@@ -127,15 +127,15 @@ def read_series(body: bytes, encoding: str | None) -> list[dict[str, Any]]:
 
 
 def find_fault(series: object) -> str | None:
-    """Say what is wrong with the shape of one series, if anything is (api: Series, Point)."""
+    """Return what is wrong with the shape of a series, or None (api: Series, Point)."""
     if not isinstance(series, dict):
         return "must be an object"
     metric, points = series.get("metric"), series.get("points")
     tags, host = series.get("tags", []), series.get("host", "")
     if not isinstance(metric, str) or not metric:
-        return "metric must be a string, not empty"
+        return "metric must be a non-empty string"
     if not isinstance(points, list) or not points or not all(map(is_point, points)):
-        return "points must be [timestamp, value] pairs of finite numbers, one at least"
+        return "points must be at least one [timestamp, value] pair of finite numbers"
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in (*tags, host)):
         return "tags must be a list of strings, and host a string"
     if series.get("type", "") not in ("", "count", "gauge", "rate"):  # api: "Valid types are"
@@ -144,7 +144,7 @@ def find_fault(series: object) -> str | None:
 
 
 def is_point(point: object) -> bool:
-    """Tell whether this is [timestamp, value], two JSON numbers that fit 64 bits (api)."""
+    """Return whether this is [timestamp, value], two JSON numbers that fit 64 bits (api)."""
     return isinstance(point, list) and [
         type(number) in (int, float) and abs(number) <= sys.float_info.max for number in point
     ] == [True, True]
@@ -156,16 +156,16 @@ class DatadogServer:
 
     api_key: str
     _: KW_ONLY
-    app_key: str = "test-app-key"  # which a query needs as well
-    clock: Callable[[], float] = time.time  # Unix seconds; decides what is too old
-    respond: Callable[[Request], Answer | None] | None = None  # None from either: honestly
+    app_key: str = "test-app-key"  # also needed for a query
+    clock: Callable[[], float] = time.time  # Unix seconds; decides which points are too old
+    respond: Callable[[Request], Answer | None] | None = None  # None: answers honestly
     respond_validate: Callable[[Request], Answer | None] | None = None  # to GET /api/v1/validate
-    requests: list[Request] = field(default_factory=list)  # all but these
+    requests: list[Request] = field(default_factory=list)  # all others
     validations: list[Request] = field(default_factory=list)
     queries: list[Request] = field(default_factory=list)
     points: dict[tuple[str, tuple[str, ...]], dict[int, float]] = field(default_factory=dict)
     dropped: list[Dropped] = field(default_factory=list)
-    types: dict[str, str] = field(default_factory=dict)  # of a metric, as it was sent last
+    types: dict[str, str] = field(default_factory=dict)  # of each metric, as sent last
 
     def __post_init__(self) -> None:
         self.stopping = threading.Event()
@@ -178,7 +178,7 @@ class DatadogServer:
         return self
 
     def stop(self, *_: object) -> None:
-        """Free the port; what is being delayed goes on at once, open connections get no more."""
+        """Free the port; end all delays, and answer no more requests."""
         self.stopping.set()
         self._http.shutdown()
         self._http.server_close()
@@ -186,7 +186,7 @@ class DatadogServer:
     __exit__ = stop
 
     def forget(self, before: float) -> None:
-        """Drop points of earlier seconds, and all but the last requests."""
+        """Drop points of earlier seconds, and all except the last requests."""
         for series, values in list(self.points.items()):
             for second in [second for second in list(values) if second < before]:
                 del values[second]
@@ -197,7 +197,7 @@ class DatadogServer:
         self.dropped.clear()
 
     def take(self, request: Request, body: bytes) -> Answer:
-        """Note a request, store its points if they are to be accepted, and return its answer."""
+        """Record a request, store its points if it is accepted, and return the response."""
         try:
             answer = self._check(request, body)
         except Refusal as refusal:
@@ -215,7 +215,7 @@ class DatadogServer:
         return asked or answer
 
     def _check(self, request: Request, body: bytes) -> Answer:
-        """Return the honest answer; the checks come in saluki's order (http/datadog/metrics.rs)."""
+        """Return the honest response; checks in saluki's order (http/datadog/metrics.rs)."""
         if (request.method, request.path) not in ROUTES:
             raise Refusal(404, "Not found")
         key = request.headers.get("dd-api-key")
@@ -238,14 +238,14 @@ class DatadogServer:
         return Answer()
 
     def _query(self, asked: Mapping[str, list[str]]) -> Answer:
-        """Return the points of one metric under some tags (api: Query timeseries points)."""
+        """Return the points of one metric with some tags (api: Query timeseries points)."""
         try:
             begin, end, query = int(asked["from"][0]), int(asked["to"][0]), asked["query"][0]
         except (KeyError, ValueError):
             raise Refusal(400, "from, to and query are required") from None
         named = re.fullmatch(r"(?:avg|max|min|sum):([A-Za-z0-9_.]+)\{([^{}]+)\}", query)
         if not named:
-            raise Refusal(400, "this Datadog reads avg|max|min|sum:METRIC{TAG,...} alone")
+            raise Refusal(400, "this Datadog only reads avg|max|min|sum:METRIC{TAG,...}")
         scope = set(named[2].split(",")) - {"*"}
         pointlist = [
             [1000 * timestamp, value]
@@ -259,7 +259,7 @@ class DatadogServer:
         return Answer(200, json.dumps(answer).encode())
 
     def _store(self, series: Mapping[str, Any], now: float) -> None:
-        """Keep the points that Datadog keeps; the last write to a metric, tags and second wins."""
+        """Keep the points that Datadog keeps; the last one for a metric, tags and second counts."""
         metric, sent = stored_metric(series["metric"]), series.get("tags", [])
         self.types[metric] = series.get("type") or "gauge"
         kept = {stored_tag(tag) for tag in sent} - {""}
@@ -267,7 +267,7 @@ class DatadogServer:
             kept.add(f"host:{series['host']}")
         tags = tuple(sorted(kept))
         for timestamp, value in series["points"]:
-            if not metric:  # agent, normalize.go: without a letter it is "dropped by the intake"
+            if not metric:  # agent, normalize.go: "dropped by the intake"
                 reason = "metric name without a letter"
             elif len(sent) > MAX_TAGS:
                 reason = f"more than {MAX_TAGS} tags"
@@ -284,7 +284,7 @@ class _HTTPServer(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Report errors, but not that a connection has ended."""
+        """Report errors, except closed connections."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -292,11 +292,11 @@ class _HTTPServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: _HTTPServer
     protocol_version = "HTTP/1.1"
-    wbufsize = -1  # an answer in one packet: 0.8 ms, not 88
+    wbufsize = -1  # a response in one packet: 0.8 ms, not 88
     disable_nagle_algorithm = True
 
     def exchange(self) -> None:
-        """Read a request, have the server take it, and send its answer (or end the connection)."""
+        """Read a request, pass it to the server, and send the response (or disconnect)."""
         datadog = self.server.datadog
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if datadog.stopping.is_set():
@@ -317,10 +317,10 @@ class _Handler(BaseHTTPRequestHandler):
         if answer.body_delay:
             self.wfile.flush()
             datadog.stopping.wait(answer.body_delay)
-        if answer.status not in (204, 304):  # a body there would be taken for the next answer
+        if answer.status not in (204, 304):  # a client would take a body for the next response
             self.wfile.write(answer.body)
 
     do_GET = do_POST = exchange
 
     def log_message(self, *_: object) -> None:
-        """Keep quiet: DatadogServer.requests holds all there is to say."""
+        """Log nothing: DatadogServer.requests has everything."""

@@ -1,8 +1,8 @@
-"""Lambda's event source mapping for a queue, as far as the local run needs one.
+"""Lambda's event source mapping for a queue, as far as the local run needs it.
 
-https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html describes what is
-deleted and what stays. A failed message comes back when the queue's visibility timeout is over, and
-the queue itself moves it to its dead-letter queue in the end.
+https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html says which messages are
+deleted. A failed message is delivered again after the queue's visibility timeout, and the queue
+moves it to the dead-letter queue in the end.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,20 +11,20 @@ from typing import Any, NamedTuple
 
 from local.lambda_runtime import REGION, FunctionError
 
-SQS_LIMIT = 10  # messages; SQS gives, and deletes, no more in one call
+SQS_LIMIT = 10  # messages that SQS delivers or deletes in one call
 
 
 class Batch(NamedTuple):
-    """What became of one batch."""
+    """The result of one batch."""
 
     received: int  # messages
     failed: int  # of these, left in the queue
-    error: FunctionError | None = None  # why all of them are left
+    error: FunctionError | None = None  # why all of them failed
 
 
 @dataclass
 class EventSource:
-    """Feeds a queue's messages to a function."""
+    """Delivers a queue's messages to a function."""
 
     sqs: Any  # boto3's client
     queue_url: str
@@ -32,7 +32,7 @@ class EventSource:
     batch_size: int = SQS_LIMIT
 
     def poll(self) -> Batch | None:
-        """Take one batch through the function; None if the queue has nothing to give."""
+        """Deliver one batch to the function; return None if the queue is empty."""
         messages = {message["MessageId"]: message for message in self._receive()}
         if not messages:
             return None
@@ -52,7 +52,7 @@ class EventSource:
         return Batch(len(messages), len(failed))
 
     def _receive(self) -> list[dict[str, Any]]:
-        """Return up to a batch of messages: what is there, without waiting for more."""
+        """Return up to a batch of messages, without waiting for more."""
         messages: list[dict[str, Any]] = []
         while limit := min(SQS_LIMIT, self.batch_size - len(messages)):
             received = self.sqs.receive_message(
@@ -65,7 +65,7 @@ class EventSource:
 
 
 def sqs_record(message: Mapping[str, Any], queue_arn: str) -> dict[str, Any]:
-    """Return a received message the way Lambda hands it to a function."""
+    """Return a received message as Lambda passes it to a function."""
     return {
         "messageId": message["MessageId"],
         "receiptHandle": message["ReceiptHandle"],
@@ -80,9 +80,9 @@ def sqs_record(message: Mapping[str, Any], queue_arn: str) -> dict[str, Any]:
 
 
 def failed_ids(answer: Any, message_ids: Iterable[str]) -> set[str]:
-    """Return the ids of the messages that a function's answer leaves in the queue.
+    """Return the ids of the messages that a function's response leaves in the queue.
 
-    No answer, or one without failures, leaves none; one that Lambda can't make sense of, all.
+    None of them without a response or failures; all of them if the response is malformed.
     """
     everything = set(message_ids)
     try:

@@ -1,4 +1,4 @@
-"""A zip's handler as Lambda would run it: awslambdaric in a clean process, its Runtime API here.
+"""Run a zip's handler as Lambda would: awslambdaric in a clean process, with its Runtime API.
 
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html describes the API.
 """
@@ -21,23 +21,23 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Self
 
 REGION = "us-east-1"
-ACCOUNT = "123456789012"  # the one that moto keeps everything in
-ROLE_CREDENTIALS = {  # what the function's role would have given; moto takes any
+ACCOUNT = "123456789012"  # moto's default
+ROLE_CREDENTIALS = {  # in place of the role's; moto accepts any
     "AWS_ACCESS_KEY_ID": "local",
     "AWS_SECRET_ACCESS_KEY": "local",
     "AWS_SESSION_TOKEN": "local",
 }
-INIT_SECONDS = 60.0  # Lambda allows 10; a laptop that is busy testing may need more
-MAX_OUTPUT_BYTES = 10_000_000  # of what a process prints, on disk
-POLL_SECONDS = 0.02  # how soon the Runtime API notices that it is to stop
+INIT_SECONDS = 60.0  # Lambda allows 10; a busy laptop may need more
+MAX_OUTPUT_BYTES = 10_000_000  # of a process's output, on disk
+POLL_SECONDS = 0.02  # how often the Runtime API checks whether it should stop
 
 LINUX = sys.platform.startswith("linux")
-# awslambdaric has its native module on Linux alone; the setting tries the other one there too.
+# awslambdaric has a native module only on Linux; the variable selects the other one there.
 NATIVE = LINUX and not os.environ.get("PURE_RUNTIME_CLIENT")
 PURE_CLIENT = Path(__file__).resolve().parent / "pure"
 
-# Isolated (-I) and without site-packages (-S): what the zip lacks is noticed. Lambda looks into
-# the function's own folder first, into the runtime's packages last.
+# Isolated (-I) and without site-packages (-S), so anything missing in the zip shows. Like Lambda,
+# it looks into the function's folder first, and into the runtime's packages last.
 BOOTSTRAP = """
 import os, sys
 sys.path.insert(0, os.environ["LAMBDA_TASK_ROOT"])
@@ -48,7 +48,7 @@ main(["bootstrap", sys.argv[1]])
 
 
 class FunctionError(Exception):
-    """The function failed: its handler raised, its module can't be imported, its process ended."""
+    """The handler raised, its module can't be imported, or its process ended."""
 
     def __init__(self, error_type: str, message: str) -> None:
         super().__init__(f"{error_type}: {message}")
@@ -57,20 +57,20 @@ class FunctionError(Exception):
 
 
 class FunctionTimeout(FunctionError):
-    """The function was not done at its deadline; its process is gone, the next start is cold."""
+    """The function missed its deadline; its process is killed, so the next start is cold."""
 
 
 class _Report(NamedTuple):
-    """What the process says: it asks for an invocation, answers it, fails, or has ended."""
+    """An event of the process: it asks for an invocation, answers it, fails, or ends."""
 
     kind: str  # next, response, error, init/error or exit
     payload: bytes = b""
 
 
 class _Sandbox(ThreadingHTTPServer):
-    """One process of the function, and the Runtime API it talks to."""
+    """A process of the function, and its Runtime API."""
 
-    daemon_threads = False  # closing waits for them: nothing is left behind
+    daemon_threads = False  # closing waits for them
 
     def __init__(self, command: list[str], environment: Mapping[str, str], **options: Any) -> None:
         super().__init__(("127.0.0.1", 0), _RuntimeApi)
@@ -81,7 +81,7 @@ class _Sandbox(ThreadingHTTPServer):
             env={**environment, "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self.server_port}"},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for whoever started us; close() ends this one
+            start_new_session=True,  # Ctrl-C must not reach it; close() ends it
             **options,
         )
         self._own_threads = [
@@ -95,15 +95,15 @@ class _Sandbox(ThreadingHTTPServer):
         self.reports.put(_Report("exit", str(self.process.wait()).encode()))
 
     def report(self, seconds: float) -> _Report | None:
-        """Return what the process reports next; None if that takes longer than seconds."""
+        """Return the next report of the process; None if it takes longer than `seconds`."""
         try:
             return self.reports.get(timeout=seconds)
         except Empty:
             return None
 
     def close(self) -> None:
-        """End the process and all it started, then the Runtime API."""
-        with suppress(ProcessLookupError):  # it may have ended by itself
+        """Kill the process and everything it started, then stop the Runtime API."""
+        with suppress(ProcessLookupError):  # it may have ended already
             os.killpg(self.process.pid, signal.SIGKILL)
         self.invocations.put(None)
         self.shutdown()
@@ -112,7 +112,7 @@ class _Sandbox(ThreadingHTTPServer):
             thread.join()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of a connection that ended with its process: that is reported as an exit."""
+        """Ignore a connection that ended with its process: _watch reports the exit."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]  # as it came
 
@@ -120,11 +120,11 @@ class _Sandbox(ThreadingHTTPServer):
 class _RuntimeApi(BaseHTTPRequestHandler):
     server: _Sandbox
     protocol_version = "HTTP/1.1"
-    wbufsize = -1  # headers and body in one write: 88 ms a call become 0.8 ms
+    wbufsize = -1  # headers and body in one write: 0.8 ms per call, not 88
     disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
-        """Hand over the next invocation, as soon as there is one."""
+        """Wait for the next invocation, and return it."""
         self.server.reports.put(_Report("next"))
         if invocation := self.server.invocations.get():
             self._answer(200, *invocation)
@@ -132,7 +132,7 @@ class _RuntimeApi(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def do_POST(self) -> None:
-        """Take the answer to an invocation, or the error in its place."""
+        """Receive the response to an invocation, or its error."""
         payload = self.rfile.read(int(self.headers["Content-Length"]))
         self._answer(202, {}, b"")
         initializing = self.path.endswith("/init/error")
@@ -149,11 +149,11 @@ class _RuntimeApi(BaseHTTPRequestHandler):
         self.wfile.write(payload)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: what counts is what the function says."""
+        """Log nothing: only the function's own output counts."""
 
 
 class LambdaFunction:
-    """A function made from a zip; a context manager. One invocation at a time, as in Lambda."""
+    """A function from a zip; a context manager. Runs one invocation at a time, as in Lambda."""
 
     def __init__(
         self,
@@ -170,14 +170,13 @@ class LambdaFunction:
     ) -> None:
         """Unpack the zip; the process itself starts with the first invocation.
 
-        handler is `module.function`, packages the folder with awslambdaric and boto3 (as
-        `pip install --target` makes it), timeout in seconds, memory_size in MB (told to the
-        function, not enforced: see peak_memory), credentials the AWS_* variables that the role
-        would have given.
+        handler: `module.function`. packages: the folder with awslambdaric and boto3, as
+        `pip install --target` makes it. timeout: in seconds. memory_size: in MB; the function
+        sees it, but it isn't enforced (see peak_memory). credentials: the role's AWS_* variables.
         """
         self.name = name
         self.timeout = timeout
-        self.log: list[str] = []  # every line that the function printed, after each invocation
+        self.log: list[str] = []  # every line that the function printed, up to the last invocation
         self._arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}"
         self._lock = threading.Lock()
         self._closed = False
@@ -186,7 +185,7 @@ class LambdaFunction:
         self._task_root = Path(self._folder.name, "task")
         with zipfile.ZipFile(zip_path) as archive:
             archive.extractall(self._task_root)
-        # A file and not a pipe: what was printed before the answer can be read with the answer.
+        # A file instead of a pipe: all output is there when the response arrives.
         output = Path(self._folder.name, "output")
         self._writer = output.open("ab")
         self._reader = output.open(newline="\n", encoding="utf-8", errors="replace")
@@ -201,12 +200,10 @@ class LambdaFunction:
             "AWS_LAMBDA_FUNCTION_NAME": name,
             "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
             "AWS_REGION": REGION,
-            "HOME": self._folder.name,  # or botocore would read the ~/.aws of whoever runs this
+            "HOME": self._folder.name,  # so botocore doesn't read the user's ~/.aws
             "LAMBDA_TASK_ROOT": str(self._task_root),
             "LANG": "en_US.UTF-8",
-            "LD_LIBRARY_PATH": os.environ.get(
-                "LD_LIBRARY_PATH", ""
-            ),  # some Pythons start with it alone
+            "LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", ""),  # some Pythons need it
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "TZ": ":UTC",
         }
@@ -218,19 +215,19 @@ class LambdaFunction:
         self.close()
 
     def close(self) -> None:
-        """End the process, in the middle of an invocation too, and remove the folder."""
+        """Kill the process, even during an invocation, and remove the folder."""
         self._closed = True
         self._stop()
-        with self._lock:  # an invocation that was cut short still reads what was printed
+        with self._lock:  # an invocation that was cut short still reads the output
             self._stop()
             self._writer.close()
             self._reader.close()
             self._folder.cleanup()
 
     def invoke(self, event: object) -> object:
-        """Return the handler's answer to the event.
+        """Return the handler's response to the event.
 
-        Raises FunctionError with the handler's exception, or when the process can't start or ends;
+        Raises FunctionError with the handler's exception, or if the process can't start or ends;
         FunctionTimeout at the deadline.
         """
         payload = json.dumps(event).encode()
@@ -253,11 +250,11 @@ class LambdaFunction:
                 self._read_output()
 
     def _expect(self, kind: str, sandbox: _Sandbox, seconds: float) -> bytes:
-        """Return the payload of the next report, which is of this kind; or raise FunctionError."""
+        """Return the payload of the next report; raise FunctionError if it is of another kind."""
         report = sandbox.report(seconds)
         if report and report.kind == kind:
             return report.payload
-        if not report or report.kind != "error":  # the process is of no more use
+        if not report or report.kind != "error":  # the process can't be used any more
             self._stop()
         if not report:
             raise FunctionTimeout("Sandbox.Timedout", f"Task timed out after {seconds:.2f} seconds")
@@ -274,20 +271,20 @@ class LambdaFunction:
             sandbox.close()
 
     def _read_output(self) -> None:
-        """Take over what was printed since the last time; the file doesn't grow without end."""
+        """Read the new output into the log; empty the file if it is large."""
         if printed := self._reader.read():
             self.log += printed.removesuffix("\n").split("\n")
         if self._reader.tell() > MAX_OUTPUT_BYTES:
-            self._writer.truncate(0)  # the process appends
+            self._writer.truncate(0)  # the process appends to it
             self._reader.seek(0)
 
     def peak_memory(self) -> int:
-        """Return the most memory that the running process ever held, in bytes.
+        """Return the peak memory of the running process, in bytes.
 
-        Off Linux, what it holds now: no system call tells of another process's peak there.
+        Except on Linux it is the current memory: no system call gives another process's peak.
         """
         if self._sandbox is None:
-            raise RuntimeError(f"{self.name} isn't running; its memory is known while it runs.")
+            raise RuntimeError(f"{self.name} isn't running; only then its memory is known.")
         process = str(self._sandbox.process.pid)
         if LINUX:
             status = Path("/proc", process, "status").read_text()

@@ -1,8 +1,8 @@
-"""The demo's books: what was written against what arrived, from sources that don't know each other.
+"""The demo's books: compare what was written with what arrived, from independent sources.
 
-Written is what lies in the buckets, submitted what Datadog stores with the right values, refused
-what lies in the rejected queue, waiting what lies in the queue or its dead-letter queue. The
-submitter itself is never asked.
+Written files are in the buckets, submitted ones in Datadog with the right values, refused ones in
+the rejected queue, and waiting ones in the queue or its dead-letter queue. The submitter itself is
+never asked.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Point(NamedTuple):
-    """One number, as Datadog shall have it."""
+    """One number, as it should be in Datadog."""
 
     metric: str
     tags: tuple[str, ...]  # sorted
@@ -22,7 +22,7 @@ Stored = Mapping[tuple[str, tuple[str, ...]], Mapping[int, float]]  # DatadogSer
 
 
 class Ledger(NamedTuple):
-    """Every file by its outcome, and what doesn't add up."""
+    """Every file by its outcome, and the contradictions."""
 
     written: Sequence[str]  # s3://bucket/key
     submitted: Sequence[str]
@@ -37,9 +37,9 @@ def balance(
     refused: Mapping[str, str],
     waiting: Iterable[str],
 ) -> Ledger:
-    """Settle every written file: submitted, refused or waiting; anything else is a fault.
+    """Find the outcome of every written file: submitted, refused or waiting; else it is a fault.
 
-    written holds the points of each file; a file without points is one that must be refused.
+    `written` has the points of each file; a file without points is bad, and must be refused.
     """
     kept = {
         Point(metric, tags, second, value)
@@ -64,22 +64,22 @@ def find_faults(
     refused: Mapping[str, str],
     waiting: set[str],
 ) -> Iterator[str]:
-    """Yield a sentence for each thing that doesn't add up."""
+    """Yield a sentence for each contradiction."""
     for file, points in written.items():
         here = kept.intersection(points)
         if file in refused:
             if points:
-                yield f"{file} is a good file, and was refused: {refused[file]}"
+                yield f"{file} is a good file, but was refused: {refused[file]}"
             if here:
-                yield f"{file} was refused, and {len(here)} of its points were submitted."
+                yield f"{file} was refused, but {len(here)} of its points were submitted."
         elif not points or len(here) < len(points):
             if file in waiting:
                 yield f"{file} still waits in the queue."
             elif points:
                 yield f"{file} is lost: Datadog has {len(here)} of its {len(points)} points."
             else:
-                yield f"{file} is a bad file, and is neither refused nor waiting."
+                yield f"{file} is a bad file, but is neither refused nor waiting."
     for file in sorted((refused.keys() | waiting) - written.keys()):
-        yield f"{file} is in a queue, and was never written."
+        yield f"{file} is in a queue, but was never written."
     for point in sorted(kept.difference(*written.values())):
-        yield f"Datadog has {point.metric} = {point.value} of second {point.second}; no file does."
+        yield f"Datadog has {point.metric} = {point.value} at {point.second}, but no file does."

@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Make .venv: tools and test packages; in .venv/lambda-runtime what Lambda brings (awslambdaric and
-# boto3); in .venv/wheels what zipper.sh fetches, for the tests, which have no network.
+# Make .venv with tools and test packages. .venv/lambda-runtime has what Lambda provides (awslambdaric
+# and boto3), .venv/wheels what zipper.sh fetches, for the tests, which have no network.
 set -euo pipefail
 CDPATH='' cd "$(dirname "$0")/.."
 python=$(local/find_python.sh)
-# Of your own settings for pip, these don't count here; the index, the proxy and certificates do.
+# Ignores these pip settings of yours; index, proxy and certificates still apply.
 export PIP_USER=0 PIP_ROOT=/ PIP_CONSTRAINT=/dev/null
 prefix=$PWD/.venv target=""
 
 pip_install() { .venv/bin/python -m pip install --prefix "$prefix" --target "$target" "$@"; }
 
-install() { # uv is five times as fast; where only pip's own settings lead to an index, pip does it
+install() { # uv is five times as fast; pip is for an index that only pip's settings name
   quietly .venv/bin/python -m uv pip install --python .venv/bin/python ${target:+--target "$target"} "$@" ||
     quietly pip_install --no-compile "$@"
 }
 
-quietly() { # one line that changes on a terminal; all of it where the command fails
+quietly() { # one changing line on a terminal; the whole output if the command fails
   "$@" 2>&1 | tee .venv/log | while IFS= read -r line; do
     if [ -t 1 ]; then printf '\r\033[K%.78s' "$line"; fi
   done || { cat .venv/log && return 1; }

@@ -3,10 +3,10 @@
 make_zip.py RUNTIME HANDLER.py NEW.zip [PACKAGES]: zipper.sh calls it. RUNTIME is the function's
 Python (3.13), PACKAGES a folder of unpacked wheels.
 
-What goes in follows a rule; there is no list to keep. A module stays if an import statement leads
-to it from the handler or from a package, wherever that statement stands (what is imported late, at
-the first POST or in an error's handling, isn't lost), and if it can be imported. That leaves out
-tests, command lines, and what is for a platform or a package that isn't there.
+A rule decides what is included, so there is no list to maintain: a module that can be imported, and
+that an import statement in the handler or a package leads to, even a late one (at the first POST or
+while handling an error). This leaves out tests, command lines, and modules for other platforms or
+for packages that aren't installed.
 """
 
 import re
@@ -21,13 +21,13 @@ from pkgutil import iter_modules
 
 LICENCE = re.compile("licen[cs]e|notice|copying|authors", re.IGNORECASE)
 DEFLATE_LEVEL = 9  # zlib's highest
-NOT_DATA = {".py", ".pyi", ".typed"}  # py.typed tells type checkers, no one else
+NOT_DATA = {".py", ".pyi", ".typed"}  # py.typed is only for type checkers
 
-# No setting of the user's, no site-packages, no file written
+# Without the user's settings and site-packages; writes no files
 ISOLATED = (sys.executable, "-B", "-I", "-S")
 
-# Prints the names that can be imported. Where what is missing isn't one of the packages (PySocks,
-# pyOpenSSL, a browser's JavaScript), its use is optional, and fails just so without the file.
+# Prints the names that can be imported. A missing module outside of the packages (PySocks,
+# pyOpenSSL, a browser's JavaScript) is optional, so the module that needs it can be left out.
 IMPORT = """
 import importlib, sys
 sys.path.insert(0, sys.argv[1])
@@ -41,7 +41,7 @@ for name in sys.argv[2:]:
             raise
 """
 
-# Imports what is named from a zip alone; boto3 and botocore are Lambda's own, and anything will do.
+# Imports modules from nothing but a zip; Lambda provides boto3 and botocore, which are mocked.
 PROVE = """
 import importlib, sys
 from importlib.machinery import ModuleSpec
@@ -62,10 +62,10 @@ for name in sys.argv[2:]:
 
 
 def find_modules(handler: Path, packages: Path | None) -> dict[str, bytes]:
-    """Return path in the zip -> source of all that the handler and the packages can import."""
+    """Return path in the zip -> source of everything that the handler and the packages import."""
     finder = ModuleFinder(path=[str(folder) for folder in (packages, handler.parent) if folder])
     finder.import_hook(handler.stem)
-    if packages:  # each by name: datadog calls __import__("requests"), which is no statement
+    if packages:  # by name: datadog calls __import__("requests"), which isn't a statement
         for package in iter_modules([str(packages)]):
             finder.import_hook(package.name)
     found = {
@@ -91,7 +91,7 @@ def importable(packages: Path, names: Iterable[str]) -> list[str]:
 
 
 def find_data(packages: Path, modules: Iterable[str]) -> dict[str, bytes]:
-    """Return path in the zip -> content of the other files beside the packages' modules."""
+    """Return path in the zip -> content of the other files in the packages' folders."""
     folders = {packages / Path(name).parent for name in modules} - {packages}
     return {
         str(file.relative_to(packages)): file.read_bytes()
@@ -125,8 +125,8 @@ def compile_modules(modules: Mapping[str, bytes]) -> dict[str, bytes]:
             file = Path(folder, name)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(source)
-        # -s: the bytecode doesn't hold the build's folder. Unchecked: a zip's source can't change,
-        # and its time, by which Python would otherwise tell, is set by who unpacks it.
+        # -s: the bytecode doesn't contain the build's folder. Unchecked: a zip's source can't
+        # change, and its time, which Python would otherwise check, depends on the unpacking.
         options = ["-q", "-s", folder, "--invalidation-mode", "unchecked-hash"]
         subprocess.run([*ISOLATED, "-m", "compileall", *options, folder], check=True)
         bytecode = Path(folder).rglob("*.pyc")
@@ -134,28 +134,28 @@ def compile_modules(modules: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def write_zip(target: Path, files: Mapping[str, bytes]) -> None:
-    """Write the files so that when, where and by whom it was done leaves no trace."""
+    """Write the files so that the zip doesn't depend on when, where and by whom it is made."""
     with zipfile.ZipFile(target, "w") as archive:
         for name, content in sorted(files.items()):
-            entry = zipfile.ZipInfo(name)  # its time is 1980-01-01
+            entry = zipfile.ZipInfo(name)  # with the time 1980-01-01
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.create_system = 3  # Unix
             entry.external_attr = 0o100644 << 16
-            # The level is fixed; Pythons linked to another zlib may still make other bytes.
+            # The level is fixed; a Python with another zlib may still make other bytes.
             archive.writestr(entry, content, compresslevel=DEFLATE_LEVEL)
 
 
 def prove(zipped: Path, names: Iterable[str]) -> None:
-    """End the build unless a Python that sees nothing but the zip can import these modules."""
+    """Exit unless a Python that sees nothing but the zip can import these modules."""
     command = [*ISOLATED, "-c", PROVE, str(zipped), *names]
     run = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if run.returncode:
         zipped.unlink()
-        sys.exit(f"{zipped.name} isn't kept, as it can't be imported: {run.stderr}")
+        sys.exit(f"{zipped.name} isn't kept, because it can't be imported: {run.stderr}")
 
 
 def main(runtime: str, handler: str, target: str, folder: str | None = None) -> None:
-    """Make the zip and say what it holds."""
+    """Make the zip and print what it contains."""
     packages = Path(folder).resolve() if folder else None
     modules = find_modules(Path(handler).resolve(), packages)
     files = dict(modules)

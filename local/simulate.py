@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from local.chart import FAINT, GRID, INK, LINES, style
-from local.cost import HOURS, SQS_BATCH, files_a_batch, month
+from local.cost import HOURS, SQS_BATCH, files_per_batch, month
 from local.simulation import STEADY, TIMES, Setting, play_outage
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/scaling.md"
@@ -54,7 +54,7 @@ def write_costs() -> None:
     rows = []
     for load, (rate, concurrency, most) in LOADS.items():
         # A batch over 10 has a batching window, in which it fills.
-        batch = most if most > SQS_BATCH else files_a_batch(TIMES, rate, concurrency, most)
+        batch = most if most > SQS_BATCH else files_per_batch(TIMES, rate, concurrency, most)
         cost = month(TIMES, rate, batch)
         numbers = [f"{each:,.{2 if each < 100 else 0}f}" for each in (*cost, sum(cost))]
         rows.append([load, f"{batch:,.{0 if batch >= 100 else 1}f}", *numbers])
@@ -78,7 +78,7 @@ def write_capacities() -> None:
     """Write how long each setting takes for a burst, and for a peak."""
     rows = []
     for name, setting in SETTINGS.items():
-        rate = setting.files_a_second(TIMES)
+        rate = setting.files_per_second(TIMES)
         waiting = max(0.0, PEAK - rate) * PEAK_SECONDS
         drained = setting.drain_seconds(TIMES, BURST)
         rows.append([name, *(f"{n:,.0f}" for n in (rate, drained, waiting, waiting / rate))])

@@ -1,7 +1,7 @@
-"""What a setting takes: the formula of scaling, and what outages of Datadog do to a steady load.
+"""The load that a setting takes, and what outages of Datadog do to a steady load.
 
-The model of outages plays the queue (order of becoming visible, visibility timeout, receive count)
-and the submitter's outcomes; what an invocation takes is measured.
+The model of outages simulates the queue (order of becoming visible, visibility timeout, receive
+count) and the submitter's outcomes. The times of an invocation are measured.
 """
 
 import heapq
@@ -10,29 +10,29 @@ from typing import NamedTuple
 
 from ddg_metric_submit import RETRY_PAUSES
 
-STARTING_POLLERS = 5  # Lambda, services-sqs-scaling: batches at the same time, when a queue fills
-POLLERS_A_SECOND = 5  # the same: added as long as messages wait
+STARTING_POLLERS = 5  # Lambda, services-sqs-scaling: parallel batches when a queue fills
+POLLERS_PER_SECOND = 5  # the same: added while messages wait
 FULL_CPU_MEGABYTES = 1_769  # Lambda, configuration-function-memory: one vCPU
-MAX_AGE_SECONDS = 3_600  # what Datadog takes, and the submitter's default
-LEAST_RECEIVES = 5  # main.tf: what isn't submitted by then is a dead letter
-NOTICE_SECONDS = 1.0  # from a file's being written to its message's being there
+MAX_AGE_SECONDS = 3_600  # Datadog's limit, and the submitter's default
+LEAST_RECEIVES = 5  # main.tf: after that a message is a dead letter
+NOTICE_SECONDS = 1.0  # from a file's upload to its message
 STEADY = 20.0  # files a second, in the outages
 CALM_SECONDS = 900  # of that load after an outage
 
 
 class Times(NamedTuple):
-    """What an invocation takes on a full core, in seconds: `make bench`'s 1 and 10 files."""
+    """Seconds of an invocation on a full core, from `make bench` with 1 and 10 files."""
 
     wait: float = 0.0708  # for S3 and for Datadog
     cpu: float = 0.0034  # of an invocation
     cpu_file: float = 0.00127  # of each file
-    post: float = 0.05  # of `wait`: the bench's Datadog, which comes last
+    post: float = 0.05  # the part of `wait` for Datadog, which comes last
     memory: int = 512  # MB, variables.tf's default
 
     def seconds(self, files: float) -> float:
-        """Return an invocation's seconds where memory gives the share of a core.
+        """Return the seconds of an invocation; the memory determines the share of a core.
 
-        Waiting and computing are added up: with few files hardly any of it overlaps.
+        Adds waiting and computing: with few files they hardly overlap.
         """
         share = min(1.0, self.memory / FULL_CPU_MEGABYTES)  # Python's threads use one core
         return self.wait + (self.cpu + self.cpu_file * files) / share
@@ -50,22 +50,22 @@ class Setting(NamedTuple):
 
     @property
     def max_receives(self) -> int:
-        """Return how often a message is received at most, as main.tf has it."""
+        """Return how often a message is received at most, as in main.tf."""
         return max(LEAST_RECEIVES, math.ceil(MAX_AGE_SECONDS / self.visibility_timeout))
 
-    def files_a_second(self, times: Times) -> float:
-        """Return the load that this takes."""
+    def files_per_second(self, times: Times) -> float:
+        """Return the load that this setting takes."""
         return self.maximum_concurrency * self.batch_size / times.seconds(self.batch_size)
 
     def drain_seconds(self, times: Times, files: float) -> float:
-        """Return when a burst is gone; Lambda begins with a few pollers and adds the others."""
+        """Return the time a burst takes; Lambda begins with a few pollers and adds the others."""
         late = max(0, self.maximum_concurrency - STARTING_POLLERS)
-        idle = late**2 / (2 * POLLERS_A_SECOND)  # seconds, of all pollers that aren't there yet
-        return files / self.files_a_second(times) + idle / self.maximum_concurrency
+        idle = late**2 / (2 * POLLERS_PER_SECOND)  # seconds of all missing pollers, added up
+        return files / self.files_per_second(times) + idle / self.maximum_concurrency
 
 
 class Message(NamedTuple):
-    """A file's notification; the one that became visible first is received first."""
+    """A file's notification; the first to become visible is received first."""
 
     visible: float
     written: float
@@ -73,18 +73,18 @@ class Message(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """An outage's files that Datadog hasn't got in the end."""
+    """The files of an outage that never reach Datadog."""
 
     aged_out: int  # refused and kept: Datadog would have dropped them
     dead_letters: int
 
 
 def play_outage(setting: Setting, minutes: float, times: Times = TIMES) -> Losses:
-    """Return what an outage, a minute after the beginning, costs of a steady load."""
+    """Return the losses of a steady load in an outage that begins after a minute."""
     begin, end = 60.0, 60.0 + 60.0 * minutes
     steady = ((n + 1) / STEADY for n in range(round(STEADY * (end + CALM_SECONDS))))
     queue = [Message(written + NOTICE_SECONDS, written) for written in steady]  # a heap
-    pollers = [0.0] * setting.maximum_concurrency  # when each is free; a heap, too
+    pollers = [0.0] * setting.maximum_concurrency  # when each is free; also a heap
     aged_out = dead_letters = 0
     while queue:
         started = now = max(heapq.heappop(pollers), queue[0].visible)

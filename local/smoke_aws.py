@@ -1,9 +1,9 @@
 """Try the stack on a real AWS account: make smoke-aws.
 
-Applies a stack of a fresh name in a folder of its own, puts a file into its bucket, waits until the
-submitter's log says that the file is in Datadog, and destroys the stack, whatever happened. It asks
-before it starts. Needs ./zipper.sh's zips, terraform, AWS credentials and DATADOG_API_KEY; the site
-is DATADOG_SITE, datadoghq.com by default.
+Asks first. Then applies a stack with a new name in a temporary folder, uploads a file, waits until
+the submitter's log says that the file is in Datadog, and always destroys the stack. Needs the zips
+of ./zipper.sh, terraform, AWS credentials and DATADOG_API_KEY. The site is DATADOG_SITE, by default
+datadoghq.com.
 """
 
 import json
@@ -25,16 +25,16 @@ ROOT = Path(__file__).resolve().parent.parent
 ZIPS = ("ddg_metric_submit.zip", "ddg_mock_datasource.zip")
 DEFAULT_REGION = "us-east-1"
 DEFAULT_SITE = "datadoghq.com"
-WAIT_SECONDS = 180  # an event source mapping that was just made may take a minute to start
-LOOK_SECONDS = 3  # between two looks at the log
+WAIT_SECONDS = 180  # a new event source mapping may take a minute to start
+POLL_SECONDS = 3  # between two reads of the log
 
 
 class Failed(Exception):
-    """What didn't work, in words for a person."""
+    """A step failed; the text is for the user."""
 
 
 def terraform(folder: Path, *arguments: str, **environment: str) -> None:
-    """Run terraform and let it print; Failed if it fails."""
+    """Run terraform and show its output; raise Failed if it fails."""
     command = ["terraform", *arguments]
     if subprocess.run(command, cwd=folder, env={**os.environ, **environment}).returncode:
         raise Failed(f"`{' '.join(command)}` failed in {folder}.")
@@ -42,10 +42,10 @@ def terraform(folder: Path, *arguments: str, **environment: str) -> None:
 
 @contextmanager
 def applied(api_key: str, settings: Mapping[str, object]) -> Iterator[dict[str, Any]]:
-    """Make a stack in a folder of its own; within, its outputs.
+    """Create a stack from a temporary folder; yield its outputs, and destroy it.
 
-    The key is on no command line and in no file but the state. The folder stays, with the state,
-    if the stack can't be destroyed.
+    The key isn't on a command line, and only in the state on disk. The folder and its state are
+    kept if destroying fails.
     """
     folder = Path(tempfile.mkdtemp(prefix="smoke-"))
     for file in [*ROOT.glob("*.tf"), *(ROOT / zip_file for zip_file in ZIPS)]:
@@ -58,12 +58,12 @@ def applied(api_key: str, settings: Mapping[str, object]) -> Iterator[dict[str, 
         printed = subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE).stdout
         yield {output: shown["value"] for output, shown in json.loads(printed).items()}
     finally:
-        terraform(folder, "destroy", "-input=false", "-auto-approve")  # it asks for no key
+        terraform(folder, "destroy", "-input=false", "-auto-approve")  # needs no key
         shutil.rmtree(folder)
 
 
 def put_file(session: Any, outputs: dict[str, Any]) -> str:
-    """Write a file of now; return its key."""
+    """Upload a file with the current time; return its key."""
     now = int(time.time())
     key = f"{outputs['prefix']}smoke/{now}.json"
     body = json.dumps({"timestamp": now, "ddg_stats.smoke": 1})
@@ -72,9 +72,9 @@ def put_file(session: Any, outputs: dict[str, Any]) -> str:
 
 
 def wait_until_submitted(session: Any, log_group: str) -> float:
-    """Return the seconds it took until the log told of a file in Datadog.
+    """Return the seconds until the log says that the file is in Datadog.
 
-    Raises Failed with what the log says otherwise, or when it says nothing for too long.
+    Raises Failed if the log says something else, or nothing for too long.
     """
     logs = session.client("logs")
     start, lines = time.monotonic(), list[str]()
@@ -86,28 +86,28 @@ def wait_until_submitted(session: Any, log_group: str) -> float:
             return time.monotonic() - start
         if any(summary.get("Refused") or summary.get("Retried") for summary in summaries):
             raise Failed("The file was not submitted. The log says:\n" + "\n".join(lines))
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
     raise Failed(f"No file in Datadog after {WAIT_SECONDS} s. The log says:\n" + "\n".join(lines))
 
 
 def main() -> None:
-    """Ask, then apply, put a file, wait and destroy."""
+    """Ask, then apply, upload a file, wait and destroy."""
     api_key = os.environ.get("DATADOG_API_KEY")
     if not api_key:
         raise Failed("DATADOG_API_KEY isn't set: export it first.")
     missing = [zip_file for zip_file in ZIPS if not (ROOT / zip_file).exists()]
     if missing:
-        raise Failed(f"{', '.join(missing)}: not there. Run ./zipper.sh first.")
+        raise Failed(f"{', '.join(missing)} is missing. Run ./zipper.sh first.")
     session: Any = boto3.Session()
     region = os.environ.get("AWS_REGION") or session.region_name or DEFAULT_REGION
-    os.environ["AWS_REGION"] = region  # which is where terraform looks
+    os.environ["AWS_REGION"] = region  # for terraform
     session = boto3.Session(region_name=region)
     site = os.environ.get("DATADOG_SITE", DEFAULT_SITE)
     name = f"smoke-{secrets.token_hex(3)}"
     account = session.client("sts").get_caller_identity()["Account"]
 
     print(f"Makes the stack {name} in the AWS account {account}, region {region}, sends one point")
-    print(f"ddg_stats.smoke to {site}, and destroys the stack. It costs a cent or so, 5 minutes.")
+    print(f"ddg_stats.smoke to {site}, and destroys the stack: 5 minutes, and a cent or so.")
     if input("Type yes to go on: ") != "yes":
         raise Failed("Nothing was done.")
     settings = {
@@ -118,10 +118,10 @@ def main() -> None:
         "heartbeat_schedule": None,  # the only file is ours
     }
     with applied(api_key, settings) as outputs:
-        print("Put", put_file(session, outputs))
+        print("Uploaded", put_file(session, outputs))
         seconds = wait_until_submitted(session, outputs["log_groups"]["metric_submit"])
-        print(f"submitted: in Datadog {seconds:.0f} s after it was put (looking at the log)")
-    print(f"The stack {name} works, and is gone.")
+        print(f"submitted: in Datadog {seconds:.0f} s after the upload, by the log")
+    print(f"The stack {name} works, and is destroyed.")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import pytest
 
 from local import simulation
-from local.cost import files_a_batch, month
+from local.cost import files_per_batch, month
 from local.simulation import TIMES, Losses, Setting, play_outage
 
 
@@ -64,11 +64,11 @@ def test_cost_is_of_files_and_invocations() -> None:
 @pytest.mark.parametrize(("rate", "files"), [(1 / 60, 1), (10_000, 10)], ids=["alone", "full"])
 def test_batches_fill_with_the_load(rate: float, files: float) -> None:
     """What comes while a poller is busy is its next batch, up to the batch's size."""
-    assert files_a_batch(TIMES, rate, 5, 10) == files
+    assert files_per_batch(TIMES, rate, 5, 10) == files
 
 
 def test_batch_agrees_with_the_time_it_takes() -> None:
     """In between: so many files come to a poller in the time that so many take."""
-    files = files_a_batch(TIMES, 250, 5, 10)
+    files = files_per_batch(TIMES, 250, 5, 10)
     assert 1 < files < 10
     assert files == pytest.approx(250 / 5 * TIMES.seconds(files))

@@ -221,7 +221,7 @@ def test_zip_that_lacks_something_is_not_kept(tmp_path: Path) -> None:
     make_zip = [ROOT / "local/make_zip.py", RUNTIME, handler, zipped]
     run = subprocess.run([sys.executable, "-I", *make_zip], capture_output=True, text=True)
     assert run.returncode == 1
-    assert "handler.zip isn't kept, as it can't be imported" in run.stderr
+    assert "handler.zip isn't kept, because it can't be imported" in run.stderr
     assert "No module named 'datadog'" in run.stderr
     assert not zipped.exists()
 

@@ -1,31 +1,31 @@
-"""awslambdaric's native module in Python, for where that isn't built: the Runtime API's client."""
+"""The Runtime API's client in Python, for systems without awslambdaric's native module."""
 
 import os
 from http.client import HTTPConnection, HTTPMessage
 
 DEADLINE = "Lambda-Runtime-Deadline-Ms"
-_api = HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])  # opens anew whenever it was closed
+_api = HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])  # reconnects if it was closed
 _headers = {"Content-Type": "application/json"}
 
 
 def initialize_client(user_agent: str) -> None:
-    """Keep the name to call by."""
+    """Set the user agent."""
     _headers["User-Agent"] = user_agent
 
 
 def next() -> tuple[bytes, dict[str, str | int]]:  # noqa: A001 # the native module's name for it
-    """Wait for the next invocation; return its event and its headers, the deadline as a number."""
+    """Wait for the next invocation; return its event and its headers, with a numeric deadline."""
     event, headers = _call("GET", "next")
     return event, {**headers, DEADLINE: int(headers[DEADLINE])}
 
 
 def post_invocation_result(invoke_id: str, result: bytes, *_: object) -> None:
-    """Answer an invocation."""
+    """Send the response to an invocation."""
     _call("POST", f"{invoke_id}/response", result)
 
 
 def post_error(invoke_id: str, error: str, *_: object) -> None:
-    """Say that an invocation failed: JSON with errorType and errorMessage."""
+    """Report that an invocation failed: JSON with errorType and errorMessage."""
     _call("POST", f"{invoke_id}/error", error.encode())
 
 
