@@ -133,10 +133,8 @@ class Checkup:
         yield from ask("outcomes", self.outcomes(follows=bool(timeout)))
         yield from ask("alarms", self.alarms())
         if not stack.generator:
-            watched = f"{count(len(stack.watched), 'job')} of them" if stack.watched else "none"
-            text = (
-                f"neither generator nor heartbeat is on: only silent jobs tell ({watched} watched)"
-            )
+            text = "neither generator nor heartbeat is on: that no file gets in, only alarms of "
+            text += f"silent jobs tell ({count(len(stack.watched), 'job')} watched)"
             yield "heartbeat", Finding("note", text)
         for bucket in followed:
             yield from ask("canary", follow_canary(stack, self.settings, bucket, timeout or 0))

@@ -36,20 +36,22 @@ def jobs(screen: Screen, stack: Stack) -> int:
     silent, documents = 0, []
     for job in sorted({*files, *stack.watched}):
         hours, at = stack.watched.get(job), last.get(job)
-        text = f"last file {ago(at, walk.now)}" if at else "no file"
-        text += f", {count(files[job], 'file')}, {refused[job_tag(job)]:,} refused"
-        left = (at or 0) + 3600 * hours - walk.now if hours else None
+        text = f"last file {ago(at, walk.now)}, {count(files[job], 'file')}" if at else "no file"
+        text += f", {refused[job_tag(job)]:,} refused"
+        left = (at or 0.0) + 3600 * hours - walk.now if hours else None
+        is_silent = left is not None and left <= 0
+        silent += is_silent
         if left is not None:
-            text += f", may be silent for {age(left)}" if left > 0 else ", silent for too long"
-            silent += left <= 0
-        screen.say(f"{job or '(no folder)':<24}  {text}", "red" if left and left <= 0 else "")
+            text += ", silent for too long" if is_silent else f", may be silent for {age(left)}"
+        screen.say(f"{job or '(no folder)':<24}  {text}", "red" if is_silent else "")
         documents.append(
             {
                 "job": job,
                 "last_file": utc(at) if at else None,
                 "files": files[job],
                 "refused": refused[job_tag(job)],
-                "seconds_left": left and round(left),
+                "silent": is_silent,
+                "seconds_left": round(left) if left and at else None,
             }
         )
     for problem in filter(None, (stopped, walk.problem)):

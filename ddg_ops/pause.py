@@ -47,7 +47,7 @@ def switch(screen: Screen, stack: Stack, *, on: bool, yes: bool) -> int:
             (events.enable_rule if on else events.disable_rule)(**rule)
     word = "on" if on else "off"
     for part, was in parts.items():
-        screen.say(f"{part}: {'is switched' if yes else 'would be switched'} {word} (was {was})")
+        screen.say(f"{part}: {'switched' if yes else 'would be switched'} {word} (was {was})")
     for line in () if on else PAUSED:
         screen.say(line)
     if not yes:

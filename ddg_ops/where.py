@@ -126,4 +126,4 @@ def describe(versions: Sequence[Any], now: float) -> str:
     if not versions:
         return "the object isn't there now"
     newest = f"{versions[0]['bytes']:,} B, {ago(versions[0]['came'], now)}"
-    return f"{count(len(versions), 'version')} there, the newest of {newest}"
+    return f"{count(len(versions), 'version')} there, the newest: {newest}"

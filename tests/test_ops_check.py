@@ -85,6 +85,7 @@ def test_check_of_a_healthy_stack(stack: StackOnMoto) -> None:
     parts = re.findall(r"^ok +(\w+) ", result.out, re.MULTILINE)
     expected = ["identity", "function", "notification", "key", "mapping", *["queues"] * 3]
     assert parts == [*expected, "outcomes", "alarms"]
+    assert "only alarms of silent jobs tell (0 jobs watched)" in result.out  # no heartbeat
     assert "fix:" not in result.out
     assert KEY not in result.out
     assert stack.run("check --json").document["healthy"] is True
