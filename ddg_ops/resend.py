@@ -45,7 +45,9 @@ def send_files(screen: Screen, stack: Stack, *, folder: Path, historical: bool, 
     """
     if yes:
         stack.prove()
-    settings = within_window(reading_settings(stack.environment()), historical=historical)
+    settings = reading_settings(stack.environment())
+    if not historical:  # else what the submitter itself takes counts
+        settings = within_window(settings, historical=False)
     kept = list(read_folder(folder, stack, settings))
     if not kept:
         raise Stop(f"{folder} has nothing to send. First: ddg-ops rejected save {folder}", USAGE)

@@ -111,10 +111,15 @@ def test_edited_files_are_sent(stack: StackOnMoto) -> None:
     assert "nothing to send" in stack.run("rejected send elsewhere").err
 
 
-@pytest.mark.parametrize(("options", "code"), [("", 1), (" --historical", 0)])
-def test_files_that_are_too_old_stay(options: str, code: int, stack: StackOnMoto) -> None:
-    """By the clock of now, whatever the function's own setting is."""
-    stack.set_environment(MAX_AGE_SECONDS="0")
+@pytest.mark.parametrize(
+    ("options", "max_age", "code"),
+    [("", "0", 1), (" --historical", "0", 0), (" --historical", "3600", 1)],
+)
+def test_files_that_are_too_old_stay(
+    options: str, max_age: str, code: int, stack: StackOnMoto
+) -> None:
+    """By the clock of now; with --historical too where the function itself would refuse them."""
+    stack.set_environment(MAX_AGE_SECONDS=max_age)
     [file] = save_bad_files(stack, "a")
     file.write_text('{"timestamp": 1764000000, "rows": 1}')
     result = stack.run(f"rejected send kept --yes{options}")
