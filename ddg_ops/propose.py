@@ -1,7 +1,8 @@
-"""A mapping to begin with: a document in, an expression of JMESPath out.
+"""Propose a mapping to start with: a document in, a JMESPath expression out.
 
-It keeps the numbers, renames what can't be a metric's name, and finds the time. A list of objects
-becomes a row an element, with its short strings as tags; so does an object whose names are data.
+The mapping keeps the numbers, renames names that can't be a metric's, and finds the time. Each
+element of a list of objects becomes a row, with its short strings as tags; so does each member of
+an object whose names are data.
 """
 
 import json
@@ -18,15 +19,15 @@ from ddg_stats_file import (
     normalise_tag,
 )
 
-MAX_DEPTH = 8  # objects in objects that are looked into
-MAX_CELLS = 2_000_000  # a table's rows times the paths in them
-MAX_PROPOSED_TAGS = 4  # a row: each may multiply the custom metrics
+MAX_DEPTH = 8  # levels of nested objects
+MAX_CELLS = 2_000_000  # of a table: rows times paths
+MAX_PROPOSED_TAGS = 4  # per row: each may multiply the custom metrics
 MAX_TAG_VALUE = 100  # characters; longer strings are messages
-MAX_NAME = 160  # characters of a metric's name, with room for a number and a name before it
+MAX_NAME = 160  # characters of a metric name, with room for a number and another name
 
-_PLAIN = re.compile("[A-Za-z_][A-Za-z0-9_]*")  # a name that JMESPath takes without quotes
-_DATA = re.compile("[^A-Za-z0-9_.-]|^$")  # in a name that is data rather than a name
-_ID = re.compile(r"[\d\s.,:+-]*|\d{4}-\d\d-\d\d.*|[0-9A-Fa-f-]{16,}|.*://.*")  # a run's own: no tag
+_PLAIN = re.compile("[A-Za-z_][A-Za-z0-9_]*")  # a name that needs no quotes in JMESPath
+_DATA = re.compile("[^A-Za-z0-9_.-]|^$")  # in a name that is data
+_ID = re.compile(r"[\d\s.,:+-]*|\d{4}-\d\d-\d\d.*|[0-9A-Fa-f-]{16,}|.*://.*")  # no tag: per run
 _TIME_NAMES = [  # the best first
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
@@ -38,24 +39,24 @@ _TIME_NAMES = [  # the best first
 ]
 _NO_TIME_NAME = re.compile(".*(expir|valid|until|next|deadline)", re.IGNORECASE)
 _SCALES = (1, 10**3, 10**6, 10**9)  # of times in s, ms, us and ns
-_CONTRACT = ("timestamp", "tags")  # names that are no metrics
-_TAKEN = object()  # stands where a table was
+_CONTRACT = ("timestamp", "tags")  # names that aren't metrics
+_TAKEN = object()  # replaces a table
 
 Path = tuple[str, ...]
-Columns = dict[Path, list[Any]]  # a value a row, None where there is none
-Tree = dict[str, Any]  # what is made: expressions by their names, or trees of them
+Columns = dict[Path, list[Any]]  # a value per row, or None
+Tree = dict[str, Any]  # the result: expressions by name, or trees of them
 
 
 class Table(NamedTuple):
     """Rows of a document that may have metrics."""
 
-    path: Path  # of what holds them
+    path: Path  # of their list or object
     rows: Sequence[Any]
-    keys: Sequence[str] = ()  # the rows' names, where these are data
+    keys: Sequence[str] = ()  # the rows' names, if these are data
     is_list: bool = True
 
     def member(self, path: Path) -> str:
-        """Return the expression of a row's member."""
+        """Return the expression for a member of a row."""
         return _join(("[1]" if self.keys else ""), path)
 
 
@@ -63,11 +64,11 @@ class Time(NamedTuple):
     """A member that has the time in every row."""
 
     path: Path
-    seconds: list[int]  # a row
+    seconds: list[int]  # per row
 
 
 class Part(NamedTuple):
-    """What makes metrics of a table."""
+    """An expression that makes metrics from a table."""
 
     expression: str
     names: set[str]  # of metrics
@@ -75,7 +76,7 @@ class Part(NamedTuple):
 
 
 def propose(document: object) -> str | None:
-    """Return a mapping that makes metrics of a document; None where it has no numbers for it."""
+    """Return a mapping that makes metrics from a document; None if it has no suitable numbers."""
     tables: list[Table] = []
     time = None
     rest = _take_tables(document, (), tables)
@@ -94,7 +95,7 @@ def propose(document: object) -> str | None:
     return f"[{', '.join(expressions)}][]"
 
 
-# --- What there is ---
+# --- Read the document ---
 
 
 def _take_tables(value: object, path: Path, tables: list[Table]) -> object:
@@ -112,7 +113,7 @@ def _take_tables(value: object, path: Path, tables: list[Table]) -> object:
 
 
 def _has_data_for_names(value: dict[str, Any]) -> bool:
-    """Tell whether an object is a table by its names: of numbers, or of objects much alike."""
+    """Return whether an object is a table by its names: of numbers, or of similar objects."""
     members = [*value.values()]
     odd = sum(bool(_DATA.search(name)) for name in value)
     if all(map(is_number, members)):
@@ -125,7 +126,7 @@ def _has_data_for_names(value: dict[str, Any]) -> bool:
 
 
 def _columns(table: Table) -> Columns:
-    """Return the values in a table's rows by their paths; none where that is too much."""
+    """Return the values in a table's rows by their paths; {} if there are too many."""
     paths = dict.fromkeys(chain.from_iterable(_leaves(row, ()) for row in table.rows))
     if len(paths) * len(table.rows) > MAX_CELLS:
         return {}
@@ -147,7 +148,7 @@ def _look_up(value: Any, path: Path) -> Any:
 
 
 def _numbers(columns: Columns) -> Columns:
-    """Return the columns of numbers, without those of times."""
+    """Return the columns of numbers, without times."""
     found = {}
     for path, values in columns.items():
         given = [value for value in values if value is not None]
@@ -173,13 +174,13 @@ def _find_time(columns: Columns) -> Time | None:
 
 
 def _rank(path: Path) -> int | None:
-    """Return how good a member's name is for the time; 0 is best."""
+    """Return how well a member's name fits the time; 0 is best."""
     ranks = (rank for rank, name in enumerate(_TIME_NAMES) if path and name.match(path[-1]))
     return next(ranks, None)
 
 
 def _read_time(value: object, is_named: bool) -> int | None:
-    """Return a time in epoch seconds; None where it isn't one. A number must be named so."""
+    """Return a time in epoch seconds, or None. A number needs the name of a time."""
     if not isinstance(value, str) and not (is_named and is_number(value) and _is_epoch(value, 1)):
         return None
     try:
@@ -189,17 +190,17 @@ def _read_time(value: object, is_named: bool) -> int | None:
 
 
 def _is_epoch(value: float, scale: int) -> bool:
-    """Tell whether a number may be a time since 2001; scale: units a second."""
+    """Return whether a number may be a time since 2001; scale: units per second."""
     return 10**9 <= value / scale < 3 * 10**9
 
 
-# --- What is made of it ---
+# --- Write the mapping ---
 
 
 def _propose_table(table: Table, time: Time | None, used: set[str]) -> Part | None:
-    """Return what makes metrics of a table, or of its last row where two can't be told apart.
+    """Return the part for a table, or for its last row if two have the same tags and second.
 
-    time: the document's. used: names of other metrics, which the table's must differ from.
+    time: the document's. used: names of other metrics, which the table's must not repeat.
     """
     numbers = _numbers(_columns(table))
     good = [any(value is not None for value in row) for row in zip(*numbers.values(), strict=True)]
@@ -224,7 +225,7 @@ def _propose_table(table: Table, time: Time | None, used: set[str]) -> Part | No
 
 
 def _propose_rows(table: Table, source: str, time: Time | None, used: set[str]) -> Part | None:
-    """Return what makes metrics of rows; None where two have the same tags and second.
+    """Return the part for rows; None if two have the same tags and second.
 
     source: the expression that the rows come from; "" for the document itself.
     """
@@ -276,11 +277,11 @@ def _propose_rows(table: Table, source: str, time: Time | None, used: set[str]) 
 
 
 def _tags(table: Table, columns: Columns) -> dict[str, tuple[str, Sequence[str | None]]]:
-    """Return a table's tags: their expressions, and their values a row."""
+    """Return a table's tags: their expressions, and their values per row."""
     tags: dict[str, tuple[str, Sequence[str | None]]] = {}
     if table.keys:
         tags["name"] = ("[0]", table.keys)
-    found: dict[tuple[str | None, ...], Path] = {}  # of two columns with the same values the first
+    found: dict[tuple[str | None, ...], Path] = {}  # the first of columns with the same values
     for path, values in columns.items():
         if (len(path) == 1 or table.path) and all(each is None or _is_tag(each) for each in values):
             found.setdefault(tuple(values), path)
@@ -295,7 +296,7 @@ def _tags(table: Table, columns: Columns) -> dict[str, tuple[str, Sequence[str |
 
 
 def _is_tag(value: object) -> bool:
-    """Tell whether a value is a string that is of use as a tag."""
+    """Return whether a value is a string that is useful as a tag."""
     return (
         isinstance(value, str)
         and 0 < len(value) <= MAX_TAG_VALUE
@@ -326,7 +327,7 @@ def _add_metrics(tree: Tree, table: Table, columns: Columns) -> dict[Path, str]:
 
 
 def _is_clean(group: Path, table: Table, columns: Columns) -> bool:
-    """Tell whether numbers() takes an object's numbers as they are, and no other."""
+    """Return whether numbers() would return exactly the numbers of an object's columns."""
     numbers = _numbers(columns)
     names = []
     for path, values in columns.items():
@@ -348,7 +349,7 @@ def _is_clean(group: Path, table: Table, columns: Columns) -> bool:
 
 
 def _insert(tree: Tree, words: Sequence[str], expression: str) -> str:
-    """Add an expression to a tree, under other names where these are taken; return its name."""
+    """Add an expression to a tree, under another name if its own is taken; return the name."""
     taken = []
     for word in words[:-1]:
         taken.append(next(n for n in _numbered(word) if isinstance(tree.get(n, {}), dict)))
@@ -359,13 +360,13 @@ def _insert(tree: Tree, words: Sequence[str], expression: str) -> str:
 
 
 def _numbered(word: str) -> Iterator[str]:
-    """Yield a word, then with numbers."""
+    """Yield a word, then the word with numbers."""
     yield word
     yield from (f"{word}_{number}" for number in count(2))
 
 
 def _words(path: Path) -> list[str]:
-    """Return a path as the words of a metric's name, as Datadog takes it."""
+    """Return a path as the words of a metric name that Datadog keeps."""
     parts = (re.sub("[^A-Za-z0-9]+", "_", part).strip("_") for part in ".".join(path).split("."))
     words = [part for part in parts if part] or ["value"]
     return [words[0] if words[0][0].isalpha() else f"n{words[0]}", *words[1:]]

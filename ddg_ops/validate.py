@@ -26,7 +26,7 @@ from ddg_settings import Settings, read_metrics
 from ddg_stats_file import MAX_MAPPED_SERIES, Sample
 
 RECIPES = "docs/recipes.md"
-SHOWN_SERIES = 20  # of a file that is good; --json has all
+SHOWN_SERIES = 20  # per good file; --json has all
 SETTINGS = (
     "STATS_PREFIX",
     "BUCKETS",
@@ -45,16 +45,16 @@ EXAMPLES = [
 ]
 
 Point = dict[str, Any]
-Metrics = Mapping[str, Mapping[str, Any]]  # the settings file's
+Metrics = Mapping[str, Mapping[str, Any]]  # from the settings file
 
 
 @click.command(cls=Command, examples=EXAMPLES)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--job", default="", help="The folder that the file will be put into.")
-@click.option("--max-age", type=click.IntRange(0), help="Seconds, 0: any age (MAX_AGE_SECONDS).")
-@click.option("--propose", is_flag=True, help="Propose a mapping, and show what it makes.")
+@click.option("--job", default="", help="The folder that the file will be uploaded to.")
+@click.option("--max-age", type=click.IntRange(0), help="Maximum age in seconds; 0: any age.")
+@click.option("--propose", is_flag=True, help="Propose a mapping, and show its result.")
 @click.option("--settings", "settings_file", help=f"The settings file, if not {SETTINGS_FILE}.")
-@click.option("--stack", help=f"{STACK_HELP} Its settings count then.")
+@click.option("--stack", help=f"{STACK_HELP} Uses its settings.")
 @aws_options
 @click.pass_obj
 def validate(
@@ -71,9 +71,9 @@ def validate(
 ) -> int:
     """Read stats files as the submitter would: the series that would arrive, or why not.
 
-    A FILE is a path, s3://bucket/key, or - for standard input. What holds for jobs, metrics and
-    tags is read from the settings file in the current folder, if there is one, or from --stack.
-    The submitter's variables, such as MAX_AGE_SECONDS, come before the settings file.
+    A FILE is a path, s3://bucket/key, or - for standard input. The settings of jobs, metrics and
+    tags come from the settings file in the current folder, if there is one, or from --stack. The
+    submitter's environment variables, such as MAX_AGE_SECONDS, override the settings file.
     """
     for name in files:
         if name.startswith("s3://") and not re.match("s3://[^/]+/.", name):
@@ -82,7 +82,7 @@ def validate(
         raise Stop("--stack has settings of its own. Leave out --settings.", USAGE)
     aws, environment, metrics = find_settings(stack, settings_file, profile, region)
     wanted = {name: environment[name] for name in SETTINGS if name in environment}
-    if max_age is not None or propose:  # whoever looks for a mapping has an old file
+    if max_age is not None or propose:  # a mapping is usually tried with an old file
         wanted["MAX_AGE_SECONDS"] = str(max_age or 0)
     settings = reading_settings(wanted)
     codes = {FINE}
@@ -119,7 +119,7 @@ def validate(
 def find_settings(
     stack: str | None, settings_file: str | None, profile: str | None, region: str | None
 ) -> tuple[Aws, dict[str, str], Metrics]:
-    """Return the session, the submitter's environment and the settings file's metrics."""
+    """Return the session, the submitter's environment and the metrics of the settings file."""
     if stack:
         found = find_stack(stack, profile, region)
         return found.aws, found.environment(), {}
@@ -134,7 +134,7 @@ def find_settings(
 
 
 def load(name: str, job: str, settings: Settings, aws: Aws) -> tuple[File, bytes]:
-    """Return a file, standard input (-) or an object, as the submitter would have it."""
+    """Return a file, standard input (-) or an object, as the submitter would get it."""
     if name.startswith("s3://"):
         bucket, _, key = name.removeprefix("s3://").partition("/")
         file = File(bucket, key)
@@ -150,20 +150,20 @@ def load(name: str, job: str, settings: Settings, aws: Aws) -> tuple[File, bytes
 def propose_mapping(file: File, content: bytes, settings: Settings) -> tuple[Settings, str]:
     """Return settings with a proposed mapping for a file's job, and the mapping.
 
-    Raises StatsFileError where there is none.
+    Raises StatsFileError if there is none.
     """
     mapping = propose_for(read_document(content))
     if not mapping:
         raise StatsFileError(
-            "nothing can be proposed: there is no number outside of lists of numbers, or the file "
-            f"would make more than {MAX_MAPPED_SERIES:,} series. {RECIPES} shows how to choose."
+            "nothing can be proposed: all numbers are in lists of numbers, or there are none, or "
+            f"they would make more than {MAX_MAPPED_SERIES:,} series. See {RECIPES}."
         )
     folder = job_folder(file.key, settings.prefix_of(file.bucket))
     return settings._replace(jobs=json.dumps({folder: {"mapping": mapping}})), mapping
 
 
 def flatten(samples: Sequence[Sample], settings: Settings, metrics: Metrics) -> list[Point]:
-    """Return samples as single points, with what Datadog is told of their metrics."""
+    """Return samples as single points, with the type and unit of their metrics."""
     types = read_metrics(settings.metrics)
     return [
         {"metric": metric, "timestamp": each.timestamp, "value": value, "tags": each.tags}
@@ -175,16 +175,16 @@ def flatten(samples: Sequence[Sample], settings: Settings, metrics: Metrics) -> 
 
 
 def print_series(name: str, points: int, series: Sequence[Point], screen: Screen) -> None:
-    """Print what would arrive of a good file, the last point of each series; or of a marker."""
+    """Print the last point of each series that would arrive, or that the file is a marker."""
     found = f"{count(points, 'point')}, {count(len(series), 'custom metric')}"
     if not points:
-        found = "a marker, which the submitter passes over"
+        found = "a marker, which the submitter skips"
     screen.say(f"ok       {name}: {found}", "green")
     for point in series[:SHOWN_SERIES]:
         kind = point["type"] + (f" of {point['interval']} s" if point["interval"] else "")
         unit = "/".join(filter(None, (point["unit"], point["per_unit"])))
-        told = ", ".join(filter(None, (kind, unit)))
+        details = ", ".join(filter(None, (kind, unit)))
         shown = f"{point['metric']}{{{','.join(point['tags'])}}} = {point['value']}"
-        screen.say(f"         {utc(point['timestamp'])}  {shown}  ({told})")
+        screen.say(f"         {utc(point['timestamp'])}  {shown}  ({details})")
     if len(series) > SHOWN_SERIES:
         screen.say(f"         and {len(series) - SHOWN_SERIES:,} more; --json has all")

@@ -1,7 +1,7 @@
-"""Stats files, good and bad: the rows that the parser and the schema are both held to.
+"""Good and bad stats files: tables for the tests of the parser and of the schema.
 
-Every row is read at NOW, the second of the contract's sample, with files up to MAX_AGE old.
-What takes megabytes, or another clock, is in test_stats_file.py.
+Each file is read at NOW, the second of the contract's sample, with a maximum age of MAX_AGE. Files
+that are large or need another time are in test_stats_file.py.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Samples = list[tuple[int, tuple[str, ...], dict[str, float]]]
 
 
 class Good(NamedTuple):
-    """A file that is accepted, and what is read from it."""
+    """An accepted file, and the samples that are read from it."""
 
     id: str
-    file: str | bytes  # text stands for its UTF-8
-    read: Samples | dict[str, float]  # values alone are of NOW and without tags
+    file: str | bytes  # text is encoded as UTF-8
+    read: Samples | dict[str, float]  # only values: of NOW, without tags
 
     @property
     def samples(self) -> Samples:
@@ -37,7 +37,7 @@ class Good(NamedTuple):
 
 
 class Bad(NamedTuple):
-    """A file that is refused, and the parts of the reason that tell where and what is wrong."""
+    """A refused file, and the parts of the reason that say where and what is wrong."""
 
     id: str
     file: str | bytes
@@ -55,18 +55,18 @@ def read(content: bytes, *, tags: tuple[str, ...] = ()) -> list[Sample]:
 
 
 def refusal(content: bytes, *, tags: tuple[str, ...] = ()) -> str:
-    """Return the reason why a file is refused, once it is fit for every place that it goes to."""
+    """Return the reason why a file is refused; check that it fits a log and a message."""
     with pytest.raises(StatsFileError) as caught:
         read(content, tags=tags)
     reason = str(caught.value)
     assert reason.isascii()
     assert reason.isprintable()
-    assert len(reason) <= 1024  # what an SQS message attribute gets of it
+    assert len(reason) <= 1024  # the limit of the SQS message attribute
     return reason
 
 
 def at_now(members: str) -> str:
-    """Return a file of one object of NOW; its other members are JSON."""
+    """Return a file of one object at NOW; its other members are JSON."""
     return f'{{"timestamp": 1575839011, {members}}}'
 
 
@@ -76,7 +76,7 @@ def at(timestamp: str) -> str:
 
 
 def at_time(time: str) -> str:
-    """Return a file of one object; the timestamp is a string, as JSON writes it within quotes."""
+    """Return a file of one object; the timestamp is the inside of a JSON string."""
     return at(f'"{time}"')
 
 
@@ -86,12 +86,12 @@ def value(value: str) -> str:
 
 
 def name(name: str) -> str:
-    """Return a file of one metric; its name is written as JSON writes it within quotes."""
+    """Return a file of one metric; its name is the inside of a JSON string."""
     return at_now(f'"{name}": 1')
 
 
 def tagged(*tags: object) -> str:
-    """Return a file of one object; JSON is made of the tags."""
+    """Return a file of one object with these tags."""
     return at_now(f'"tags": {json.dumps(tags)}, "a": 1')
 
 
@@ -101,17 +101,17 @@ def lines(*values: str) -> str:
 
 
 def nested(depth: int, inside: str = "1") -> str:
-    """Return JSON of as many objects, one in the other, with something innermost."""
+    """Return JSON of nested objects, with something innermost."""
     return '{"a": ' * depth + inside + "}" * depth
 
 
 def zipped(*members: bytes) -> bytes:
-    """Return a gzip file of as many members, the same whenever it is made."""
+    """Return a gzip file with these members, always the same bytes."""
     return b"".join(gzip.compress(member, mtime=0) for member in members)
 
 
 def zipped_with_name(content: bytes) -> bytes:
-    """Return a gzip file that holds a file name, a comment and a checksum of its header."""
+    """Return a gzip file with a file name, a comment and a checksum of its header."""
     header = b"\x1f\x8b\x08\x1a\0\0\0\0\0\xff" + b"stats.json\0" + b"hourly\0"
     checksum = (zlib.crc32(header) & 0xFFFF).to_bytes(2, "little")
     return header + checksum + zipped(content)[10:]
@@ -131,12 +131,12 @@ ALL_TAGS = [f"t{n:03}" for n in range(MAX_TAGS)]
 END = f"byte {len(zipped(SAMPLE))}"  # of the gzip data
 
 
-# Good or bad alike: each row fails in one way alone, these in many
+# Random files, good and bad: a row fails in one way only, these in many
 
-# The same examples whenever they are run: a test that fails now and then is believed by nobody.
+# Always the same examples: nobody believes a test that fails now and then.
 examples = settings(deadline=None, derandomize=True, max_examples=100)
 
-# Short and few, so that some come twice; some of them are rewritten by Datadog
+# Short and few, so that some appear twice; Datadog rewrites some of them
 names = st.sampled_from(["a", "a.b", "b", "x_1", "Rows", "Rows.read", "a__b", "_a", "a_"])
 names |= st.from_regex(r"[A-Za-z][A-Za-z0-9]{0,3}(?:[._][A-Za-z0-9]{1,3}){0,2}", fullmatch=True)
 numbers = st.integers(-(10**308), 10**308) | st.floats(allow_nan=False, allow_infinity=False)
@@ -168,7 +168,7 @@ objects = st.builds(
 
 @st.composite
 def rendered(draw: st.DrawFn, values: list[Any]) -> bytes:
-    """Write objects in any of the ways that the contract allows."""
+    """Write objects in one of the ways that the contract allows."""
     options: dict[str, Any] = {"ensure_ascii": draw(st.booleans())}
     layout = draw(st.sampled_from(["array", "lines", "object"]))
     if layout == "lines" or (layout == "object" and len(values) > 1):
@@ -187,7 +187,7 @@ def rendered(draw: st.DrawFn, values: list[Any]) -> bytes:
 
 
 GOOD = [
-    # Shape: one object, an array of them, or a line each
+    # Shape: one object, an array of objects, or one object per line
     Good("sample-of-the-contract", SAMPLE, SAMPLE_READ),
     Good("object-over-several-lines", PRETTY, A_READ),
     Good("white-space-of-json", f"\r\n\t {A} \t\r\n", A_READ),
@@ -196,7 +196,7 @@ GOOD = [
     Good("lines-without-last-line-feed", f"{A}\n{B}", AB_READ),
     Good("lines-ended-by-crlf", f"{A}\r\n{B}\r\n", AB_READ),
     Good("lines-with-blank-ones", f"\n \n{A}\n\n\t\r\n{B}\n\n", AB_READ),
-    # Encodings: told by the first bytes
+    # Encodings, recognised by the first bytes
     Good("byte-order-mark", b"\xef\xbb\xbf" + SAMPLE, SAMPLE_READ),
     Good("utf-16-little-endian", b"\xff\xfe" + A.encode("utf-16-le"), A_READ),
     Good("utf-16-big-endian", b"\xfe\xff" + f"{A}\r\n{B}".encode("utf-16-be"), AB_READ),
@@ -206,7 +206,7 @@ GOOD = [
     Good("gzip-members-of-a-line", zipped(f"{A}\n".encode(), B.encode()), AB_READ),
     Good("gzip-padded-to-a-tape-block", zipped(SAMPLE).ljust(512, b"\0"), SAMPLE_READ),
     Good("gzip-padded-with-many-zeros", zipped(SAMPLE) + bytes(100_000), SAMPLE_READ),
-    # str.splitlines would end lines at these, JSON Lines doesn't
+    # str.splitlines ends lines at these, JSON Lines doesn't
     Good(
         "line-separators-within-strings",
         lines(at_now('"tags": ["x\u2028y\u2029z\x85"], "a": 1'), B),
@@ -221,7 +221,7 @@ GOOD = [
     Good("time-with-an-offset", at_time("2019-12-08T22:33:31+01:30"), A_READ),
     Good("time-with-the-largest-offset", at_time("2019-12-07T21:04:31.5-23:59"), A_READ),
     Good("time-in-utc-by-an-offset", at_time("2019-12-08T21:03:31-00:00"), A_READ),
-    # tags: an optional list of strings, or object of scalars, for all metrics of the object
+    # tags: an optional list of strings or object of scalars, for all metrics of the object
     Good(
         "tags",
         at_now('"tags": ["team:data", "env:prod"], "a": 1, "b": 2'),
@@ -341,12 +341,7 @@ BAD = [
     Bad("two-objects-in-a-line", A + B, "line 1 column 34.", ON_A_LINE),
     Bad("lines-ended-by-commas", f"{A},\n{B}", "line 1 column 34.", ON_A_LINE),
     Bad("lines-ended-by-cr", f"{A}\r{B}", "line 1 column 35.", ON_A_LINE),
-    Bad(
-        "objects-over-several-lines",
-        PRETTY + PRETTY,
-        "line 1 column 1.",
-        "takes more than one line",
-    ),
+    Bad("objects-over-several-lines", PRETTY + PRETTY, "line 1 column 1.", "than one line"),
     Bad("line-with-bad-json", f"{B}\noops\n{A}", "line 2 column 1.", "Expecting value"),
     Bad("array-then-an-object", f"[{A}]\n{B}", "line 2 column 1.", "something follows the array"),
     Bad("white-space-not-of-json", f"\x0c{A}", "line 1 column 1.", "Expecting value"),
@@ -409,7 +404,7 @@ BAD = [
         for each in NO_TIMES
     ),
     Bad("time-too-old", at_time("2019-12-08T20:03:30Z"), "timestamp 1575835410", "3601 s old"),
-    # A value that is no number, or none that a float can hold
+    # A value that isn't a number, or not one that a float can hold
     Bad(
         "value-true",
         value("true"),

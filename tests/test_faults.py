@@ -1,4 +1,4 @@
-"""A refusal tells all that is wrong with a file's first bad object, and what to do."""
+"""A reason lists all faults of a file's first bad object, and what to do."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ from tests.stats_files import NOW, A, refusal
         ),
     ],
 )
-def test_all_faults_of_an_object_are_told(members: str, faults: str) -> None:
-    """In the file's order, so that its job is corrected once; those of later objects wait."""
+def test_reason_lists_all_faults_of_an_object(members: str, faults: str) -> None:
+    """In the file's order, so one correction is enough; only those of the first bad object."""
     assert refusal(f"{{{members}}}".encode()) == faults
     assert refusal(f'{A}\n{{{members}}}\n{{"a": "x"}}'.encode()) == f"line 2: {faults}"
 
@@ -93,8 +93,8 @@ def test_all_faults_of_an_object_are_told(members: str, faults: str) -> None:
         ('"a": 1, "tags": ["secret\\ud83d"]', "a tag contains half a character"),
     ],
 )
-def test_reason_of_a_mapped_file_shows_no_value(members: str, fault: str) -> None:
-    """Such a file holds tokens, and its reasons travel."""
+def test_reason_of_a_mapped_file_shows_no_values(members: str, fault: str) -> None:
+    """Such a file may contain tokens, and reasons end up in logs and messages."""
     content = f'{{"timestamp": {NOW}, {members}}}'.encode()
     with pytest.raises(StatsFileError) as caught:
         read_stats_file(content, now=NOW, max_age=0, mapping=lambda document: ("", [(1, document)]))
@@ -103,15 +103,15 @@ def test_reason_of_a_mapped_file_shows_no_value(members: str, fault: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "listed"),
     [
         pytest.param('"x"', 10, id="ten"),
         pytest.param('"' + r"\ud83d\udc28" * 20 + '"', 7, id="as-many-as-fit"),
     ],
 )
-def test_reason_is_bounded(value: str, told: int) -> None:
-    """What doesn't fit is counted."""
+def test_reason_is_bounded(value: str, listed: int) -> None:
+    """Faults that don't fit are counted."""
     members = ", ".join(f'"n{n}": {value}' for n in range(30))
     reason = refusal(f"[{A}, {files.at_now(members)}]".encode())
-    assert re.findall(r'"n(\d+)" is the string ', reason) == [*map(str, range(told))]
-    assert reason.endswith(f"; and {30 - told} more")
+    assert re.findall(r'"n(\d+)" is the string ', reason) == [*map(str, range(listed))]
+    assert reason.endswith(f"; and {30 - listed} more")

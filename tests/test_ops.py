@@ -262,7 +262,7 @@ def test_validate() -> None:
     assert f"ok       good.json: 1 point, 1 custom metric\n         {series}\n" in result.out
     assert "ok       good.gz: 1 point, 1 custom metric\n" in result.out
     assert 'refused  bad.json: "rows" is the string "5": write it without' in result.out
-    assert "ok       _SUCCESS: a marker, which the submitter passes over\n" in result.out
+    assert "ok       _SUCCESS: a marker, which the submitter skips\n" in result.out
     assert "ok       many.json: 25 points, 25 custom metrics\n" in result.out
     assert "and 5 more; --json has all" in result.out
     assert result.out.count(" = ") == 22

@@ -1,4 +1,4 @@
-"""What ddg_ops.propose makes of documents: mappings that the submitter accepts."""
+"""ddg_ops.propose: the mappings that it proposes, and that the submitter accepts them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PROPOSALS: list[tuple[Any, str | None]] = [
         {"n": 1, "m": 2, "started_at": T, "finished_at": T, "until": T, "state": "ok", "run": "12"},
         "merge(numbers(@), {timestamp: finished_at, tags: {state: state}})",
     ),
-    # Numbers that are times: one in seconds is the time
+    # Numbers that are times: the one in seconds is the time
     ({"created": 1575839011.5, "sent_at": 1575839011000, "n": 1}, "{timestamp: created, n: n}"),
     (
         {"at": T, "tests": [{"name": "a", "s": 1.5}, {"name": "b", "s": 2, "skipped": 1}]},
@@ -37,7 +37,7 @@ PROPOSALS: list[tuple[Any, str | None]] = [
     ),
     ([{"name": "a", "s": None}, {"name": "b", "s": 2}, "end"], "[?s].{tags: {name: name}, s: s}"),
     ([{"at": T, "n": 1}, {"at": "2019-12-08T21:03:32Z", "n": 2}], "[*].{timestamp: at, n: n}"),
-    # Rows that can't be told apart: the last one
+    # Rows with the same tags and second: only the last one
     (
         [{"kind": "step", "n": 1}, {"kind": "step", "n": 2}, "x"],
         "[?n] | [-1].{tags: {kind: kind}, n: n}",
@@ -67,7 +67,7 @@ PROPOSALS: list[tuple[Any, str | None]] = [
         {"s": 1, "steps": [{"name": "a", "s": 1}, {"name": "b", "s": 2}]},
         "[{s: s}, steps[*].{tags: {name: name}, steps: {s: s}}][]",
     ),
-    # What would be over 1,000 series is left out
+    # Leaves out what would make over 1,000 series
     ({"n": 1, "runs": [{"name": f"r{n}", "s": n} for n in range(1000)]}, "{n: n}"),
     ({"x": [1, 2], "y": "z", "b": True, "nan": math.nan}, None),
     ("z", None),
@@ -77,14 +77,14 @@ PROPOSALS: list[tuple[Any, str | None]] = [
 
 @pytest.mark.parametrize(("document", "expression"), PROPOSALS)
 def test_proposal(document: Any, expression: str | None) -> None:
-    """What is proposed, and that the submitter accepts it."""
+    """The proposal is as expected, and the submitter accepts it."""
     assert propose(document) == expression
     if expression:
         assert apply(expression, document)
 
 
 def apply(expression: str, document: Any) -> list[Sample]:
-    """Return what the submitter makes of a document by a mapping."""
+    """Return the samples that the submitter reads from a document with a mapping."""
     mapping = partial(map_document, compile_mapping(expression), math.inf)
     content = json.dumps(document).encode()
     return read_stats_file(
@@ -134,7 +134,7 @@ ROWS = st.dictionaries(NAMES, COLUMNS, min_size=1, max_size=4).flatmap(
 
 
 def objects(members: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Lists and objects of anything, and rows that are much alike."""
+    """Return lists and objects of anything, and of similar rows."""
     anything = st.dictionaries(NAMES, members, max_size=5)
     named = ROWS.flatmap(lambda rows: st.dictionaries(NAMES, st.sampled_from(rows), min_size=1))
     return st.one_of(ROWS, named, anything, st.lists(members, max_size=4))
@@ -146,7 +146,7 @@ DOCUMENTS = st.recursive(SCALARS, objects, max_leaves=30)
 @settings(examples, max_examples=500)
 @given(DOCUMENTS)
 def test_any_proposal_is_accepted(document: Any) -> None:
-    """Whatever the document is: the names, times and tags are right, and no value is made up."""
+    """The names, times and tags of a proposal are valid, whatever the document is."""
     expression = propose(document)
     if expression is not None:
         apply(expression, document)

@@ -1,4 +1,4 @@
-"""docs/recipes.md: each recipe's mapping makes of its file what the page says."""
+"""docs/recipes.md: each recipe's mapping has the result that the page shows."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ UPLOADED = 1575839099
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=[recipe.split("\n")[0] for recipe in RECIPES])
-def test_recipe(recipe: str) -> None:
-    """A file, a mapping, and the series that these make, by the submitter's own settings."""
+def test_recipe_has_the_result_shown(recipe: str) -> None:
+    """A file, a mapping, and the series that the submitter makes from them."""
     blocks = re.findall(r"^```(json|jmespath|text)\n(.*?)^```", recipe, re.MULTILINE | re.DOTALL)
     (_, content), (_, mapping), (_, series) = blocks
     job = recipe.partition("\n")[0].lower()
@@ -45,8 +45,8 @@ def test_recipe(recipe: str) -> None:
     assert "".join(lines).replace(utc(UPLOADED), f"{'Last-Modified':20}") == series
 
 
-def test_the_page() -> None:
-    """It has enough recipes; what stands in its introduction is right too."""
+def test_page_has_enough_recipes_and_valid_examples() -> None:
+    """The mappings of the introduction are valid, too."""
     assert len(RECIPES) >= 12
     [settings] = re.findall(r"^```json\n(.*?)^```", INTRODUCTION, re.MULTILINE | re.DOTALL)
     for job in json.loads(settings)["jobs"].values():

@@ -1,4 +1,4 @@
-"""stats.schema.json: it says the same as the parser, as far as a schema can."""
+"""stats.schema.json agrees with the parser, as far as a schema can."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tests.stats_files import BAD, GOOD, MAX_AGE, NOW, Good, examples
 SCHEMA = json.loads(Path(__file__).parent.parent.joinpath("stats.schema.json").read_text("utf-8"))
 VALIDATOR = Draft202012Validator(SCHEMA)
 
-# What the schema can't see, as part of the reason, and how many of the bad rows so pass: it has no
-# clock, compares neither objects nor names that nesting joins, doesn't count how deep it is or what
-# follows; and patterns are read in too many ways for surrogates and letters of any script.
+# Part of a reason, and how many bad rows with it the schema accepts: it has no clock, and doesn't
+# compare objects or joined names, count the depth, or see what follows an array. Validators read
+# patterns too differently for surrogates and letters of any script.
 BEYOND_THE_SCHEMA = {
     files.HALF: 5,
     files.TWICE: 8,
     files.TWO_VALUES: 6,
-    files.REWRITTEN: 2,  # one before a last line feed, where Python's patterns find the end ($)
+    files.REWRITTEN: 2,  # one before a last line feed, where $ matches in Python
     files.NO_TIME: 1,  # the same
     files.NOTHING_LEFT: 2,
     "doesn't exist": 1,
@@ -45,9 +45,9 @@ BEYOND_THE_SCHEMA = {
 
 
 def documents(content: bytes) -> list[Any]:
-    """Return the JSON documents of a file, as a schema's user would read it; none where it is none.
+    """Return the JSON documents of a file, as a user of the schema would read it; [] if it is bad.
 
-    A document is what json.loads takes whole, else each line.
+    It is one document if json.loads can read it, else one per line.
     """
     try:
         if content.startswith(b"\x1f\x8b"):
@@ -63,13 +63,13 @@ def documents(content: bytes) -> list[Any]:
 
 
 def load(text: str) -> Any:
-    """Decode JSON strictly, but integers of any length, which Python's int() stops at."""
+    """Decode JSON strictly, with integers that are too long for Python's int()."""
 
     def integer(digits: str) -> float:
         return int(digits) if len(digits) <= sys.int_info.default_max_str_digits else math.inf
 
     def refuse(name: str) -> object:
-        raise ValueError(f"{name} is no JSON")
+        raise ValueError(f"{name} isn't JSON")
 
     return json.loads(text, parse_int=integer, parse_constant=refuse)
 
@@ -83,14 +83,14 @@ def is_accepted(value: object, *, now: float, max_age: int) -> bool:
 
 @pytest.mark.parametrize("row", GOOD, ids=lambda row: row.id)
 def test_good_file_is_valid(row: Good) -> None:
-    """What the parser accepts, the schema accepts."""
+    """The schema accepts what the parser accepts."""
     values = documents(files.content(row))
     assert values
     assert [list(VALIDATOR.iter_errors(value)) for value in values] == [[]] * len(values)
 
 
 def test_bad_file_is_invalid() -> None:
-    """What the parser refuses, the schema refuses where it can, and the list is exact."""
+    """The schema refuses what the parser refuses, with exactly these exceptions."""
     passed: Counter[str] = Counter()
     for row in BAD:
         values = documents(files.content(row))
@@ -102,13 +102,13 @@ def test_bad_file_is_invalid() -> None:
 @examples
 @given(st.lists(files.objects, min_size=1, max_size=3))
 def test_accepted_objects_are_valid(values: list[Any]) -> None:
-    """Whatever has to do with several names and objects, the schema leaves to the parser."""
+    """The schema accepts all objects that the parser accepts."""
     if is_accepted(values, now=NOW, max_age=MAX_AGE):
         assert VALIDATOR.is_valid(values)
 
 
-# Values of all kinds, in which nothing is for the parser alone to see: no name holds a dot or comes
-# twice, tags are ASCII, lists hold one object, and at the latest of all seconds none lies ahead.
+# Values of all kinds, without anything that only the parser checks: no name has a dot or appears
+# twice, tags are ASCII, lists have one object, and no timestamp is ahead of the latest one.
 names = st.sampled_from(["timestamp", "tags", "", "9", "a b", "é", "_", "a", "A", "x_1", "b9"])
 names |= st.sampled_from(["a__b", "_a", "a_"])
 texts = st.text(st.characters(max_codepoint=127), max_size=4)
@@ -136,13 +136,13 @@ members = st.fixed_dictionaries(
 @examples
 @given(members | st.lists(members, max_size=1) | values)
 def test_schema_and_parser_agree(value: object) -> None:
-    """Where nothing is for the parser alone to see, the schema says what the parser says."""
+    """On values without anything that only the parser checks."""
     assert VALIDATOR.is_valid(value) == is_accepted(value, now=LATEST_TIMESTAMP, max_age=0)
 
 
 @pytest.mark.parametrize("example", SCHEMA["examples"])
 def test_examples_are_good_but_old(example: object) -> None:
-    """The examples show the shape; as the note beside them says, their date is past."""
+    """The examples have the right shape; as the note says, their date is past."""
     Draft202012Validator.check_schema(SCHEMA)
     assert VALIDATOR.is_valid(example)
     assert is_accepted(example, now=NOW, max_age=MAX_AGE)
@@ -151,7 +151,7 @@ def test_examples_are_good_but_old(example: object) -> None:
 
 
 def test_limits_are_those_of_the_parser() -> None:
-    """A limit that is changed in one place is changed in the other; the rows tell of names."""
+    """The limits in the schema and in the parser are the same; the tables cover names."""
     sample, metric = SCHEMA["$defs"]["sample"], SCHEMA["$defs"]["metric"]
     assert sample["properties"]["timestamp"]["exclusiveMaximum"] == LATEST_TIMESTAMP
     assert sample["properties"]["tags"]["maxItems"] == MAX_TAGS

@@ -1,4 +1,4 @@
-"""The contract with the jobs: which files are read, as what, and which are refused, and why."""
+"""The contract with the jobs: which files are read, with which samples, and which are refused."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from tests import stats_files as files
 from tests.memory import memory_under
 from tests.stats_files import BAD, GOOD, MAX_AGE, NOW, SAMPLE, A, Bad, Good, examples, read, refusal
 
-Points = dict[tuple[str, tuple[str, ...]], dict[int, float]]  # as the local Datadog keeps them
+Points = dict[tuple[str, tuple[str, ...]], dict[int, float]]  # as in the local Datadog
 
 
 def stored(samples: list[Sample]) -> Points:
-    """Return what Datadog keeps of samples, after their way through JSON."""
+    """Return what Datadog keeps of samples that were sent as JSON."""
     points: Points = {}
     for sample in samples:
         tags = tuple(sorted(map(stored_tag, sample.tags)))
@@ -49,13 +49,13 @@ def stored(samples: list[Sample]) -> Points:
 
 @pytest.mark.parametrize("row", GOOD, ids=lambda row: row.id)
 def test_good_file_is_read(row: Good) -> None:
-    """A file of the contract's shapes is read, whole and as it says."""
+    """All its samples are read."""
     assert read(files.content(row)) == row.samples
 
 
 @pytest.mark.parametrize("row", BAD, ids=lambda row: row.id)
 def test_bad_file_is_refused_whole(row: Bad) -> None:
-    """A bad file gives nothing but a reason, which says where and what is wrong."""
+    """The reason says where and what is wrong."""
     reason = refusal(files.content(row))
     assert row.place in reason
     assert row.problem in reason
@@ -64,7 +64,7 @@ def test_bad_file_is_refused_whole(row: Bad) -> None:
 @examples
 @given(st.from_regex(r"[A-Za-z][A-Za-z_.]{0,7}", fullmatch=True))
 def test_name_is_accepted_if_datadog_keeps_it(metric: str) -> None:
-    """Any other would be stored as another one, and overwrite that one's values."""
+    """Datadog would store any other under another name, and overwrite that one's values."""
     content = files.name(metric).encode()
     if stored_metric(metric) == metric:
         assert read(content) == [(NOW, (), {metric: 1})]
@@ -72,7 +72,7 @@ def test_name_is_accepted_if_datadog_keeps_it(metric: str) -> None:
         assert "would be rewritten by Datadog" in refusal(content)
 
 
-# Limits: the last file that is read, the first that is refused
+# Limits: the largest file that is read, the smallest that is refused
 
 
 def padded(size: int) -> bytes:
@@ -80,7 +80,7 @@ def padded(size: int) -> bytes:
 
 
 def with_name_in_header(size: int) -> bytes:
-    """Return gzip of this size, nearly all of it the file name in its header."""
+    """Return a gzip file of this size, most of it the file name in its header."""
     start, rest = b"\x1f\x8b\x08\x08" + bytes(6), b"\0" + files.zipped(A.encode())[10:]
     return start + b"x" * (size - len(start) - len(rest)) + rest
 
@@ -92,7 +92,7 @@ def with_names(count: int, timestamp: int = NOW) -> bytes:
 
 
 def with_objects(count: int) -> bytes:
-    """Return one sample with so many objects and lists, itself and its tags among them."""
+    """Return one sample with this many objects and lists, including itself and its tags."""
     members = "".join(f', "n{n}": {{}}' for n in range(count - 2))
     return f'{{"timestamp": {NOW}, "a": 1, "tags": []{members}}}'.encode()
 
@@ -128,8 +128,8 @@ def with_objects(count: int) -> bytes:
         ),
     ],
 )
-def test_limit(make: Callable[[int], bytes], limit: int, problem: str) -> None:
-    """A limit is exact; of the file beyond it the reason says what is too much."""
+def test_limit_is_exact(make: Callable[[int], bytes], limit: int, problem: str) -> None:
+    """A file at the limit is read; for one over it, the reason names the limit."""
     assert read(make(limit))
     assert problem in refusal(make(limit + 1))
 
@@ -143,8 +143,8 @@ def test_limit(make: Callable[[int], bytes], limit: int, problem: str) -> None:
         (NOW - 61, NOW, 60, "older than 60 s"),
     ],
 )
-def test_window(timestamp: int, now: float, max_age: int, problem: str) -> None:
-    """What Datadog would drop behind a 202 is refused, to the fraction of a second; 0 is no age."""
+def test_window_is_exact(timestamp: int, now: float, max_age: int, problem: str) -> None:
+    """Datadog would drop the point behind a 202. A max_age of 0 means any age."""
     content = files.at(str(timestamp)).encode()
     with pytest.raises(StatsFileError, match=re.escape(problem)):
         read_stats_file(content, now=now, max_age=max_age)
@@ -158,14 +158,14 @@ SAMPLE_GZIP = files.zipped(SAMPLE)
 
 
 def test_truncated_gzip_is_refused() -> None:
-    """Wherever an upload broke off, nothing of the file is sent."""
+    """Wherever an upload was cut off, nothing of the file is read."""
     problems = {0: "the file is empty", 1: "line 1 column 1."}
     for length in range(len(SAMPLE_GZIP)):
         assert problems.get(length, "ends too early") in refusal(SAMPLE_GZIP[:length]), length
 
 
 def test_damaged_gzip_gives_no_wrong_point() -> None:
-    """A damaged byte is noticed, or was of no importance, such as the time in the header."""
+    """A damaged byte is noticed, or doesn't matter, such as the time in the header."""
     for position in range(len(SAMPLE_GZIP)):
         damaged = bytearray(SAMPLE_GZIP)
         damaged[position] ^= 0xFF
@@ -177,14 +177,14 @@ def test_damaged_gzip_gives_no_wrong_point() -> None:
 
 
 def bomb(megabytes: int) -> bytes:
-    """Return one gzip member of white space, a thousandth of its size."""
+    """Return a gzip member of white space, a thousand times as large when decompressed."""
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     block = deflate.compress(b" " * 2**20) + deflate.flush(zlib.Z_FULL_FLUSH)
     return files.zipped(b"")[:10] + block * megabytes + deflate.flush() + bytes(8)
 
 
 def wide(objects: int, names: int, *, same: bool = False) -> bytes:
-    """Return an array of objects with so many names each; each its own, or all the same."""
+    """Return an array of objects with this many names each, all different or all the same."""
     lines = (
         with_names(names, NOW - n).replace(b'"n', b'"n' if same else b'"n%d_' % n).strip()
         for n in range(objects)
@@ -202,20 +202,20 @@ def wide(objects: int, names: int, *, same: bool = False) -> bytes:
     ],
 )
 def test_hostile_file_costs_bounded_memory(content: bytes, problem: str) -> None:
-    """Of 300 MB no more than the limit is decompressed, and names are counted before they are."""
+    """Of 300 MB only the limit is decompressed, and names are counted before decoding."""
     assert len(content) < MAX_FILE_BYTES
     with memory_under(4 * MAX_FILE_BYTES):
         assert problem in refusal(content)
 
 
 def faulty(name: str, members: int) -> bytes:
-    """Return an array that begins with an object of so many faults, below one name."""
+    """Return an array whose first object has this many faults, below one name."""
     faults = ", ".join(f'"{n}": ""' for n in range(members))
-    others = ", {}" * (members // 99)  # which make room for names
+    others = ", {}" * (members // 99)  # to be allowed as many names
     return f'[{{"timestamp": {NOW}, "{name}": {{{faults}}}}}{others}]'.encode()
 
 
-NAMES = 200  # in place of MAX_NAMES, for speed
+NAMES = 200  # instead of MAX_NAMES, for speed
 WITHIN = with_names(NAMES).partition(b", ")[2].rstrip()
 NESTED = b'{"timestamp": %d, "tags": ["x:\\"y\\""], "in": {%s}\n' % (NOW, WITHIN)
 TAGGED = [
@@ -237,7 +237,7 @@ TAGGED = [
     ],
 )
 def test_names_are_counted_once_each(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And nothing else is: neither what holds them, nor the timestamp and the tags."""
+    """Names of objects, timestamp and tags aren't counted."""
     monkeypatch.setattr(ddg_json_file, "MAX_NAMES", NAMES)
     assert read(content)
 
@@ -250,8 +250,8 @@ def test_names_are_counted_once_each(content: bytes, monkeypatch: pytest.MonkeyP
         pytest.param(bomb(20), MAX_FILE_BYTES, id="gzip-and-large"),
     ],
 )
-def test_most_bytes_of_a_file(content: bytes, most: int) -> None:
-    """Never fewer than it has, up to the limit."""
+def test_most_plain_bytes(content: bytes, most: int) -> None:
+    """At least as many as the file has, up to the limit."""
     assert ddg_json_file.most_plain_bytes(content) == most
 
 
@@ -275,34 +275,34 @@ AGENT_TAGS = {
     "a" * 888: "a" * 200,
     "a\ufffd\ufffdb": "a_b",
     "A" + "0" * 197 + " " + "0" * 12: "a" + "0" * 197 + "_0",
-    # There, for traces, a colon stays in front; Datadog's documentation wants a letter
-    # (getting_started/tagging), and so does the port of its intake (pkg/util/metricname/tagname.go)
+    # For traces the agent keeps a colon in front. Datadog's documentation (getting_started/tagging)
+    # and the port of its intake (pkg/util/metricname/tagname.go) require a letter
     ":::test": "test",
     "12.:trim@": "trim",
     # Rows of our own
     "Env:PROD": "env:prod",
-    "a_-_:./b": "a_-_:./b",  # an underscore beside another sign stays
-    "a" * 199 + "!b": "a" * 199,  # what ends in _ once cut ends one character earlier
-    "!" * 1_998 + "abcd": "ab",  # looked at over ten times its length
+    "a_-_:./b": "a_-_:./b",  # an underscore next to another sign stays
+    "a" * 199 + "!b": "a" * 199,  # a tag that ends in _ once it is cut is one shorter
+    "!" * 1_998 + "abcd": "ab",  # only ten times the length is looked at
     "²³¼a²": "a",  # no decimal digits
     "x٣": "x٣",  # a decimal digit of another script
     "a\x00\n\u2028b": "a_b",
-    # Letter by letter, as Go does it: str.lower() looks at the neighbours of "Σ" ...
+    # Letter by letter, as in Go: str.lower() looks at the neighbours of "Σ" ...
     "ΟΔΟΣ": "οδοσ",
     "İstanbul": "istanbul",  # ... and makes two characters of "İ"
 }
 
 
 @pytest.mark.parametrize(("written", "sent"), AGENT_TAGS.items())
-def test_tag_is_normalised_as_datadog_does(written: str, sent: str) -> None:
-    """A tag is sent as it will be shown, so that a collision is seen before it happens."""
+def test_tag_is_normalised_as_in_datadog(written: str, sent: str) -> None:
+    """A tag is sent as Datadog stores it, so that a collision is noticed before."""
     assert normalise_tag(written) == sent
 
 
 @examples
 @given(st.text(max_size=30) | st.text("aZé_: -.1/İΣςſ🐨²٣", max_size=30), st.integers(1, 20))
-def test_tag_once_normalised_stays(part: str, times: int) -> None:
-    """Datadog finds nothing to change in a tag that is sent; the local one has rules of its own."""
+def test_normalised_tag_stays_the_same(part: str, times: int) -> None:
+    """Datadog has nothing to change; the local one has its own implementation."""
     tag = part * times
     sent = normalise_tag(tag)
     assert sent == normalise_tag(sent) == stored_tag(tag)
@@ -324,12 +324,12 @@ def test_tag_once_normalised_stays(part: str, times: int) -> None:
     ],
 )
 def test_job_tag(key: str, prefix: str, tag: str) -> None:
-    """The job is the first folder below the prefix, normalised as any tag."""
+    """The job is the first folder below the prefix, normalised like any tag."""
     assert ddg_s3_objects.job_tag(ddg_s3_objects.job_folder(key, prefix)) == tag
 
 
-def test_shared_tags_join_those_of_the_file() -> None:
-    """Tags of the job and the deployment are on every sample, each tag once."""
+def test_shared_tags_are_on_every_sample() -> None:
+    """Tags of the job and the deployment are added to the file's, without duplicates."""
     content = files.lines(files.tagged("X", "env:prod"), A).encode()
     assert read(content, tags=("job:etl", "env:prod")) == [
         (NOW, ("env:prod", "job:etl", "x"), {"a": 1}),
@@ -337,8 +337,8 @@ def test_shared_tags_join_those_of_the_file() -> None:
     ]
 
 
-def test_shared_tags_count() -> None:
-    """Objects that differ in one alone collide, and Datadog drops a series with too many."""
+def test_shared_tags_count_for_collisions_and_the_limit() -> None:
+    """Objects that differ only in a shared tag collide; Datadog drops a series with too many."""
     collision = files.lines(files.tagged("job:etl"), A).encode()
     assert 'line 2: "a" has two values' in refusal(collision, tags=("job:etl",))
     content = files.tagged(*(f"t{n}" for n in range(MAX_TAGS - 1))).encode()
@@ -351,10 +351,10 @@ def test_shared_tags_count() -> None:
 
 @contextmanager
 def processor_time(seconds: float) -> Iterator[None]:
-    """Stop what takes longer than this of the processor; waiting for its turn isn't counted."""
+    """Fail after this much processor time; waiting for the processor isn't counted."""
 
     def stop(*_: object) -> None:
-        pytest.fail(f"still at it after {seconds} s of processor time")
+        pytest.fail(f"not done after {seconds} s of processor time")
 
     before = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
@@ -391,7 +391,7 @@ def processor_time(seconds: float) -> Iterator[None]:
     ],
 )
 def test_hostile_file_is_refused_in_time(make: Callable[[], bytes], problem: str) -> None:
-    """No file of ten megabytes takes more than a few seconds, whatever is in it."""
+    """No file of 10 MB takes more than a few seconds."""
     content = make()
     assert len(content) <= 1.01 * MAX_FILE_BYTES
     with processor_time(8):
@@ -403,7 +403,7 @@ def test_hostile_file_is_refused_in_time(make: Callable[[], bytes], problem: str
 
 @st.composite
 def edited(draw: st.DrawFn) -> bytes:
-    """Return a row of the tables with some of its bytes replaced: nearly a stats file."""
+    """Return a file of the tables with some bytes replaced: nearly a stats file."""
     file = draw(st.sampled_from([*map(files.content, GOOD), *map(files.content, BAD)]))
     start = draw(st.integers(0, len(file)))
     end = start + draw(st.integers(0, 8))
@@ -422,8 +422,8 @@ any_bytes = st.binary(max_size=200) | edited() | documents.map(lambda v: json.du
 
 @examples
 @given(any_bytes | any_bytes.map(gzip.compress))
-def test_any_bytes_are_samples_or_a_reason(content: bytes) -> None:
-    """Whatever arrives, nothing but StatsFileError comes of it."""
+def test_any_bytes_give_samples_or_a_reason(content: bytes) -> None:
+    """No bytes raise anything but StatsFileError."""
     try:
         samples = read(content)
     except StatsFileError:
@@ -442,7 +442,7 @@ def leaves(members: dict[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def expected_points(values: list[dict[str, Any]]) -> Points | None:
-    """Return the points of objects, read in a simpler way; None where something isn't good."""
+    """Return the points of objects, read in a simpler way; None if anything is bad."""
     points: Points = {}
     for members in values:
         timestamp, tags = members["timestamp"], members["tags"] or []
@@ -469,12 +469,12 @@ def expected_points(values: list[dict[str, Any]]) -> Points | None:
 
 @examples
 @given(st.data(), st.lists(files.objects, min_size=1, max_size=3))
-def test_points_are_those_of_a_simpler_reader(
+def test_points_equal_those_of_a_simpler_reader(
     data: st.DataObject, values: list[dict[str, Any]]
 ) -> None:
-    """However objects are written to a file, each of their points is stored, or it is refused.
+    """Each point of a file is stored, or the file is refused, however its objects are written.
 
-    No point is lost, renamed or changed on its way through JSON, twice.
+    No point is lost, renamed or changed when it is written as JSON twice.
     """
     file = data.draw(files.rendered(values))
     expected = expected_points(values)

@@ -1,4 +1,4 @@
-"""ddg-ops validate: what a settings file's jobs and metrics make of a file."""
+"""ddg-ops validate: how it applies the jobs and metrics of a settings file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DBT = {"results": [{"name": "a", "s": 1.5}, {"name": "b", "s": 2}]}
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with a stack's settings file and a job's file."""
+    """Work in a folder with a settings file and files of jobs."""
     monkeypatch.chdir(tmp_path)
     Path("stack.auto.tfvars.json").write_text(json.dumps(SETTINGS))
     Path("dbt.json").write_text(json.dumps(DBT))
@@ -64,7 +64,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_settings_file(line: str, code: int, shown: str) -> None:
-    """The one in the current folder, or the one that is named; what is wrong in it is told."""
+    """It uses the file in the current folder or the named one, and reports its faults."""
     others: dict[str, Any] = {
         "misspelt": {"jobs": {"a": {"maping": ""}}},
         "wrong": {"metrics": {"a": {"type": "rate"}}},
@@ -78,7 +78,7 @@ def test_settings_file(line: str, code: int, shown: str) -> None:
 
 
 def test_environment_comes_first() -> None:
-    """Whoever sets one of the submitter's variables means it."""
+    """An environment variable of the submitter overrides the settings file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("METRIC_PREFIX", "x.")
         points = run("validate rows.json --json").document["files"][0]["points"]
