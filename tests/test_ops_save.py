@@ -124,7 +124,7 @@ def test_files_that_are_too_old_stay(
     file.write_text('{"timestamp": 1764000000, "rows": 1}')
     result = stack.run(f"rejected send kept --yes{options}")
     assert (result.code, len(stack.bodies(stack.rejected_url))) == (code, code)
-    assert ("s old, and points older than 3600 s" in result.out) is bool(code)
+    assert (" s old, and " in result.out) is bool(code)
 
 
 @pytest.mark.filterwarnings(CUT_OFF)
