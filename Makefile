@@ -75,7 +75,7 @@ format: $(venv) ## Format the code
 	$(python) -m ruff format
 	if command -v terraform >/dev/null; then terraform fmt -recursive; fi
 
-lock: $(venv) ## Pin the newest packages; datadog itself stays as requirements.in has it
+lock: $(venv) ## Pin the newest packages; requirements.in sets the version of datadog
 	rm -rf .venv/pure
 	$(python) -m pip download -qq --dest .venv/pure --requirement requirements.in --only-binary=:all: \
 	  --platform any --implementation py --abi none --python-version 3.13

@@ -5,8 +5,8 @@ import java.util.Map;
 import java.util.stream.Collectors;
 
 /**
- * A job's stats file, from Java, on standard output. Upload it with your S3 client under a key of its
- * own (UUID.randomUUID(); the process's number is 1 in each container), or:
+ * Prints a job's stats file. Upload it with your S3 client under a unique key (UUID.randomUUID(); the
+ * process id is 1 in each container), or:
  * java WriteStats.java | aws s3 cp - "s3://$BUCKET/stats/$JOB/$(od -An -N8 -tx1 /dev/urandom | tr -d ' ').json"
  */
 public class WriteStats {
@@ -17,7 +17,7 @@ public class WriteStats {
         System.out.println(toJson(Instant.now().getEpochSecond(), stats));
     }
 
-    /** The names are your own: letters, digits, _ and dots, so there is nothing to escape. */
+    /** The names have only letters, digits, _ and dots, so nothing needs escaping. */
     static String toJson(long timestamp, Map<String, Number> stats) {
         return stats.entrySet().stream()
                 .map(stat -> String.format(Locale.ROOT, "\"%s\": %s", stat.getKey(), toJson(stat.getValue())))
@@ -26,7 +26,7 @@ public class WriteStats {
 
     static String toJson(Number value) {
         if (!Double.isFinite(value.doubleValue())) {
-            return "null"; // NaN is no JSON; the metric is left out
+            return "null"; // NaN isn't JSON; null leaves the metric out
         }
         return value.toString();
     }

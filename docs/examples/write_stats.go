@@ -1,5 +1,5 @@
-// A job's stats file, from Go, on standard output. Upload it with your S3 client under a key of its own
-// (crypto/rand.Text(); the process's number is 1 in each container), or:
+// Prints a job's stats file. Upload it with your S3 client under a unique key (crypto/rand.Text(); the
+// process id is 1 in each container), or:
 // go run write_stats.go | aws s3 cp - "s3://$BUCKET/stats/$JOB/$(od -An -N8 -tx1 /dev/urandom | tr -d ' ').json"
 package main
 
@@ -16,7 +16,7 @@ func main() {
 		"rows.read": 1231,
 		"seconds":   4.2,
 	}
-	// An error for NaN and infinity, which are no JSON.
+	// Fails for NaN and infinity, which aren't JSON.
 	if err := json.NewEncoder(os.Stdout).Encode(stats); err != nil {
 		log.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-"""A job's stats file, from Python: python write_stats.py BUCKET JOB."""
+"""Upload a job's stats file: python write_stats.py BUCKET JOB."""
 
 import json
 import secrets
@@ -10,10 +10,10 @@ import boto3
 
 
 def write_stats(bucket: str, job: str, stats: Mapping[str, float]) -> str:
-    """Write one stats file of now under a key of its own, and return that."""
+    """Write one stats file with the current time under a unique key; return the key."""
     now = int(time.time())
     key = f"stats/{job}/{now}-{secrets.token_hex(4)}.json"
-    body = json.dumps({"timestamp": now, **stats}, allow_nan=False)  # NaN is no JSON
+    body = json.dumps({"timestamp": now, **stats}, allow_nan=False)  # NaN isn't JSON
     boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=body.encode())
     return key
 
