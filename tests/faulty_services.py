@@ -26,7 +26,7 @@ WRONG_KEY = "0ff1ce0ff1ce0ff1ce0ff1ce0ff1ce00"
 HTML = f"<html>Bad Gateway. DD-API-KEY: {API_KEY}, DD-APPLICATION-KEY: {APP_KEY}</html>".encode()
 ERRORS = json.dumps({"errors": [HTML.decode()]}).encode()
 
-SERIES_LIMIT = 12  # while Datadog answers 413 by size, a payload may hold as many series
+SERIES_LIMIT = 16  # while Datadog answers 413 by size, a payload may hold as many series
 SILENCE = Answer(delay=60)
 POSTS = {  # what Datadog does with a POST; what it takes, it keeps whatever it answers
     **{f"{n}": Answer(n, HTML) for n in (302, 400, 401, 403, 404, 408, 413, 429, 500, 503)},
@@ -58,7 +58,7 @@ OBJECTS: dict[str, bytes] = {  # what S3 sends in place of an object
     "silence": b"",
 }
 LASTING: dict[str, Iterable[str]] = {  # what can strike each service for a while
-    "Datadog": (*POSTS, "413 by size"),
+    "Datadog": (*POSTS, "413 by size", "413 by size, then 429"),
     "validate": VALIDATIONS,
     "key": ("wrong",),
     "S3": ("403", "503"),
@@ -296,6 +296,8 @@ class Environment:
         fault = self.world.fault("Datadog", planned.get(self.invocation.moments["POST"], ""))
         if fault in POSTS:
             return POSTS[fault]
+        if fault.endswith("429") and self.invocation.moments["POST"] > 3:  # a part is taken then
+            return POSTS["429"]
         if fault and len(series) > SERIES_LIMIT:
             return Answer(413, HTML)
         poisoned = any(each["metric"].startswith("poison.") for each in series)

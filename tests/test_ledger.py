@@ -45,7 +45,7 @@ from tests.faulty_services import (
     World,
 )
 
-STORIES = int(os.environ.get("STORIES", "6"))
+STORIES = int(os.environ.get("STORIES", "4"))
 MAX_AGE = 3600  # seconds, like the next two, which are main.tf's
 FUNCTION_SECONDS = 30.0
 VISIBILITY_SECONDS = 180
@@ -325,7 +325,9 @@ class Ledger(RuleBasedStateMachine):
                 file.causes |= {CUT} if rejected.invocation.taken[file] else set()
                 if message not in rejected.invocation.batch:
                     file.causes.add(REFUSED_UNHEARD)
-                age = rejected.at - min((point.second for point in file.points), default=0)
+                age = rejected.at - min(
+                    (point.second for point in file.points), default=rejected.at
+                )
                 good = not file.refusable and age <= MAX_AGE
                 assert not good, f"{file.key!r} is a good file, and was refused: {reason}"
             if rejected.invocation is invocation:
@@ -403,6 +405,23 @@ class Ledger(RuleBasedStateMachine):
             TALLY["files"] += len(self.files)
             self.end_environment()
             self.surroundings.close()
+
+
+@pytest.mark.parametrize(
+    "fault", [(where, what) for where in LASTING for what in LASTING[where]], ids=" ".join
+)
+def test_each_fault_alone(fault: tuple[str, str]) -> None:
+    """It strikes a good file and a bad one, each in a batch of its own, and lasts for a while."""
+    ledger = Ledger()
+    try:
+        files = {"kinds": ["wide", "not JSON"], "job": "nightly", "together": False}
+        ledger.begin(True, True, 20, **files, notifications=1, fault="", times=0)
+        for _ in range(6):
+            ledger.strike(fault, 1, {"limit": 1})
+            ledger.books_add_up()
+            ledger.clock.now += VISIBILITY_SECONDS / 2
+    finally:
+        ledger.teardown()
 
 
 # Threads that the function has left behind draw random numbers too

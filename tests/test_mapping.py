@@ -8,11 +8,12 @@ import sys
 import time
 from email.utils import formatdate
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.events import STARTED, Context, stats
+from tests.events import STARTED, stats
 from tests.memory import memory_under
 from tests.scripted_server import Call, response
 from tests.submitter import Outcome, Submitter
@@ -71,6 +72,7 @@ RUNS = [RUN | {"at": STARTED - n, "who": f"w{n}"} for n in range(3)]
         ("{n: a}", b'{"a": 1, "b": NaN, "c": 1e999, "d": ' + b"9" * 5000 + b"}", {"n": 1}),
         ("items(by)[*].{n: [1]} | [0]", {"by": {"x": 4, "y": 5}}, {"n": 4}),
         ("[*].{n: length(root())} | [0]", RUNS, {"n": 3}),
+        ("sort_by(@, &at)[-1].{timestamp: at, n: rows.in}", RUNS, {"n": 5}),
     ],
 )
 def test_mapping_makes_the_contracts_objects(
@@ -106,6 +108,9 @@ REFUSED = {
     "null-tag": ("{tags: [nope], n: rows.in}", '"tags.0" is null'),
     "null-object": ("[{n: rows.in}, nope]", "object 2 of the mapping's result: it is null"),
     "nothing": ("nope", "finds nothing"),
+    "object-of-nothing": ("nope.{a: b}", "finds nothing"),
+    "number-in-list": ("[rows.in]", "object 1 of the mapping's result: "),
+    "deep-expression": (" | ".join(["@"] * 450), "nested too deep"),
     "empty-list": ("rows.by.a[]", "finds nothing"),
     "no-object": ("rows.in", "makes a number of the file"),
     "string-result": ("who", "makes a string of the file"),
@@ -181,6 +186,7 @@ def test_wrong_expression_is_retried_with_its_reason(
         "{n: length([*].root()[] | [*].root()[])}",
         "{n: length(join(to_string(root()), [*].s))}",
         "[*].root() | [*][*].items(@)",
+        "{n: length(keys([0].w))}",
     ],
 )
 def test_evaluation_is_bounded(submitter: Submitter, mapping: str) -> None:
@@ -190,7 +196,8 @@ def test_evaluation_is_bounded(submitter: Submitter, mapping: str) -> None:
     for limit in ("MAX_STEPS", "MAX_ELEMENTS", "MAX_LIST_ELEMENTS"):
         submitter.environment.setattr(ddg_mapping, limit, getattr(ddg_mapping, limit) // 10)
     started = time.process_time()
-    document = [{"n": n, "s": "x" * 100, "o": {"p": n}} for n in range(500)]
+    document: list[Any] = [{"n": n, "s": "x" * 100, "o": {"p": n}} for n in range(500)]
+    document[0]["w"] = {f"k{n}": n for n in range(30_000)}
     outcome = submit(submitter, mapping, document)
     assert outcome.files == (0, 1, 0)
     assert "steps" in outcome.reasons[0]
@@ -216,10 +223,10 @@ def test_result_is_bounded(submitter: Submitter) -> None:
     assert "elements" in outcome.reasons[0]
 
 
-@pytest.mark.parametrize("mapping", ["numbers(@)", "@", "{n: @ == @}"])
+@pytest.mark.parametrize("mapping", ["numbers(@)", "@", "{n: @ == @}", " | ".join(["[@]"] * 240)])
 def test_deep_document_is_refused(submitter: Submitter, mapping: str) -> None:
-    """Deeper than Python's stack, or than a name can be."""
-    deep = b'{"a": ' * 900 + b"1" + b"}" * 900
+    """Deeper than Python's stack, when the mapping is done at least, or than a name can be."""
+    deep = b'{"a": ' * 750 + b"1" + b"}" * 750
     assert submit(submitter, mapping, deep).files == (0, 1, 0)
 
 
@@ -253,15 +260,14 @@ def test_undated_file_is_as_old_as_its_object(submitter: Submitter) -> None:
 
 def test_slow_mapping_is_retried_when_time_is_short(submitter: Submitter) -> None:
     """The clock is looked at on the way."""
-    submitter.set(JOBS=json.dumps({"tool": {"mapping": "{n: length([*].root()[*].n)}"}}))
-    content = json.dumps([{"n": n} for n in range(500)]).encode()
+    import ddg_mapping
 
-    def slow(_: Call) -> bytes:
-        submitter.clock.spend(57.4)
-        return response(body=content)
-
-    outcome = submitter.submit_from({KEY: slow}, context=Context(60))
+    late = SimpleNamespace(monotonic=lambda: float("inf"))
+    submitter.environment.setattr(ddg_mapping, "time", late)
+    rows = [{"n": n} for n in range(500)]
+    outcome = submit(submitter, "{n: length([*].root()[*].n)}", rows)
     assert outcome.files == (0, 0, 1)
+    assert "no time was left to apply its mapping" in outcome.log[0]
 
 
 def test_jmespath_is_imported_for_a_mapping_only() -> None:

@@ -127,12 +127,12 @@ def test_rejected_queue_in_trouble(submitter: Submitter, script: Script) -> None
 def test_each_refusal_is_kept_by_itself(submitter: Submitter) -> None:
     """What the queue takes stays refused; what it hangs over is retried, until it takes that."""
     kept = answer(b'{"MessageId": "1"}')
-    files = {f"stats/{name}": MALFORMED for name in "abc"} | {"stats/good": stats()}
-    messages = [submitter.message("stats/a"), submitter.message("stats/b", "stats/good")]
-    messages.append(submitter.message("stats/c"))
+    files = {f"stats/{name}": MALFORMED for name in "ab"} | {"stats/good": stats()}
+    hanging = [submitter.message("stats/b", "stats/good") for _ in range(8)]  # one for each thread
+    messages = [submitter.message("stats/a"), *hanging]
     with submitter.rejecting_to(lambda call: (silent if b"ts/b" in call.body else kept)(call)):
         outcome = submitter.submit_from(files, *messages, context=Context(4))
-        assert (outcome.files, outcome.retried) == ((1, 2, 1), [1])
+        assert (outcome.files, outcome.retried) == ((8, 1, 8), [*range(1, 9)])
         assert submitter.submit_from(files, messages[0], context=Context(4)).files == (0, 1, 0)
     submitter.set(REJECTED_QUEUE_URL=submitter.rejected_url, AWS_ENDPOINT_URL_SQS=submitter.moto)
     assert submitter.submit_from(files, messages[1]).files == (1, 1, 0)
