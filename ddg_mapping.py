@@ -22,14 +22,14 @@ from jmespath.visitor import Options, TreeInterpreter
 
 from ddg_json_file import TOO_DEEP, RetryError, StatsFileError, kind, show
 
-MAX_STEPS = 2_000_000  # of an evaluation: nodes visited and values looked at
-MAX_ELEMENTS = 2_500_000  # of an evaluation: elements of all lists and objects it builds
-MAX_LIST_ELEMENTS = 250_000  # of one list that it builds
-RESULT_ELEMENTS = 2  # so many for each member of the result, which becomes a point
-STEP_ELEMENTS = 10  # a function looks at so many in the time of a step
-STEPS_A_CALL = 4  # a function's call takes as long as so many visits
-STEPS_A_LOOK = 20_000  # after so many, about 0.1 s, it checks the time
-STRING_BYTES = 50  # so many bytes of a string count as an element
+MAX_STEPS = 2_000_000  # per evaluation: nodes visited and values looked at
+MAX_ELEMENTS = 2_500_000  # per evaluation: elements of all lists and objects it builds
+MAX_LIST_ELEMENTS = 250_000  # per list that it builds
+RESULT_ELEMENTS = 2  # for each member of the result, which becomes a point
+STEP_ELEMENTS = 10  # that a function looks at in the time of a step
+STEPS_A_CALL = 4  # a function call takes as long as this many visits
+STEPS_A_LOOK = 20_000  # between two checks of the time, about 0.1 s
+STRING_BYTES = 50  # of a string that count as an element
 CHARACTER_BYTES = 4  # at most, of a string that isn't ASCII
 
 Node = Mapping[str, Any]  # a node of a parsed expression
@@ -52,7 +52,7 @@ def compile_mapping(expression: str) -> Node:
     except JMESPathError as error:
         problem = str(error).splitlines()[0].removesuffix(", for expression:").rstrip(".:")
     except RecursionError:
-        problem = "it is nested too deep"
+        problem = "it is nested too deeply"
     else:
         return parsed
     raise RetryError(f"the job's mapping is wrong: {problem}. Correct it in `jobs`, and apply.")
@@ -67,7 +67,7 @@ def map_document(
         deadline: of time.monotonic().
 
     Returns:
-        How to name the place of an object by its number, and the numbered objects.
+        A format string that names an object's place by its number, and the numbered objects.
 
     Raises:
         StatsFileError: the mapping can't be applied to the document, finds nothing in it, or
@@ -81,7 +81,7 @@ def map_document(
         taken = " or ".join(error.expected_types)
         found = TYPES_MAP.get(error.actual_type, error.actual_type)
         raise StatsFileError(
-            f"{error.function_name}() in the mapping takes {taken}, and got {found}. "
+            f"{error.function_name}() in the mapping expects {taken}, got {found}. "
             "Correct the mapping, or the file."
         ) from None
     except StatsFileError:
@@ -100,8 +100,8 @@ def map_document(
         return place, interpreter.without_nulls(place, result)
     if not isinstance(result, dict):
         raise StatsFileError(
-            f"the mapping makes {kind(result)} of the file. It must make an object, "
-            "or a list of objects: {rows: numbers.rows}, say."
+            f"the mapping makes {kind(result)} from the file. It must make an object, "
+            "such as {rows: numbers.rows}, or a list of objects."
         )
     place = "the mapping's result: "
     return place, interpreter.without_nulls(place, [result])
@@ -175,7 +175,7 @@ class _Functions(Functions):
 
     @signature({"types": ["string"]}, {"types": ["array-string"]})
     def _func_join(self, separator: str, strings: list[str]) -> str:
-        # Before building it: the strings may be one of 10 MB, many times
+        # Before building it: it may repeat a string of 10 MB many times
         characters = len(separator) * len(strings) + sum(map(len, strings))
         self._interpreter.count(0, CHARACTER_BYTES * characters // STRING_BYTES)
         return separator.join(strings)
