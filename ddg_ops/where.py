@@ -28,7 +28,9 @@ NOT_YET = "nobody has taken it: about {} in {}. If it stays so: ddg-ops check"
 @click.command(cls=Command, examples=EXAMPLES)
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 @click.option("--bucket", default="", help="Default: the stack's own, or its only one.")
-@click.option("--since", type=moment, help="In the log; default: the file's Last-Modified, or 1d.")
+@click.option(
+    "--since", type=moment, metavar="TIME", help="In the log; default: Last-Modified, or 1d."
+)
 @stack_options
 @click.pass_obj
 def where(
