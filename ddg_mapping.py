@@ -36,6 +36,7 @@ Node = Mapping[str, Any]  # a node of a parsed expression
 # What Python raises if jmespath doesn't check a value's type
 _EVALUATION_ERRORS = (ArithmeticError, TypeError, ValueError)
 # Their time doesn't depend on a value's size; numbers() counts by itself
+_DEEP = ("to_string", "contains", "sort")  # they look into the elements of a list
 _AT_ONCE = ("root", "maybe", "type", "length", "not_null", "to_array", "numbers")
 
 
@@ -145,7 +146,7 @@ class _Functions(Functions):
         if name in _AT_ONCE:
             return super().call_function(name, arguments)
         for argument in arguments:
-            self._interpreter.look_at(argument, deep=name in ("to_string", "contains"))
+            self._interpreter.look_at(argument, deep=name in _DEEP)
         return self._interpreter.built(super().call_function(name, arguments))
 
     @signature()
@@ -234,22 +235,28 @@ class _Interpreter(TreeInterpreter):
         """Return the path of the first null in a value; None if there is none."""
         if value is None:
             return ""
+        self.look_at(value)
         if not isinstance(value, dict | list):
             return None
-        self.look_at(value)
-        self.count(0, RESULT_ELEMENTS * len(value))
+        names_or_elements = sum(map(_size, value))
+        self.count(names_or_elements // STEP_ELEMENTS, RESULT_ELEMENTS * len(value))
         members: Iterable[tuple[object, object]]
         members = value.items() if isinstance(value, dict) else enumerate(value)
         for name, member in members:
-            nested = member is None or isinstance(member, dict | list)
-            if nested and (path := self._find_null(member)) is not None:
+            if (
+                isinstance(member, dict | list | str | None)
+                and (path := self._find_null(member)) is not None
+            ):
                 return f".{name}{path}"
         return None
 
     def visit(self, node: Node, *arguments: Any) -> Any:
-        """Visit a node of the expression."""
+        """Visit a node of the expression. A string that it returns may be compared."""
         self.count(1)
-        return super().visit(node, *arguments)
+        value = super().visit(node, *arguments)
+        if isinstance(value, str):
+            self.count(_size(value) // STEP_ELEMENTS)
+        return value
 
     def visit_comparator(self, node: Node, value: object) -> object:
         """Compare two values; equality may look into both."""
@@ -264,9 +271,10 @@ class _Interpreter(TreeInterpreter):
         base = self.visit(node["children"][0], value)
         if not isinstance(base, list):
             return None
-        parts = [each if isinstance(each, list) else [each] for each in base]
-        if sum(map(len, parts)) > MAX_LIST_ELEMENTS:
+        self.look_at(base)
+        if sum(len(each) if isinstance(each, list) else 1 for each in base) > MAX_LIST_ELEMENTS:
             raise _over_limits()
+        parts = (each if isinstance(each, list) else [each] for each in base)
         flat: list[object] = self.built([*chain.from_iterable(parts)])
         return flat
 

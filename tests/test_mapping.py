@@ -212,15 +212,29 @@ def test_string_is_counted_before_it_is_joined(submitter: Submitter) -> None:
     assert outcome.files == (0, 1, 0)
 
 
-def test_result_is_bounded(submitter: Submitter) -> None:
-    """It may be one object many times."""
+@pytest.mark.parametrize(
+    ("mapping", "shared"),
+    [
+        ("at[*].{timestamp: @, m: root().s}", {f"m{n}": n for n in range(600)}),
+        ("at[*].{timestamp: @, n: `1`, tags: root().s}", {"a": "x" * 100_000}),
+        ("at[*].{timestamp: @, n: `1`, o: root().s}", {"x" * 100_000: {"o": {}}}),
+        ("{n: length(at[?root().s.a < root().s.b])}", {"a": "x" * 100_000, "b": "x" * 100_050}),
+        ("{n: length(at[*].sort(root().s))}", ["x" * 100_000, "x" * 100_050]),
+        ("{n: length(at[*].[root().s[]])}", [[]] * 2000),
+    ],
+)
+def test_what_is_looked_at_again_and_again_counts(
+    submitter: Submitter, mapping: str, shared: object
+) -> None:
+    """A mapping may repeat what the file has once."""
     import ddg_mapping
 
+    submitter.environment.setattr(ddg_mapping, "MAX_STEPS", 20_000)
     submitter.environment.setattr(ddg_mapping, "MAX_ELEMENTS", 90_000)
-    document = {"at": [STARTED - n for n in range(90)], "m": {f"m{n}": n for n in range(600)}}
-    outcome = submit(submitter, "at[*].{timestamp: @, m: root().m}", document)
+    document = {"at": [STARTED - n for n in range(110)], "s": shared}
+    outcome = submit(submitter, mapping, document)
     assert outcome.files == (0, 1, 0)
-    assert "elements" in outcome.reasons[0]
+    assert "steps" in outcome.reasons[0]
 
 
 @pytest.mark.parametrize("mapping", ["numbers(@)", "@", "{n: @ == @}", " | ".join(["[@]"] * 240)])
