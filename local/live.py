@@ -83,7 +83,7 @@ class Live:
         session = boto3.Session("local", "local", region_name=REGION)
         self.aws: Any = {
             name: session.client(name, endpoint_url=pipeline.stack.endpoint)
-            for name in ("s3", "iam", "lambda", "logs")
+            for name in ("s3", "iam", "lambda", "logs", "sns")
         }
         backend = get_backend("sqs")[ACCOUNT][REGION].queues
         name = variables.get("name") or "ddg-stats"
@@ -212,6 +212,7 @@ class Live:
             "queue_urls": {name: queue.url for name, queue in urls.items()},
             "function_names": {"metric_submit": self.function},
             "log_groups": {"metric_submit": self.log_group},
+            "alarm_topic_arn": self.aws["sns"].create_topic(Name="alarms")["TopicArn"],
         }
         outputs.write_text(json.dumps({name: {"value": value} for name, value in values.items()}))
 

@@ -11,7 +11,7 @@ from local.ledger import Point
 JOBS = ("orders", "invoices", "clicks", "payments", "search")  # that a burst is of, at least
 JOB_FILES = 1000  # of one job, a second each: none is older than MAX_AGE_SECONDS
 # A tool's own output, and the job in whose folder it is mapped
-MAPPED = {"dbt": "{timestamp: at, models: length(results), seconds: elapsed_time}"}
+MAPPED = {"mapped-sample": "{timestamp: at, models: length(results), seconds: elapsed_time}"}
 
 
 class File(NamedTuple):
@@ -67,10 +67,10 @@ def good_files(now: int) -> list[File]:
         ),
         File(
             "mapped",
-            "dbt/run_results.json",
+            "mapped-sample/run_results.json",
             json.dumps(mapped).encode(),
             [
-                Point(name, ("job:dbt",), now, n)
+                Point(name, ("job:mapped-sample",), now, n)
                 for name, n in (("models", 3), ("seconds", seconds))
             ],
         ),
