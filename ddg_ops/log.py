@@ -21,7 +21,7 @@ SUMMARY = (  # a batch's, in one line
     "{PostMilliseconds} ms  delay {DelayMilliseconds} ms"
 )
 PHRASE = re.compile("[A-Za-z0-9_./:-]+")  # looks the same in all lines, and a filter takes it
-MAX_PHRASE_CHARACTERS = 200  # a filter takes 1,024
+MAX_PHRASE_CHARACTERS = 1_000  # CloudWatch takes 1,024 in a filter
 STYLES = {"WARNING": "yellow", "ERROR": "bold red", "CRITICAL": "bold red"}
 
 
