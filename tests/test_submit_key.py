@@ -158,6 +158,8 @@ def test_key_from_a_secret(
         submitter.keys.append("forgotten")
         for _ in range(3):
             assert submitter.submit_from(FILES).files == (1, 0, 0)
+    requests = submitter.datadog.requests + submitter.datadog.validations
+    assert {request.headers["dd-api-key"] for request in requests} == {"test-key"}
     assert len(manager.calls) == 1
 
 
