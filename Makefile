@@ -43,7 +43,6 @@ release: ## Make dist/: the two zips and their SHA-256, as GitHub attaches them 
 	cat dist/SHA256SUMS
 
 bench: $(venv) ## Compare the submitter with other ways (BENCH=--quick, or other sizes and latencies)
-	./zipper.sh
 	$(python) -m local.bench $(BENCH)
 
 simulate: $(venv) ## Compute costs and the effect of outages, and write docs/scaling.md

@@ -63,9 +63,9 @@ class Bench:
     def __init__(self, options: argparse.Namespace, stack: ExitStack) -> None:
         self.options = options
         self.picture: dict[str, float] = {}
-        folder = Path(stack.enter_context(TemporaryDirectory()))
-        self.zips = make_zips(folder)
-        self.python = folder / "python"  # writes no bytecode: Lambda's folders are read-only
+        self.folder = Path(stack.enter_context(TemporaryDirectory()))
+        self.zips = make_zips(self.folder)
+        self.python = self.folder / "python"  # writes no bytecode: Lambda's folders are read-only
         self.python.write_text(f'#!/bin/sh\nexec {sys.executable} -B "$@"\n')
         self.python.chmod(0o755)
         late = serve(options.s3_latency / 1000, options.datadog_latency / 1000)
@@ -184,10 +184,10 @@ class Bench:
             yield compare(title, *([min(each)] for each in self.take_turns(6, *reads)), least=0.12)
 
 
-def delays(files: int) -> list[Row]:
+def delays(zips: Path, files: int) -> list[Row]:
     """Send files one by one through the whole pipeline; return the delays that it reports."""
     print(f"delay of {files} files, one by one", flush=True)
-    with run_pipeline(ROOT, LAMBDA_PACKAGES) as pipeline, pipeline.event_source():
+    with run_pipeline(zips, LAMBDA_PACKAGES) as pipeline, pipeline.event_source():
         for number in range(files):
             content = json.dumps({"timestamp": int(time.time()), "n": number})
             pipeline.stack.bucket.put_object(Key=f"stats/delay/{number}.json", Body=content)
@@ -220,12 +220,14 @@ def cpu_time(read: Callable[[bytes], object], content: bytes) -> float:
 
 def make_zips(folder: Path) -> dict[str, Path]:
     """Make our zip, the usual one, one with nothing but boto3, and the contenders'."""
-    ours, packages = folder / "ours.zip", folder / "packages"
+    ours, packages = folder / "ddg_metric_submit.zip", folder / "packages"
     pip = [sys.executable, "-m", "pip", "install", "-qq", "--no-compile", "--no-deps", "--no-index"]
     wheels = ["--find-links", f"{sys.prefix}/wheels", "--target", str(packages)]
     subprocess.run([*pip, *wheels, "-r", "requirements.txt"], check=True, cwd=ROOT)
     version = ".".join(platform.python_version_tuple()[:2])
     make_zip.main(version, str(ROOT / "ddg_metric_submit.py"), str(ours), str(packages))
+    generator = "ddg_mock_datasource"  # for the delays
+    make_zip.main(version, str(ROOT / f"{generator}.py"), str(folder / f"{generator}.zip"))
     compile_all = [sys.executable, "-m", "compileall", "-q"]  # as pip and Lambda do
     subprocess.run([*compile_all, packages, LAMBDA_PACKAGES], check=True)
     with zipfile.ZipFile(ours) as archive:
@@ -279,8 +281,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with ExitStack() as stack:
         bench = Bench(options, stack)
         rows = [*bench.batches(), *bench.starts(), *bench.parser()]
+        delayed = delays(bench.folder, 300 // options.quick)
     table = make_table(("compared with", "theirs", "ours", "ratio", "target", ""), rows)
-    delay = make_table(("", "p50", "p95", "p99", "largest"), delays(300 // options.quick))
+    delay = make_table(("", "p50", "p95", "p99", "largest"), delayed)
     where = (
         f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}. S3 "
         f"answers in {options.s3_latency:g} ms, Datadog in {options.datadog_latency:g} ms."
