@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,7 @@ class Live:
         self.prefix = pipeline.environment["STATS_PREFIX"]
         self.answer = "202"  # Datadog's, by its name on the page
         self.outages: list[tuple[float, float | None]] = []  # began, ended
+        self.running: list[Future[None]] = []  # until a defect ends them
         self.tidied = 0.0
 
     def invoke(self, event: Any) -> object:
@@ -233,7 +235,9 @@ def run_live(options: argparse.Namespace, variables: Mapping[str, Any]) -> Itera
     ) as pipeline:
         live = Live(pipeline, variables)
         live.register(options.zips, options.outputs)
-        with again_and_again(live.watch, lambda: WATCH_SECONDS), pipeline.event_source(live.invoke):
+        watching = again_and_again(live.watch, lambda: WATCH_SECONDS)
+        with watching as watch, pipeline.event_source(live.invoke) as polling:
+            live.running = [watch, polling]
             try:
                 yield live
             finally:
@@ -276,11 +280,10 @@ def main() -> int:
             )
             with serve(live, options.port) as url:
                 console.print(f"The page: {url}\n\nCtrl-C ends it, and forgets everything.")
-                while True:
-                    time.sleep(3600)
+                wait(live.running, return_when=FIRST_COMPLETED)  # then a defect is raised
     except KeyboardInterrupt:
         console.print("Ended; nothing is left running.")
-        return 0
+    return 0
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,8 +108,13 @@ def take_all(queue: Any) -> list[Any]:
 
 
 @contextmanager
-def again_and_again(step: Callable[[], object], pause: Callable[[], float]) -> Iterator[None]:
-    """Take a step after each pause, in a thread; at the end, raise what the last one raised."""
+def again_and_again(
+    step: Callable[[], object], pause: Callable[[], float]
+) -> Iterator[Future[None]]:
+    """Take a step after each pause, in a thread; at the end, raise what the last one raised.
+
+    What is yielded is done as soon as a step raises.
+    """
     stop = threading.Event()
 
     def repeat() -> None:
@@ -119,7 +124,7 @@ def again_and_again(step: Callable[[], object], pause: Callable[[], float]) -> I
     with ThreadPoolExecutor(max_workers=1) as executor:
         repeating = executor.submit(repeat)
         try:
-            yield
+            yield repeating
         finally:
             stop.set()
     repeating.result()
@@ -147,7 +152,9 @@ class Pipeline:
         return depth(self.stack.queue)
 
     @contextmanager
-    def event_source(self, invoke: Callable[[object], object] | None = None) -> Iterator[None]:
+    def event_source(
+        self, invoke: Callable[[object], object] | None = None
+    ) -> Iterator[Future[None]]:
         """Feed the queue to the submitter, or to what stands before it."""
         queue = self.stack.queue
         function = invoke or self.submitter.invoke
@@ -159,8 +166,8 @@ class Pipeline:
                 self.error = self.error or batch.error
 
         # The submitter is closed first: a run that is interrupted waits for nothing.
-        with again_and_again(poll, lambda: WATCH_SECONDS), closing(self.submitter):
-            yield
+        with again_and_again(poll, lambda: WATCH_SECONDS) as polling, closing(self.submitter):
+            yield polling
 
     @contextmanager
     def schedule(self) -> Iterator[None]:
