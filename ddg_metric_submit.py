@@ -372,11 +372,11 @@ def post_payload(payload: Entries, posted: Posted, budget: Budget, batch: Batch)
 
 
 def drop_old(part: Entries, posted: Posted, max_age: int) -> Entries:
-    """Return what can still be sent: a point may have become too old while it waited."""
+    """Return what can still be sent: points age while they wait. Mapped files show no value."""
     now = time.time()
     for file, sample in part:
         try:
-            ddg_stats_file.check_timestamp(sample.timestamp, now, max_age)
+            ddg_stats_file.check_timestamp(sample.timestamp, now, max_age, show_values=False)
         except StatsFileError as error:
             posted.alone[file] = Refused(str(error))
     return [entry for entry in part if entry[0] not in posted.alone]
