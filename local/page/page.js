@@ -18,14 +18,10 @@ const theme = matchMedia("(prefers-color-scheme: dark)");
 const cards = new Map(); // by metric
 
 async function poll() {
-  try {
-    const answer = await fetch(`/state?seen=${encodeURIComponent(seen)}`);
-    if (answer.status === 200) show(await answer.json());
-    byId("ended").hidden = true;
-  } catch {
-    byId("ended").hidden = false;
-  }
+  const answer = await fetch(`/state?seen=${encodeURIComponent(seen)}`).catch(() => null);
+  byId("ended").hidden = answer !== null;
   setTimeout(poll, POLL_MILLISECONDS);
+  if (answer?.status === 200) show(await answer.json());
 }
 
 function show(state) {
