@@ -6,6 +6,7 @@ stack's settings file applies. A page shows what arrives.
 
 import argparse
 import json
+import os
 import secrets
 import socket
 import sys
@@ -260,9 +261,10 @@ def main() -> int:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     for port in (options.port, options.port + 1):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                parser.error(f"port {port} is taken; choose another: make local PORT=9000")
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError as error:
+            parser.error(f"port {port}: {os.strerror(error.errno or 0)}. Try make local PORT=9000")
     console = Console(highlight=False)
     try:
         with run_live(options, variables) as live:
