@@ -62,7 +62,7 @@ LASTING: dict[str, Iterable[str]] = {  # what can strike each service for a whil
     "validate": VALIDATIONS,
     "key": ("wrong",),
     "S3": ("403", "503"),
-    "rejected queue": ("403", "reset", "500, kept"),
+    "rejected queue": ("403", "reset", "silence", "500, kept"),
 }
 # Where the function is killed: at the first, second, ... of these
 MOMENTS = ("GET", "POST", "POST taken", "refusal", "refusal kept", "return")
@@ -309,7 +309,7 @@ class Environment:
             return self.answer_get(call)
         request = json.loads(call.body)
         if "MessageBody" in request:
-            return self.answer_send(request)
+            return self.answer_send(call, request)
         if self.dies("secret"):
             raise ConnectionResetError
         return response(body=json.dumps({"SecretString": self.world.key}).encode())
@@ -331,10 +331,13 @@ class Environment:
         whole = response(body=file.content)
         return cut_short(whole) if fault == "cut short" else OBJECTS.get(fault, whole)
 
-    def answer_send(self, request: Mapping[str, Any]) -> bytes:
+    def answer_send(self, call: Call, request: Mapping[str, Any]) -> bytes:
         """Keep a message in the rejected queue, or do what strikes."""
         fault = self.world.fault("rejected queue")
-        if self.dies("refusal") or fault == "reset":
+        if fault == "silence":
+            self.be_silent()
+            call.stopping.wait(60)
+        if self.dies("refusal") or fault in ("reset", "silence"):
             raise ConnectionResetError
         if fault == "403":
             return response("403 Forbidden", b"{}")
