@@ -114,8 +114,13 @@ class Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
+        try:
+            self._session = {}
+            self.call("Browser.close")  # its other processes too, which write to the folder
+            self._process.wait(WAIT_SECONDS)
+        finally:
+            self._process.kill()
+            self._process.wait()
         os.close(self._out)
         os.close(self._in)
         self._folder.cleanup()
