@@ -57,11 +57,12 @@ def submitter_environment(variables: Mapping[str, Any]) -> dict[str, str]:
     variables: as read_settings_file() returns them. What they leave out has the submitter's own
     default.
     """
-    jobs = {
-        job: {"mapping": entry["mapping"]}
-        for job, entry in variables["jobs"].items()
-        if entry.get("mapping") is not None
-    }
+    jobs: dict[str, dict[str, Any]] = {}
+    for job, entry in variables["jobs"].items():
+        if entry.get("mapping") is not None:
+            jobs.setdefault(job, {})["mapping"] = entry["mapping"]
+        if entry.get("silent_after_hours") is not None:
+            jobs.setdefault(job, {})["watched"] = True
     counts = {
         metric: {name: entry[name] for name in ("type", "interval") if entry.get(name) is not None}
         for metric, entry in variables["metrics"].items()

@@ -67,7 +67,7 @@ def test_settings_file_is_the_environment(tmp_path: Path) -> None:
     (tmp_path / "a").write_text(json.dumps(given))
     environment = submitter_environment(read_settings_file(tmp_path / "a"))
     assert environment == {
-        "JOBS": '{"dbt": {"mapping": "a"}}',
+        "JOBS": '{"dbt": {"mapping": "a"}, "n": {"watched": true}}',
         "METRICS": '{"n": {"type": "count", "interval": 60}}',
         "BUCKETS": '{"b": "", "c": "stats/"}',
         "CONSTANT_TAGS": "a:b,c",
