@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -114,9 +115,10 @@ class Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._session = {}
         try:
-            self._session = {}
-            self.call("Browser.close")  # its other processes too, which write to the folder
+            with suppress(RuntimeError):  # it may end before it answers
+                self.call("Browser.close")  # its other processes too, which write to the folder
             self._process.wait(WAIT_SECONDS)
         finally:
             self._process.kill()

@@ -282,7 +282,9 @@ def main() -> int:
             )
             with serve(live, options.port) as url:
                 console.print(f"The page: {url}\n\nCtrl-C ends it, and forgets everything.")
-                wait(live.running, return_when=FIRST_COMPLETED)  # then a defect is raised
+                # Until a defect ends it. A signal may not wake the main thread: it looks up every second.
+                while not wait(live.running, 1, FIRST_COMPLETED).done:
+                    pass
     except KeyboardInterrupt:
         console.print("Ended; nothing is left running.")
     return 0
