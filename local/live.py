@@ -282,7 +282,7 @@ def main() -> int:
             )
             with serve(live, options.port) as url:
                 console.print(f"The page: {url}\n\nCtrl-C ends it, and forgets everything.")
-                # Until a defect ends it. A signal may not wake the main thread: it looks up every second.
+                # Until a defect ends it. It looks up every second, as not every signal wakes it.
                 while not wait(live.running, 1, FIRST_COMPLETED).done:
                     pass
     except KeyboardInterrupt:

@@ -341,7 +341,10 @@ def test_command_says_what_to_type_and_ends_with_ctrl_c(zips: Path, tmp_path: Pa
                 pass
         finally:
             process.send_signal(signal.SIGINT)
-        rest = process.stdout.read()
+        try:
+            rest, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert state["metrics"][0]["name"] == "my.first.metric"
     assert max(len(line) for line in told.splitlines() if str(tmp_path) not in line) <= 80
     assert (process.returncode, rest) == (0, "Ended; nothing is left running.\n")
