@@ -373,8 +373,8 @@ def test_settings_with_a_fault_end_the_command(
 
 def test_port_that_is_taken_is_told(zips: Path, tmp_path: Path) -> None:
     """With what to type."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = find_port() + 1
+    with socket.create_server(("127.0.0.1", port)):
         command = live_command(tmp_path, zips, "--port", str(port - 1))
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2
