@@ -19,7 +19,7 @@ LOADS = {  # files a second, maximum_concurrency, batch_size
     "50,000 files a day": (5e4 / 86_400, 5, 10),
     "a million files a day": (1e6 / 86_400, 5, 10),
     "a million files an hour": (1e6 / 3_600, 5, 10),
-    "10,000 files a second": (10_000.0, 120, 10),
+    "10,000 files per second": (10_000.0, 120, 10),
     "the same, batches of 100": (10_000.0, 100, 100),
     "the same, batches of 1,000": (10_000.0, 50, 1_000),
 }
