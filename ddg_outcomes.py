@@ -17,10 +17,8 @@ MAX_ADDRESS_CHARACTERS = 1200  # S3: a bucket name has up to 63 bytes, a key 1,0
 SHOWN_KEYS = 20  # in a log line, to keep the logs of an outage cheap
 MAX_METRIC_VALUES = 100  # in an array of CloudWatch's embedded metric format
 MAX_LINE_BYTES = 200_000  # CloudWatch cuts an event at 256 KB
-UNITS = (
-    "Bytes",
-    "Milliseconds",
-)  # CloudWatch's units, by the end of a metric's name; all others are counts
+# CloudWatch's units, by the end of a metric's name; all others are counts
+UNITS = ("Bytes", "Milliseconds")
 NOT_OURS = "not a new object, or not below its bucket's prefix"
 
 # SQS refuses these in a message (see SendMessage; excluding them compiles faster)

@@ -42,10 +42,10 @@ class Settings(NamedTuple):
     app_key: str | None
     api_host: str
     stats_prefix: str  # of all buckets but the following
-    buckets: tuple[tuple[str, str], ...]  # bucket, prefix
+    buckets: str  # BUCKETS as given: text can be hashed, a dict can't
     rejected_queue_url: str
     constant_tags: frozenset[str]  # normalised
-    jobs: str  # JOBS as given: text can be hashed, a dict can't
+    jobs: str  # JOBS as given
     metrics: str  # METRICS as given
     metric_prefix: str
     max_age: int  # seconds; 0 means no limit
@@ -57,7 +57,7 @@ class Settings(NamedTuple):
 
     def prefix_of(self, bucket: str) -> str:
         """Return the prefix of a bucket's stats files."""
-        return dict(self.buckets).get(bucket, self.stats_prefix)
+        return read_buckets(self.buckets).get(bucket, self.stats_prefix)
 
     def job(self, folder: str) -> Job:
         """Return the settings of a job; its folder is taken as written."""
@@ -128,6 +128,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         raise ValueError(
             "METRIC_PREFIX is malformed: no metric's name can follow it, as after etl."
         )
+    read_buckets(environ.get("BUCKETS", ""))
     read_jobs(environ.get("JOBS", ""))
     read_metrics(environ.get("METRICS", ""))
     return Settings(
@@ -141,7 +142,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
             "https://api.datadoghq.com",
         ),
         stats_prefix=environ.get("STATS_PREFIX", "stats/"),
-        buckets=read_buckets(environ.get("BUCKETS", "")),
+        buckets=environ.get("BUCKETS", ""),
         rejected_queue_url=checked("REJECTED_QUEUE_URL", r"https?://\S+", "an SQS queue's URL"),
         constant_tags=tags - {""},
         jobs=environ.get("JOBS", ""),
@@ -155,12 +156,13 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     )
 
 
-def read_buckets(text: str) -> tuple[tuple[str, str], ...]:
-    """Return (bucket, prefix) for each bucket in BUCKETS, a JSON object; "" is {}."""
+@cache
+def read_buckets(text: str) -> dict[str, str]:
+    """Return the prefix of each bucket in BUCKETS, a JSON object; "" is {}."""
     try:
         buckets = json.loads(text or "{}")
         if all(isinstance(prefix, str) for prefix in buckets.values()):
-            return tuple(buckets.items())
+            return dict(buckets)
     except (ValueError, AttributeError, RecursionError):
         pass  # told below
     raise ValueError('BUCKETS is malformed: JSON, bucket to prefix, {"acme-data": "etl/stats/"}')

@@ -128,7 +128,7 @@ def backfill(
     check_span(since, until)
     settings = operator_settings(stack, historical=historical)
     bucket = stack.choose_bucket(settings, bucket)
-    base = stack.prefix if bucket == stack.bucket else settings.prefix_of(bucket)
+    base = stack.prefix_of(bucket, settings)
     prefix = base if prefix is None else prefix
     if not prefix.startswith(base):
         problem = f"--prefix {prefix} isn't below {base}, which the submitter reads."

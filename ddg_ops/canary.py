@@ -33,7 +33,7 @@ def follow_canary(
     """Put a file below a bucket's prefix and follow it: through the log, and on to Datadog."""
     if not settings:
         raise Stop("its prefix is unknown")
-    prefix = stack.prefix if bucket == stack.bucket else settings.prefix_of(bucket)
+    prefix = stack.prefix_of(bucket, settings)
     now = int(time.time())
     where = f"s3://{bucket}/{prefix}{JOB}/{now}-{secrets.token_hex(4)}.json"
     response = stack.aws.client("s3").put_object(

@@ -33,7 +33,7 @@ from ddg_ops.screen import (
 from ddg_ops.settings_file import SETTINGS_FILE, read_settings_file
 from ddg_ops.stack import Stack, find_alarms, queue_name, queue_path, stack_options
 from ddg_ops.ways import check_buckets
-from ddg_settings import Settings, read_settings
+from ddg_settings import Settings, read_buckets, read_settings
 
 DATADOG_SECONDS = 10.0  # Datadog answers in a tenth of a second
 SECRET_SECONDS = 10.0
@@ -119,7 +119,7 @@ class Checkup:
             return
         yield "identity", Finding("ok", identity)
         yield from ask("function", self.function())
-        others = dict(self.settings.buckets) if self.settings else {}
+        others = read_buckets(self.settings.buckets) if self.settings else {}
         followed = named or [stack.bucket] if timeout else []
         if self.settings:
             followed = [stack.choose_bucket(self.settings, bucket) for bucket in followed]

@@ -9,6 +9,7 @@ from ddg_ops.screen import FINE, UNABLE, WRONG, Command, Screen, age, ago, count
 from ddg_ops.stack import Stack, reading_settings, stack_options
 from ddg_ops.walk import EVERYTHING, Walk
 from ddg_s3_objects import job_folder, job_tag
+from ddg_settings import read_buckets
 
 MAX_KEYS = 100_000  # listed: a hundred requests
 
@@ -63,7 +64,7 @@ def jobs(screen: Screen, stack: Stack) -> int:
 
 def list_files(stack: Stack) -> Iterator[tuple[str, str, float]]:
     """Yield address, job and Last-Modified (epoch seconds) of what is in the stack's buckets."""
-    others = dict(reading_settings(stack.environment()).buckets)
+    others = read_buckets(reading_settings(stack.environment()).buckets)
     own = {stack.bucket: stack.prefix} if stack.bucket else {}
     pages = stack.aws.client("s3").get_paginator("list_objects_v2")
     for bucket, prefix in (own | others).items():

@@ -18,7 +18,7 @@ from ddg_ops.screen import USAGE, Stop
 from ddg_outcomes import Outcome, Statistics, Submitted
 from ddg_s3_objects import File
 from ddg_series_api import count_points
-from ddg_settings import Batch, Settings, read_settings
+from ddg_settings import Batch, Settings, read_buckets, read_settings
 
 TERRAFORM_SECONDS = 120  # a remote state takes some seconds
 WINDOW_SECONDS = 3600  # Datadog drops older points without Historical Metrics Ingestion
@@ -61,13 +61,17 @@ class Stack(NamedTuple):
 
         Raises Stop where no files are taken from it, or where there are several.
         """
-        buckets = [bucket for bucket in (self.bucket, *dict(settings.buckets)) if bucket]
+        buckets = [bucket for bucket in (self.bucket, *read_buckets(settings.buckets)) if bucket]
         if named in buckets:
             return named
         if not named and (self.bucket or len(buckets) == 1):
             return buckets[0]
         problem = f"takes no files from {named}" if named else "has no bucket of its own"
         raise Stop(f"the stack {problem}. Name one: --bucket {' or '.join(buckets)}.", USAGE)
+
+    def prefix_of(self, bucket: str, settings: Settings) -> str:
+        """Return the prefix of a bucket's stats files; the stack's own is in its outputs."""
+        return self.prefix if bucket == self.bucket else settings.prefix_of(bucket)
 
     def queue(self, url: str) -> dict[str, str]:
         """Return all attributes of a queue."""

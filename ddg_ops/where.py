@@ -110,7 +110,7 @@ def tell(
     """Return what became of a file, in a word and in a line."""
     if word:
         return word.state, f"at {utc(word.at)}{f': {word.reason}' if word.reason else ''}"
-    prefix = stack.prefix if file.bucket == stack.bucket else settings.prefix_of(file.bucket)
+    prefix = stack.prefix_of(file.bucket, settings)
     if not file.is_below(prefix):
         return "ignored", NOT_BELOW.format(prefix)
     if is_marker(file):

@@ -115,7 +115,6 @@ def answer(stack: StackOnMoto, answer: Answer) -> None:
 
 
 AWAY = Answer(302, headers={"Location": "http://127.0.0.1:1/elsewhere"})
-MISSPELT = '{"jobs": {"a": {"silent": 1}}}'
 ACTIONS: dict[str, Action] = {
     "notify elsewhere": lambda s: s.notify(prefix="elsewhere/"),
     "refuse a file": lambda s: s.reject("stats/a/1.json", "not JSON"),
