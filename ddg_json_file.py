@@ -77,9 +77,14 @@ def read_values(content: bytes) -> tuple[str, Iterable[tuple[int, object]]]:
     Raises:
         StatsFileError: the file isn't JSON, or is over a limit; iterating may raise it, too.
     """
-    text = _decode(content)
-    _check_counts(text)
-    return _values(text)
+    text, start, value, following = _read_first(content, _STRICT)
+    if isinstance(value, list):
+        if following < len(text):
+            raise _not_json(text, following, "something follows the array")
+        return "object {} of the array: ", enumerate(value, 1)
+    if following < len(text):
+        return "line {}: ", _lines(text, start, _STRICT)
+    return "", [(1, value)]
 
 
 def read_document(content: bytes) -> object:
@@ -90,13 +95,19 @@ def read_document(content: bytes) -> object:
     Raises:
         StatsFileError: the file isn't JSON, or is over a limit.
     """
+    text, start, value, following = _read_first(content, _LENIENT)
+    if following == len(text):
+        return value
+    return [value for _, value in _lines(text, start, _LENIENT)]
+
+
+def _read_first(content: bytes, decoders: _Decoders) -> tuple[str, int, object, int]:
+    """Return a file's text, where its first value starts, that value, and where more follows."""
     text = _decode(content)
     _check_counts(text)
     start = _skip_space(text, 0)
-    value, end = _decode_value(text, start, _LENIENT)
-    if _skip_space(text, end) == len(text):
-        return value
-    return [value for _, value in _lines(text, start, _LENIENT)]
+    value, end = _decode_value(text, start, decoders)
+    return text, start, value, _skip_space(text, end)
 
 
 def _decode(content: bytes) -> str:
@@ -182,22 +193,6 @@ def _check_counts(text: str) -> None:
             names.add(string[1])
             if len(names) > most:
                 raise StatsFileError(TOO_MANY_NAMES)
-
-
-def _values(text: str) -> tuple[str, Iterable[tuple[int, object]]]:
-    """Return what read_values returns, for a file's text."""
-    start = _skip_space(text, 0)
-    value, end = _decode_value(text, start, _STRICT)
-    following = _skip_space(text, end)
-    if not isinstance(value, list):
-        return (
-            ("", [(1, value)])
-            if following == len(text)
-            else ("line {}: ", _lines(text, start, _STRICT))
-        )
-    if following < len(text):
-        raise _not_json(text, following, "something follows the array")
-    return "object {} of the array: ", enumerate(value, 1)
 
 
 def _lines(text: str, position: int, decoders: _Decoders) -> Iterator[tuple[int, object]]:
