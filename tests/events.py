@@ -1,9 +1,11 @@
 """Events as S3, SQS and Lambda make them, Lambda's context, and stats files to go with them."""
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -86,3 +88,22 @@ def bulky(number: int, *, series: int) -> bytes:
     tags = [f"file:{number}", *(f"t{n}:{'x' * 190}" for n in range(20))]
     metrics = {f"m{n}": n for n in range(series)}
     return json.dumps({"timestamp": STARTED, "tags": tags, **metrics}).encode()
+
+
+@cache
+def tell_of_eventbridge() -> None:
+    """Have moto tell that EventBridge is on for a bucket, as S3 does."""
+    from moto.s3.responses import S3Response
+
+    responses: Any = S3Response
+    answer = responses.get_bucket_notification
+
+    def tell(response: Any) -> Any:
+        status, headers, body = answer(response)
+        kept = response.backend.get_bucket_notification_configuration(response.bucket_name)
+        if kept and kept.event_bridge is not None:
+            whole = re.sub("/>$", "></NotificationConfiguration>", body)  # of one without content
+            body = re.sub("(</[^>]+>)$", r"<EventBridgeConfiguration/>\1", whole)
+        return status, headers, body
+
+    responses.get_bucket_notification = tell

@@ -6,7 +6,6 @@ import contextlib
 import io
 import itertools
 import json
-import re
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -27,6 +26,7 @@ from ddg_ops import backfill, canary, log, walk
 from ddg_ops.cli import cli
 from local.datadog_server import DatadogServer
 from local.event_source import sqs_record
+from tests.events import tell_of_eventbridge
 
 KEY = "test-key"
 ACCOUNT, REGION = "123456789012", "us-east-1"
@@ -408,25 +408,6 @@ def reject(stack: StackOnMoto, *keys: str, reason: str = "not JSON") -> list[str
 def stats(**metrics: object) -> dict[str, object]:
     """Return a stats file of now."""
     return {"timestamp": int(time.time())} | metrics
-
-
-@cache
-def tell_of_eventbridge() -> None:
-    """Have moto tell that EventBridge is on for a bucket, as S3 does."""
-    from moto.s3.responses import S3Response
-
-    responses: Any = S3Response
-    answer = responses.get_bucket_notification
-
-    def tell(response: Any) -> Any:
-        status, headers, body = answer(response)
-        kept = response.backend.get_bucket_notification_configuration(response.bucket_name)
-        if kept and kept.event_bridge is not None:
-            whole = re.sub("/>$", "></NotificationConfiguration>", body)  # of one without content
-            body = re.sub("(</[^>]+>)$", r"<EventBridgeConfiguration/>\1", whole)
-        return status, headers, body
-
-    responses.get_bucket_notification = tell
 
 
 def make_stack(

@@ -12,9 +12,10 @@ from moto.awslambda.models import LambdaFunction
 from moto.events.models import EventPattern
 from moto.iam.access_control import IAMRequest, PermissionResult
 from moto.s3.models import FakeBucket
-from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 from moto.sqs.models import Queue
+
+from tests.events import tell_of_eventbridge
 
 REGION = "us-east-1"  # the local Lambda's
 ACCOUNT = "123456789012"  # moto's
@@ -107,18 +108,7 @@ def mend_buckets() -> None:
     """
     model: Any = FakeBucket
     model.get_permission = lambda *_: PermissionResult.NEUTRAL
-    responses: Any = S3Response
-    notifies = responses.get_bucket_notification
-
-    def tell(response: Any) -> Any:
-        status, headers, body = notifies(response)
-        told = response.backend.get_bucket_notification_configuration(response.bucket_name)
-        if told and told.event_bridge is not None:
-            end = "</NotificationConfiguration>"
-            body = body.replace(end, f"<EventBridgeConfiguration/>{end}")
-        return status, headers, body
-
-    responses.get_bucket_notification = tell
+    tell_of_eventbridge()
 
 
 def mend_queues() -> None:
