@@ -11,7 +11,7 @@ pin = $(python) -m uv pip compile --quiet --no-annotate --custom-compile-command
 python_with = $(python) -m uv run --quiet --no-project --python $(python) --with
 mutmut = $(python_with) mutmut==3.8.1 mutmut
 
-.PHONY: help demo local screenshot test venv zips release bench simulate soak mutants advisories smoke-aws coverage format lock clean
+.PHONY: help demo local screenshot test venv zips release bench simulate soak mutants advisories coverage format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,10 +61,6 @@ mutants: $(venv) ## Break the functions in thousands of small ways; fail if test
 
 advisories: $(venv) ## Look for known vulnerabilities of the pinned packages
 	local/advisories.sh
-
-smoke-aws: $(venv) ## Try the stack on a real AWS account (it asks first)
-	./zipper.sh
-	$(python) -m local.smoke_aws
 
 coverage: $(venv) ## Run the tests and list the lines and branches that they miss
 	$(python) -m pytest --numprocesses auto --cov
