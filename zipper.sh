@@ -28,5 +28,5 @@ for name in "$python" "python$runtime"; do
   if [ -n "$found" ]; then python=$found && break; fi
 done
 "$python" -I local/make_zip.py "$runtime" ddg_metric_submit.py "$work/ddg_metric_submit.zip" "$work/packages"
-"$python" -I local/make_zip.py "$runtime" ddg_mock_datasource.py "$work/ddg_mock_datasource.zip"
+"$python" -I local/make_zip.py "$runtime" ddg_mock_datasource.py "$work/ddg_mock_datasource.zip" "$work/none"
 mv "$work"/*.zip .

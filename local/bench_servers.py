@@ -1,8 +1,8 @@
-"""The bench's events, and its S3, Secrets Manager and Datadog.
+"""The bench's events, and its S3 and Datadog.
 
-One event loop answers for all three services: it can delay a thousand requests at a time, and
-takes little CPU. It stores and checks nothing (local/datadog_server.py does that): an object's
-content is computed from its key, and requests are only counted.
+One event loop answers for both: it can delay a thousand requests at a time, and takes little CPU.
+It stores and checks nothing (local/datadog_server.py does that): an object's content is computed
+from its key, and requests are only counted.
 """
 
 import asyncio
@@ -47,22 +47,21 @@ def object_content(key: str) -> bytes:
 def sqs_event(files: int, metrics: int) -> dict[str, Any]:
     """Return the event with which Lambda delivers S3's notifications of a number of files."""
     now = int(time.time())  # each file of a job has its own second
-    keys = (f"stats/job-{i % JOBS:02}/{metrics}/{now - i // JOBS}.json" for i in range(files))
-    return {"Records": [record(key) for key in keys]}
-
-
-def record(key: str) -> dict[str, Any]:
-    """Return a message with the notification of one object."""
-    s3 = {"bucket": {"name": BUCKET}, "object": {"key": key, "size": 120}}
+    keys = [f"stats/job-{i % JOBS:02}/{metrics}/{now - i // JOBS}.json" for i in range(files)]
     named = {"eventVersion": "2.1", "eventSource": "aws:s3", "eventName": "ObjectCreated:Put"}
-    message = {
-        "MessageId": key,
-        "ReceiptHandle": 1_300 * "x",  # makes the record as long as a real one, 1,900 bytes
-        "Body": json.dumps({"Records": [named | {"s3": s3}]}),
-        "MD5OfBody": 32 * "0",
-        "Attributes": {"ApproximateReceiveCount": "1", "SentTimestamp": "1751371200000"},
-    }
-    return sqs_record(message, "arn:aws:sqs:us-east-1:123456789012:stats")
+    bucket = {"bucket": {"name": BUCKET}}
+    messages = [
+        {
+            "MessageId": key,
+            "ReceiptHandle": 1_300 * "x",  # makes the record as long as a real one, 1,900 bytes
+            "Body": json.dumps({"Records": [named | {"s3": bucket | {"object": {"key": key}}}]}),
+            "MD5OfBody": 32 * "0",
+            "Attributes": {"ApproximateReceiveCount": "1", "SentTimestamp": "1751371200000"},
+        }
+        for key in keys
+    ]
+    queue = "arn:aws:sqs:us-east-1:123456789012:stats"
+    return {"Records": [sqs_record(message, queue) for message in messages]}
 
 
 @contextmanager
@@ -131,8 +130,6 @@ def respond(seen: Counter[str], method: str, path: str, body: bytes) -> bytes:
         content = object_content(path)
         checksum = b64encode(zlib.crc32(content).to_bytes(4, "big")).decode()
         headers += f"{OBJECT_HEADERS}{checksum}\r\n"
-    elif body.startswith(b'{"SecretId":'):  # Secrets Manager's GetSecretValue
-        content = b'{"SecretString": "bench"}'
     elif method == "POST":
         status, content = "202 Accepted", b'{"status": "ok"}'
         seen["wire"] += len(body)

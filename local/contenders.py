@@ -52,13 +52,6 @@ def floor(event: Event, context: Any) -> None:
     post(event["body_bytes"])
 
 
-def limit(event: Event, context: Any) -> None:
-    """The least that Python takes: the same GETs by bare urllib3, unsigned, and one raw POST."""
-    bucket = f"{os.environ['AWS_ENDPOINT_URL']}/{BUCKET}"
-    list(threads.map(lambda key: http.request("GET", f"{bucket}/{key}"), object_keys(event)))
-    post(event["body_bytes"])
-
-
 def bare_put(event: Event, context: Any) -> None:
     """The least that a generator with boto3 takes: bare put_object in parallel."""
     body = b'{"timestamp": 1575839011, "sample.stats": 1231, "processed.data": 321}'

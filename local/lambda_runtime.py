@@ -166,7 +166,6 @@ class LambdaFunction:
         timeout: float = 30.0,
         memory_size: int = 512,
         credentials: Mapping[str, str] = ROLE_CREDENTIALS,
-        python: str = sys.executable,
     ) -> None:
         """Unpack the zip; the process itself starts with the first invocation.
 
@@ -190,7 +189,8 @@ class LambdaFunction:
         self._writer = output.open("ab")
         self._reader = output.open(newline="\n", encoding="utf-8", errors="replace")
         folders = [packages.resolve()] if NATIVE else [PURE_CLIENT, packages.resolve()]
-        self._command = [python, "-I", "-S", "-c", BOOTSTRAP, handler, *map(str, folders)]
+        python = [sys.executable, "-B", "-I", "-S"]  # -B: Lambda's folders are read-only
+        self._command = [*python, "-c", BOOTSTRAP, handler, *map(str, folders)]
         self._environment = {
             **environment,
             **credentials,

@@ -16,7 +16,6 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.mark.parametrize(
     ("target", "row"),
     [
-        pytest.param({}, ("3 x", "", ""), id="none"),
         pytest.param({"least": 3}, ("3 x", "at least 3 x", "reached"), id="least"),
         pytest.param({"least": 3.1}, ("3 x", "at least 3.1 x", "missed"), id="less"),
         pytest.param({"most": 0.4}, ("0.333 x", "at most 0.4 x", "reached"), id="most"),
