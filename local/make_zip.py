@@ -3,8 +3,8 @@
 make_zip.py RUNTIME HANDLER.py NEW.zip PACKAGES: zipper.sh calls it. RUNTIME is the function's
 Python (3.13), PACKAGES a folder of unpacked wheels.
 
-Includes the modules that an import statement leads to, from the handler or a package, even a late
-one (at the first POST or while handling an error). This leaves out tests and command lines.
+Includes the modules that import statements lead to, also late ones (at the first POST or while
+handling an error). This leaves out tests and command lines.
 """
 
 import re
@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterable
 from modulefinder import ModuleFinder
 from pathlib import Path
 from pkgutil import iter_modules
@@ -45,11 +44,10 @@ for name in sys.argv[2:]:
 """
 
 
-def find_files(handler: Path, packages: Path, names: Iterable[str]) -> dict[str, Path]:
-    """Return path in the zip -> file, for all that these modules need."""
+def find_files(handler: Path, packages: Path) -> dict[str, Path]:
+    """Return path in the zip -> file, for all that the handler needs."""
     finder = ModuleFinder([str(packages), str(handler.parent)], excludes=OPTIONAL)
-    for name in names:
-        finder.import_hook(name)
+    finder.import_hook(handler.stem)
     files: dict[str, Path] = {}
     for module in finder.modules.values():
         file = Path(getattr(module, "__file__", None) or "")  # a built-in module has none
@@ -94,7 +92,7 @@ def main(runtime: str, handler: str, target: str, packages: str) -> None:
     bytecode = f"not byte-compiled (no python{runtime} works here): cold starts take 0.14 s longer"
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for name, file in find_files(Path(handler).resolve(), wheels, names).items():
+        for name, file in find_files(Path(handler).resolve(), wheels).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, folder / name)
         if runtime == "{}.{}".format(*sys.version_info):
