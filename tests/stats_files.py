@@ -1,4 +1,4 @@
-"""Good and bad stats files: tables for the tests of the parser and of the schema.
+"""Good and bad stats files, for the tests of the parser and of the schema.
 
 Each file is read at NOW, the second of the contract's sample, with a maximum age of MAX_AGE. Files
 that are large or need another time are in test_stats_file.py.
@@ -9,11 +9,10 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 from hypothesis import settings
-from hypothesis import strategies as st
 
 from ddg_json_file import StatsFileError
 from ddg_stats_file import MAX_DEPTH, MAX_TAGS, Sample, read_stats_file
@@ -130,82 +129,23 @@ HIGH, LOW = "\ud83d", "\udc28"  # halves of a character
 ALL_TAGS = [f"t{n:03}" for n in range(MAX_TAGS)]
 END = f"byte {len(zipped(SAMPLE))}"  # of the gzip data
 
-
-# Random files, good and bad: a row fails in one way only, these in many
-
-# Always the same examples: nobody believes a test that fails now and then.
+# The same examples in each run: a test that fails at times isn't believed
 examples = settings(deadline=None, derandomize=True, max_examples=100)
-
-# Short and few, so that some appear twice; Datadog rewrites some of them
-names = st.sampled_from(["a", "a.b", "b", "x_1", "Rows", "Rows.read", "a__b", "_a", "a_"])
-names |= st.from_regex(r"[A-Za-z][A-Za-z0-9]{0,3}(?:[._][A-Za-z0-9]{1,3}){0,2}", fullmatch=True)
-numbers = st.integers(-(10**308), 10**308) | st.floats(allow_nan=False, allow_infinity=False)
-members = st.dictionaries(
-    names.filter(lambda name: name not in ("timestamp", "tags")),
-    st.recursive(
-        st.one_of(numbers, numbers, st.none()),
-        lambda inner: st.dictionaries(names, inner, max_size=3),
-        max_leaves=4,
-    ),
-    min_size=1,
-    max_size=4,
-)
-timestamps: st.SearchStrategy[Any] = st.integers(NOW - 3600, NOW + 600) | st.floats(
-    NOW - 3600, NOW + 600
-)
-timestamps |= st.sampled_from([NOW, NOW + 0.5, NOW + 1, "2019-12-08T22:33:32.9+01:30"])
-tags: st.SearchStrategy[Any] = st.lists(st.text(max_size=10).map("T{}".format), max_size=3)
-tags |= st.sampled_from([None, [], ["x"], ["X!"], ["y", "x"], ["!"]])
-scalars = st.none() | st.booleans() | numbers | st.text(max_size=5)
-tags |= st.dictionaries(st.text(max_size=5).map("T{}".format), scalars, max_size=3)
-objects = st.builds(
-    lambda timestamp, tags, members: {"timestamp": timestamp, "tags": tags, **members},
-    timestamps,
-    tags,
-    members,
-)
-
-
-@st.composite
-def rendered(draw: st.DrawFn, values: list[Any]) -> bytes:
-    """Write objects in one of the ways that the contract allows."""
-    options: dict[str, Any] = {"ensure_ascii": draw(st.booleans())}
-    layout = draw(st.sampled_from(["array", "lines", "object"]))
-    if layout == "lines" or (layout == "object" and len(values) > 1):
-        end = draw(st.sampled_from(["\n", "\r\n", "\n\n", " \n\t\r\n"]))
-        text = "".join(json.dumps(value, **options) + end for value in values)
-    else:
-        options["indent"] = draw(st.sampled_from([None, 2]))
-        text = json.dumps(values[0] if layout == "object" else values, **options)
-    encoding = draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))
-    content = text.encode(encoding)
-    cuts = sorted(draw(st.lists(st.integers(0, len(content)), max_size=3)))
-    if not cuts:
-        return content
-    parts = (content[i:j] for i, j in zip([0, *cuts], [*cuts, None], strict=True))
-    return zipped(*parts) + bytes(draw(st.sampled_from([0, 1, 512])))
-
 
 GOOD = [
     # Shape: one object, an array of objects, or one object per line
     Good("sample-of-the-contract", SAMPLE, SAMPLE_READ),
     Good("object-over-several-lines", PRETTY, A_READ),
-    Good("white-space-of-json", f"\r\n\t {A} \t\r\n", A_READ),
     Good("array", f"[{A}, {B}]", AB_READ),
-    Good("array-over-several-lines", f"[\n  {PRETTY},\n  {B}\n]\n", AB_READ),
-    Good("lines-without-last-line-feed", f"{A}\n{B}", AB_READ),
     Good("lines-ended-by-crlf", f"{A}\r\n{B}\r\n", AB_READ),
     Good("lines-with-blank-ones", f"\n \n{A}\n\n\t\r\n{B}\n\n", AB_READ),
     # Encodings, recognised by the first bytes
     Good("byte-order-mark", b"\xef\xbb\xbf" + SAMPLE, SAMPLE_READ),
     Good("utf-16-little-endian", b"\xff\xfe" + A.encode("utf-16-le"), A_READ),
     Good("utf-16-big-endian", b"\xfe\xff" + f"{A}\r\n{B}".encode("utf-16-be"), AB_READ),
-    Good("utf-16-gzip", zipped(A.encode("utf-16")), A_READ),
-    Good("gzip", zipped(SAMPLE), SAMPLE_READ),
     Good("gzip-with-name-and-comment", zipped_with_name(SAMPLE), SAMPLE_READ),
     Good("gzip-members-of-a-line", zipped(f"{A}\n".encode(), B.encode()), AB_READ),
     Good("gzip-padded-to-a-tape-block", zipped(SAMPLE).ljust(512, b"\0"), SAMPLE_READ),
-    Good("gzip-padded-with-many-zeros", zipped(SAMPLE) + bytes(100_000), SAMPLE_READ),
     # str.splitlines ends lines at these, JSON Lines doesn't
     Good(
         "line-separators-within-strings",
@@ -216,18 +156,15 @@ GOOD = [
     Good("timestamp-is-truncated", at("1575839011.999"), A_READ),
     Good("timestamp-latest", at("1575839611.9"), [(NOW + 600, (), {"a": 1})]),
     Good("timestamp-oldest", at("1575835411"), [(NOW - 3600, (), {"a": 1})]),
-    Good("time", at_time("2019-12-08T21:03:31Z"), A_READ),
     Good("time-in-lower-case-is-truncated", at_time("2019-12-08t21:03:31.999z"), A_READ),
     Good("time-with-an-offset", at_time("2019-12-08T22:33:31+01:30"), A_READ),
     Good("time-with-the-largest-offset", at_time("2019-12-07T21:04:31.5-23:59"), A_READ),
-    Good("time-in-utc-by-an-offset", at_time("2019-12-08T21:03:31-00:00"), A_READ),
     # tags: an optional list of strings or object of scalars, for all metrics of the object
     Good(
         "tags",
         at_now('"tags": ["team:data", "env:prod"], "a": 1, "b": 2'),
         [(NOW, ("env:prod", "team:data"), {"a": 1, "b": 2})],
     ),
-    Good("tags-empty", tagged(), A_READ),
     Good(
         "tags-are-normalised",
         tagged("Env:My Prod!", "1. stage:\xc4\U0001f428x"),
@@ -245,7 +182,6 @@ GOOD = [
         at_now('"a": 1, "tags": {"a": 1.50, "b": 1e16, "c": -0.0, "d": ""}'),
         [(NOW, ("a:1.5", "b:1e_16", "c:-0.0", "d:"), {"a": 1})],
     ),
-    Good("tags-of-an-empty-object", at_now('"a": 1, "tags": {"b": null}'), A_READ),
     Good(
         "tags-alike-in-list-and-object",
         lines(tagged("b:1"), at_now('"c": 1, "tags": {"b": 1}')),
@@ -258,10 +194,8 @@ GOOD = [
         {"rows.read": 5, "rows.by.day.mon": 7, "a": 1},
     ),
     Good("nested-as-deep-as-allowed", value(nested(MAX_DEPTH - 1)), {".".join("a" * MAX_DEPTH): 1}),
-    Good("nested-names-of-digits", at_now('"p": {"99": 1, "": 2}'), {"p.99": 1, "p.": 2}),
     Good("nested-timestamp-is-a-metric", value('{"timestamp": 1}'), {"a.timestamp": 1}),
     Good("null", at_now('"a": 1, "b": null, "rows": {"c": null}'), A_READ),
-    Good("null-under-any-name", at_now('"a": 1, "9 \\u00fc": null'), A_READ),
     Good("null-beside-the-same-name-nested", at_now('"r.x": null, "r": {"x": 1}'), {"r.x": 1}),
     # A number is a gauge
     Good(
@@ -270,19 +204,13 @@ GOOD = [
         {"a": 0, "b": -1, "c": 0.1, "d": 1000.0, "e": -0.0025, "f": 5e-324, "g": -0.0},
     ),
     Good("integer-beyond-64-bits", value(f"{2**64 + 1}"), {"a": 2**64 + 1}),
-    Good("integer-of-309-digits", value("-1" + "0" * 308), {"a": -(10**308)}),
     Good("float-at-the-limit", value("-1.7976931348623157e308"), {"a": -1.7976931348623157e308}),
     # Names that Datadog keeps as they are
     Good("name-of-every-kind-of-character", name("Zz_9.0a"), {"Zz_9.0a": 1}),
     Good("name-with-underscores-apart", name("a_b_c.d_e"), {"a_b_c.d_e": 1}),
-    Good("name-with-a-dot-last", name("a."), {"a.": 1}),
-    Good(
-        "names-by-case", at_now('"a": 1, "A": 2, "Timestamp": 3'), {"a": 1, "A": 2, "Timestamp": 3}
-    ),
     Good("name-with-escapes", '{"\\u0074imestamp": 1575839011, "\\u0061": 1}', A_READ),
     Good("name-of-200-characters", name(LONGEST), {LONGEST: 1}),
     # Several objects of the same second
-    Good("same-second-other-metric", lines(at("1575839011.5"), name("b")), {"a": 1, "b": 1}),
     Good(
         "same-second-and-metric-other-tags",
         "\n".join([tagged("x"), tagged("y"), tagged("x", "y"), A]),
@@ -306,20 +234,9 @@ OBJECT = "expected an object"
 NO_ZONE = "a time without a zone (Z, or an offset such as +02:00)"
 NO_TIME = "not an RFC 3339 time"
 MANY = "1" + "".join(f', "{tag}": 1' for tag in ALL_TAGS[1:])
-NO_TIMES = [
-    "",
-    "now",
-    "2019-12-08",
-    "2019-12-08T21:03Z",
-    "2019-12-08T24:00:00Z",
-    "2019-12-08T21:60:31Z",
-]
-NO_TIMES += [
-    "2019-12-08T21:03:31+0100",
-    "2019-12-08T21:03:31+24:00",
-    "2019-12-08T21:03:31Z\\n",
-    "\u0662019-12-08T21:03:31Z",
-]
+NO_TIMES = ["now", "2019-12-08T21:03Z", "2019-12-08T24:00:00Z", "2019-12-08T21:60:31Z"]
+NO_TIMES += ["2019-12-08T21:03:31+0100", "2019-12-08T21:03:31+24:00", "2019-12-08T21:03:31Z\\n"]
+NO_TIMES += ["\u0662019-12-08T21:03:31Z"]
 OBJECT_TAGS = at_now('"tags": {"a": "x", "b": %s}, "a": 1')
 STRINGS = "write a string"
 ON_A_LINE = "more than one value on a line"
@@ -328,177 +245,83 @@ NOTHING_LEFT = "nothing is left of the tag "
 
 BAD = [
     # Not JSON
-    Bad("text", "hello", "line 1 column 1.", "Expecting value"),
     Bad("text-in-line-3", "\n\n  hello", "line 3 column 3.", "Expecting value"),
-    Bad("name-without-quotes", "{timestamp: 1575839011}", "line 1 column 2.", "property name"),
-    Bad("comma-after-the-last-member", at_now('"a": 1,'), "line 1 column", "Write one object"),
-    Bad("comment", f"{A} // of the last hour", "line 1 column 35.", ON_A_LINE),
-    Bad("number-with-leading-zero", value("01"), "line 1 column 33.", "','"),
     Bad("control-character-in-a-string", name("a\tb"), "line 1 column 29.", "control character"),
-    Bad("object-cut", '{"timestamp": 1575839011,\n "a": 1', "line 2 column 8.", "','"),
-    Bad("string-cut", '{"timestamp": 1575839011,\n "a', "line 2 column 2.", "Unterminated string"),
-    Bad("bracket-too-many", f"[{A}]]", "line 1 column 36.", "something follows the array"),
     Bad("two-objects-in-a-line", A + B, "line 1 column 34.", ON_A_LINE),
-    Bad("lines-ended-by-commas", f"{A},\n{B}", "line 1 column 34.", ON_A_LINE),
-    Bad("lines-ended-by-cr", f"{A}\r{B}", "line 1 column 35.", ON_A_LINE),
     Bad("objects-over-several-lines", PRETTY + PRETTY, "line 1 column 1.", "than one line"),
     Bad("line-with-bad-json", f"{B}\noops\n{A}", "line 2 column 1.", "Expecting value"),
     Bad("array-then-an-object", f"[{A}]\n{B}", "line 2 column 1.", "something follows the array"),
     Bad("white-space-not-of-json", f"\x0c{A}", "line 1 column 1.", "Expecting value"),
-    Bad("zeros-at-the-end", A + "\0\0", "line 1 column 34.", ON_A_LINE),
     # Not UTF-8
-    Bad("utf-16-without-a-mark", A.encode("utf-16-le"), "line 1 column 2.", "property name"),
     Bad("utf-16-cut", A.encode("utf-16")[:-1], "byte 66 ", "is not UTF-16"),
-    Bad("utf-16-half-a-character", b"\xfe\xff\0{\xd8\x00\0}", "byte 4 ", "is not UTF-16"),
     Bad("utf-16-of-nothing", b"\xff\xfe", "the file", "is empty"),
-    Bad("latin-1", at_now('"\xe4": 1').encode("latin-1"), "byte 27 ", "is not UTF-8"),
-    Bad("surrogate-in-utf-8", b'{"\xed\xa0\x80": 1}', "byte 2 ", "is not UTF-8"),
-    Bad("character-cut", A.encode() + b"\n\xe2\x82", "byte 34 ", "is not UTF-8"),
+    Bad("latin-1-after-a-mark", b'\xef\xbb\xbf{"\xe4": 1}', "byte 5 ", "is not UTF-8"),
     Bad("gzip-of-latin-1", zipped(b'{"\xe4": 1}'), "byte 2 ", "is not UTF-8"),
-    Bad("gzip-in-gzip", zipped(zipped(SAMPLE)), "byte 1 ", "is not UTF-8"),
     # Truncated or broken gzip
-    Bad("gzip-magic-alone", b"\x1f\x8b", "the gzip data", "ends too early"),
-    Bad("gzip-cut-in-the-checksum", zipped(SAMPLE)[:-1], "the gzip data", "ends too early"),
     Bad("gzip-checksum", zipped(SAMPLE)[:-8] + bytes(8), "byte 0 ", "incorrect data check"),
-    Bad("gzip-length", zipped(SAMPLE)[:-4] + bytes(4), "byte 0 ", "incorrect length check"),
     Bad("gzip-member-2", zipped(SAMPLE, b"\n")[:-8] + bytes(8), END, "incorrect data check"),
-    Bad("gzip-then-text", zipped(SAMPLE) + SAMPLE, END, FOLLOWS),
     Bad("gzip-then-half-a-magic", zipped(SAMPLE) + b"\x1f", END, FOLLOWS),
     Bad("gzip-then-zeros-and-text", zipped(SAMPLE) + bytes(9) + b"x", "the gzip data", FOLLOWS),
     # Empty
-    Bad("no-bytes", b"", "the file", "is empty"),
     Bad("white-space-alone", " \r\n\t\n", "the file", "is empty"),
     Bad("gzip-of-nothing", zipped(b"", b"\n") + b"\0", "the file", "is empty"),
     Bad("array-of-nothing", "[ ]", "in the file", "no object"),
     # Nesting beyond MAX_DEPTH
     Bad("nested-too-deep", value(nested(MAX_DEPTH)), '"a.a.a.a.', "nested deeper than 32"),
-    Bad(
-        "nested-around-nothing", value(f'1, "b": {nested(32, "{}")}'), '"b.a.a.a.', "deeper than 32"
-    ),
+    Bad("nested-around-nothing", value(f'1, "b": {nested(32, "{}")}'), '"b.a.a', "deeper than 32"),
     Bad("nested-too-deep-to-decode", f'{A}\n{{"b": {"[" * 200_000}', "line 2", "nested too deep"),
     # timestamp
-    Bad("timestamp-missing", '{"a": 1}', '"timestamp"', "add one in epoch seconds"),
     Bad("timestamp-string", at('"1575839011"'), '"timestamp" is the string "1575839011"', UNQUOTED),
-    Bad("timestamp-true", at("true"), '"timestamp"', "a boolean"),
-    Bad("timestamp-object", at('{"s": 1575839011}'), '"timestamp"', "an object"),
-    Bad("timestamp-milliseconds", at("1575839011000"), "1575839011000", "millisec"),
     Bad("timestamp-negative", at("-1"), "number -1, ", "not in epoch seconds"),
-    Bad("timestamp-1e999", at("1e999"), '"timestamp"', "not in epoch seconds"),
     Bad("timestamp-of-82-digits", at("9" * 82), f"{'9' * 82}, ", "not in epoch"),
     Bad("timestamp-of-83-digits", at("9" * 83), f"{'9' * 80}..., ", "not in epoch"),
-    Bad("timestamp-of-5000-digits", at("9" * 5000), '"timestamp"', "not in epoch"),
     Bad("timestamp-nan", at("NaN"), "the number NaN", "not in epoch seconds"),
     Bad("timestamp-ahead", at("1575839612"), "1575839612", "601 s ahead"),
     Bad("timestamp-too-old", at("1575835410"), "1575835410", "3601 s old"),
-    Bad("timestamp-zero", at("0"), "timestamp 0", "1575839011 s old"),
     Bad("time-without-a-zone", at_time("2019-12-08T21:03:31"), '"timestamp"', NO_ZONE),
-    Bad("time-by-python", at_time("2019-12-08 21:03:31.000999"), '08 21:03:31."..., ', NO_ZONE),
     Bad("time-with-a-space", at_time("2019-12-08 21:03:31Z"), '"timestamp"', "instead of T"),
     Bad("time-of-a-leap-second", at_time("2016-12-31T23:59:60Z"), '"timestamp"', "leap second"),
     Bad("time-of-no-day", at_time("2019-02-29T00:00:00Z"), '"timestamp"', "doesn't exist"),
     Bad("time-before-1970", at_time("1969-12-31T23:59:59.9Z"), '"timestamp"', "before 1970"),
     Bad("time-after-5138", at_time("5138-11-16T09:46:40Z"), '"timestamp"', "after 5138"),
-    Bad("time-at-the-end", at_time("9999-12-31T23:59:59-23:59"), '31T23:59:59-"...', "after 5138"),
     *(
-        Bad(f"time-{each}", at_time(each), '"timestamp" is the string', NO_TIME)
-        for each in NO_TIMES
+        Bad(f"time-{time}", at_time(time), '"timestamp" is the string', NO_TIME)
+        for time in NO_TIMES
     ),
-    Bad("time-too-old", at_time("2019-12-08T20:03:30Z"), "timestamp 1575835410", "3601 s old"),
     # A value that isn't a number, or not one that a float can hold
-    Bad(
-        "value-true",
-        value("true"),
-        '"a"',
-        'write 1 or 0, drop it, or make it a tag: "tags": ["a:true"]',
-    ),
-    Bad("value-string", value('"12"'), '"a" is the string "12"', UNQUOTED),
-    Bad("value-empty-list", value("[]"), '"a"', "a list: drop it, or map it"),
     Bad("value-true-of-a-known-name", f"{A}\n{value('true')}", 'line 2: "a"', "is a boolean"),
-    Bad(
-        "value-true-of-a-known-name-nested",
-        lines(value('{"b": 1}'), value('{"b": true}')),
-        'line 2: "a.b"',
-        "is a boolean",
-    ),
     Bad("value-nan", value("NaN"), '"a"', TOO_LARGE),
-    Bad("value-1e999", value("-1e999"), '"a"', TOO_LARGE),
-    Bad("value-of-400-digits", value("-" + "1" * 400), '"a"', TOO_LARGE),
+    Bad("value-of-5000-digits", value("-" + "1" * 5000), '"a"', TOO_LARGE),
     Bad("value-of-400-digits-later", lines(A, value("1" * 400)), 'line 2: "a"', TOO_LARGE),
-    Bad("value-of-5000-digits", value("1" * 5000), '"a"', TOO_LARGE),
     # The same name twice
     Bad("name-twice", at_now('"a": 1, "a": 1'), '"a"', TWICE),
-    Bad("name-twice-once-escaped", at_now('"a": 1, "\\u0061": 2'), '"a"', TWICE),
     Bad("name-twice-in-line-2", lines(B, at_now('"a": 1, "a": 1')), "near line 2", TWICE),
-    Bad("name-twice-nested", value('{"b": 1, "c": 2, "b": 3}'), '"b"', TWICE),
     Bad("name-twice-by-objects", at_now('"r": {}, "r": {"a": 1}'), '"r"', TWICE),
     Bad("name-twice-nested-first", at_now('"a": {"b": 1}, "a.b": 1'), '"a.b"', TWICE),
-    Bad("name-twice-nested-both", value('{"b": {"c": 1}, "b.c": 2}'), '"a.b.c"', TWICE),
-    Bad("timestamp-twice", at_now('"timestamp": 1, "a": 1'), '"timestamp"', TWICE),
     # Two values for the same metric, tags and second
     Bad("two-values-in-an-array", f"[{A}, {B}, {A}]", 'object 3 of the array: "a"', TWO_VALUES),
-    Bad("two-values-in-lines", f"{A}\n\n{A}", 'line 3: "a"', TWO_VALUES),
-    Bad("two-values-among-others", lines(value("1"), at_now('"b": 1, "a": 1')), '"a"', TWO_VALUES),
-    Bad("two-values-once-nested", lines(name("a.b"), value('{"b": 2}')), '2: "a.b"', TWO_VALUES),
     Bad("two-values-once-truncated", f"[{A}, {at('1575839011.9')}]", "object 2 ", TWO_VALUES),
     Bad("two-values-by-order", f"{tagged('x', 'y')}\n{tagged('y', 'x')}", "line 2: ", TWO_VALUES),
     # Metric names that Datadog would rewrite or cut
-    Bad("name-empty", name(""), '""', REWRITTEN),
-    Bad("name-starts-with-digit", name("9a"), '"9a"', REWRITTEN),
-    Bad("name-starts-with-underscore", name("_a"), '"_a"', REWRITTEN),
-    Bad("name-with-dash", name("a-b"), '"a-b"', REWRITTEN),
     Bad("name-with-umlaut", name("\xe4"), r'"\u00e4"', REWRITTEN),
     Bad("name-with-line-feed", name(r"a\n"), r'"a\n"', REWRITTEN),
-    Bad("name-with-two-underscores", name("a__b"), '"a__b"', REWRITTEN),
-    Bad("name-ends-in-underscore", name("a_"), '"a_"', REWRITTEN),
-    Bad("name-with-underscore-after-dot", name("a._b"), '"a._b"', REWRITTEN),
-    Bad("name-with-underscore-before-dot", name("a_.b"), '"a_.b"', REWRITTEN),
-    Bad("name-with-two-underscores-later", f"{A}\n{name('a__b')}", "line 2: ", REWRITTEN),
     Bad("name-of-201-characters", name(LONGEST + "a"), f'{"a" * 80}"', REWRITTEN),
     Bad("name-of-201-once-joined", at_now(f'"{HALF_NAME}": {{"{HALF_NAME}": 1}}'), "aa", REWRITTEN),
     Bad("name-of-81-escapes", name("\xe9" * 81), "\\u00e9" * 13 + "\\...", REWRITTEN),
-    Bad("name-nested-under-a-digit", at_now('"9": {"a": 1}'), '"9.a"', REWRITTEN),
-    Bad("name-nested-with-underscore", value('{"_shards": {"b": 1}}'), '"a._shards.b"', REWRITTEN),
     Bad("name-nested-in-underscore", at_now('"a_": {"b": 1}'), '"a_.b"', REWRITTEN),
     # Lone surrogates
-    Bad("surrogate-in-a-name", name(r"a\ud83d"), r'"a\ud83d"', HALF),
     Bad("surrogate-last", name(r"a\udfff"), r'"a\udfff"', HALF),
     Bad("surrogate-in-a-name-of-null", at_now('"a": 1, "\\udc28": null'), r'"\udc28"', HALF),
-    Bad("surrogate-in-a-name-of-objects", at_now('"a": 1, "\\udc28": {}'), r'"\udc28"', HALF),
     Bad("surrogate-in-a-nested-name", value('{"b": 1, "\\ud83d": null}'), r'"a.\ud83d"', HALF),
-    Bad("surrogate-in-a-tag", tagged(f"x:{HIGH}"), r'"x:\ud83d"', HALF),
     Bad("surrogates-in-wrong-order", tagged(f"x:{LOW}{HIGH}"), r'"x:\udc28\ud83d"', HALF),
     # Tags
-    Bad(
-        "tags-true",
-        at_now('"tags": true, "a": 1'),
-        '"tags" is a boolean',
-        "write a list of strings, or an object",
-    ),
-    Bad("tag-number", tagged("x", 1), 'tag 2 in "tags"', f"the number 1: {STRINGS}"),
-    Bad("tag-list", tagged(["x"]), 'tag 1 in "tags"', f"a list: {STRINGS}"),
     Bad("tag-of-an-object-list", OBJECT_TAGS % "[]", 'tag "b" in "tags"', f"a list: {STRINGS}"),
-    Bad("tag-of-an-object-object", OBJECT_TAGS % "{}", 'tag "b" in', f"an object: {STRINGS}"),
-    Bad("tag-of-an-object-nan", OBJECT_TAGS % "NaN", 'tag "b" in', f"the number NaN: {STRINGS}"),
-    Bad(
-        "tag-of-an-object-1e400",
-        OBJECT_TAGS % "1e400",
-        'tag "b" in',
-        f"the number Infinity: {STRINGS}",
-    ),
-    Bad("tag-of-an-object-400-digits", OBJECT_TAGS % ("1" * 400), 'tag "b" in', STRINGS),
-    Bad(
-        "tag-of-an-object-of-signs", at_now('"tags": {"": 1, "x": 1}, "a": 1'), '":1"', NOTHING_LEFT
-    ),
     Bad("tags-of-an-object-too-many", OBJECT_TAGS % MANY, "101 tags", "more than 100"),
-    Bad("tag-of-signs", tagged("_-:./ "), '"_-:./ "', NOTHING_LEFT),
     Bad("tag-of-a-picture", tagged("\U0001f428"), r'"\ud83d\udc28"', NOTHING_LEFT),
     Bad("tags-one-too-many", tagged(*ALL_TAGS, "x"), "101 tags", "more than 100"),
     # No metric at all
     Bad("timestamp-alone", '{"timestamp": 1575839011}', "besides the timestamp", "no metric"),
-    Bad("null-alone", value("null"), "besides the timestamp", "no metric"),
     # No object
-    Bad("scalar-number", "1575839011", OBJECT, "got the number 1575839011"),
-    Bad("scalars-in-an-array", "[1, 2]", f"object 1 of the array: {OBJECT}", "got the number 1"),
     Bad("array-in-an-array", f"[[{A}]]", f"object 1 of the array: {OBJECT}", "got a list"),
     Bad("scalar-in-line-2", f"{A}\n5\n{B}", f"line 2: {OBJECT}", "got the number 5"),
 ]

@@ -1,4 +1,4 @@
-"""A reason lists all faults of a file's first bad object, and what to do."""
+"""A reason lists all faults of a file's first bad object, and says what to do."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ from tests.stats_files import NOW, A, refusal
     ],
 )
 def test_reason_lists_all_faults_of_an_object(members: str, faults: str) -> None:
-    """In the file's order, so one correction is enough; only those of the first bad object."""
+    """They come in the file's order, and only from its first bad object."""
     assert refusal(f"{{{members}}}".encode()) == faults
     assert refusal(f'{A}\n{{{members}}}\n{{"a": "x"}}'.encode()) == f"line 2: {faults}"
 
