@@ -272,6 +272,7 @@ BAD = [
     Bad("nested-too-deep-to-decode", f'{A}\n{{"b": {"[" * 200_000}', "line 2", "nested too deep"),
     # timestamp
     Bad("timestamp-string", at('"1575839011"'), '"timestamp" is the string "1575839011"', UNQUOTED),
+    Bad("timestamp-null", at("null"), 'no "timestamp"', "add one in epoch seconds"),
     Bad("timestamp-negative", at("-1"), "number -1, ", "not in epoch seconds"),
     Bad("timestamp-of-82-digits", at("9" * 82), f"{'9' * 82}, ", "not in epoch"),
     Bad("timestamp-of-83-digits", at("9" * 83), f"{'9' * 80}..., ", "not in epoch"),
