@@ -1,4 +1,4 @@
-"""Real parts for the tests: a strict local Datadog, moto's S3 and SQS; and no network beyond."""
+"""Real parts for the tests: a strict local Datadog, moto's AWS, and no network beyond."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from tests.scripted_server import ScriptedServer
 from tests.submitter import API_KEY, Submitter
 from tests.zips import make_zips
 
-# Where a shell runs the tests in the background, Ctrl-C is ignored, and so in what the tests start
+# If a shell runs the tests in the background, they and their children would ignore Ctrl-C
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SETTINGS = (
@@ -33,7 +33,7 @@ TEST_ENVIRONMENT = {
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests has settings, credentials and proxies of their own: none gets in."""
+    """Keep the user's settings, credentials and proxies out of the tests."""
     for name in tuple(os.environ):
         if name.startswith(SETTINGS) or name.upper().endswith("_PROXY"):
             monkeypatch.delenv(name)
@@ -43,7 +43,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def own_modules() -> Iterator[None]:
-    """What a test imports anew, as a cold start does, is its own: elsewhere each class is one."""
+    """Undo a test's cold starts: other tests must see each class once."""
     kept = {name: module for name, module in sys.modules.items() if name.startswith("ddg_")}
     yield
     for name in [name for name in sys.modules if name.startswith("ddg_")]:
@@ -52,7 +52,7 @@ def own_modules() -> Iterator[None]:
 
 
 def no_network(event: str, arguments: tuple[Any, ...]) -> None:
-    """Fail what connects to, or looks up, anything but loopback; with no Exception to catch."""
+    """Fail a test that connects to, or looks up, anything but loopback."""
     match event, arguments:
         case ("socket.connect" | "socket.sendto", (_, (host, *_))):
             pass
@@ -65,20 +65,20 @@ def no_network(event: str, arguments: tuple[Any, ...]) -> None:
         pytest.fail(f"the tests have no network but loopback, and this one wants {name}")
 
 
-sys.addaudithook(no_network)  # once a process, for good
+sys.addaudithook(no_network)
 
 
 @pytest.fixture
 def datadog() -> Iterator[DatadogServer]:
-    """A strict local Datadog that accepts one key, at the time that the test sees."""
+    """A strict local Datadog that accepts one key; its clock is the test's."""
     with DatadogServer(API_KEY, clock=lambda: time.time()) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[str]:
-    """The URL of moto's server: every AWS service at one address, for the whole session."""
-    from moto.server import ThreadedMotoServer  # a second to import, for the tests that need it
+    """The URL of moto's server, which is every AWS service."""
+    from moto.server import ThreadedMotoServer  # importing it takes a second
 
     server = ThreadedMotoServer("127.0.0.1", port=0)
     server.start()
@@ -97,7 +97,7 @@ def zips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def scripted_s3() -> Iterator[ScriptedServer]:
-    """A server that plays scripts where moto's S3 can't be made to, for the whole session."""
+    """A server for what moto's S3 can't do."""
     with ScriptedServer() as server:
         yield server
 
@@ -111,5 +111,5 @@ def submitter(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> Submitter:
-    """The submitter in a new execution environment; each of its batches is looked at closely."""
+    """The submitter in a new execution environment."""
     return Submitter(moto, scripted_s3, datadog, monkeypatch, capsys, caplog)

@@ -1,4 +1,4 @@
-"""Events as S3, SQS and Lambda make them, Lambda's context, and stats files to go with them."""
+"""Events of S3 and SQS, Lambda's context, and stats files."""
 
 import json
 import re
@@ -16,7 +16,7 @@ STARTED = int(time.time())
 
 
 class Context:
-    """Lambda's context of one invocation, as far as the functions look at it."""
+    """Lambda's context of one invocation, as far as the functions use it."""
 
     function_name = "ddg-submit"
 
@@ -28,7 +28,7 @@ class Context:
 
 
 def s3_record(key: str, bucket: str = BUCKET, version: str = "2.1") -> dict[str, Any]:
-    """Return one record of a notification in short; the key encoded as S3 does it.
+    """Return one record of a notification, in short, with the key encoded as S3 encodes it.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
     """
@@ -58,7 +58,7 @@ def sqs_record(
 ) -> dict[str, Any]:
     """Return one message of a batch: a notification of these keys, or any body.
 
-    receive_count: None for a message that doesn't tell it.
+    receive_count: None for a message without one.
     """
     told = {} if receive_count is None else {"ApproximateReceiveCount": f"{receive_count}"}
     message = {
@@ -76,10 +76,7 @@ def sqs_event(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def stats(age: float = 0, *, now: float = STARTED, **metrics: object) -> bytes:
-    """Return a good stats file, its timestamp that many seconds old when the tests were started.
-
-    Files that are a second apart so stay a second apart; what is about the age gives now.
-    """
+    """Return a good stats file; its timestamp is that many seconds before `now`."""
     return json.dumps({"timestamp": int(now - age), **(metrics or {"m": 1})}).encode()
 
 
@@ -92,7 +89,7 @@ def bulky(number: int, *, series: int) -> bytes:
 
 @cache
 def tell_of_eventbridge() -> None:
-    """Have moto tell that EventBridge is on for a bucket, as S3 does."""
+    """Make moto show that EventBridge is on for a bucket, as S3 does."""
     from moto.s3.responses import S3Response
 
     responses: Any = S3Response
@@ -102,7 +99,7 @@ def tell_of_eventbridge() -> None:
         status, headers, body = answer(response)
         kept = response.backend.get_bucket_notification_configuration(response.bucket_name)
         if kept and kept.event_bridge is not None:
-            whole = re.sub("/>$", "></NotificationConfiguration>", body)  # of one without content
+            whole = re.sub("/>$", "></NotificationConfiguration>", body)  # if it is empty
             body = re.sub("(</[^>]+>)$", r"<EventBridgeConfiguration/>\1", whole)
         return status, headers, body
 

@@ -1,4 +1,4 @@
-"""An HTTP server that answers by script: down to the bytes on the wire, and when they leave."""
+"""An HTTP server with scripts that decide each byte of a response, and when it is sent."""
 
 import socket
 import socketserver
@@ -14,18 +14,18 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
 
 
 class Call(NamedTuple):
-    """One request as the server saw it."""
+    """One request to the server."""
 
     method: str
     path: str  # decoded, without the query
     body: bytes
-    stopping: threading.Event  # wait() on it in place of a sleep: it ends with the server
+    stopping: threading.Event  # wait() for it instead of sleeping: it is set at the end
 
 
-# What to send, all at once or piece by piece; raising ConnectionResetError resets the
-# connection, ConnectionAbortedError closes it.
+# Returns what to send, at once or in pieces. ConnectionResetError resets the connection,
+# ConnectionAbortedError closes it.
 Script = Callable[[Call], bytes | Iterable[bytes]]
-Objects = Mapping[str, bytes | Script]  # key -> content, or what answers in its place
+Objects = Mapping[str, bytes | Script]  # key -> content, or a script that answers for it
 
 
 @dataclass(eq=False)
@@ -52,7 +52,7 @@ class ScriptedServer:
 
     @contextmanager
     def playing(self, script: Script) -> Iterator[Self]:
-        """Play another script for a while; what still waits in the end goes on at once."""
+        """Play another script for a while; calls that still wait at the end continue at once."""
         self.script, self.calls, self.stopping = script, [], threading.Event()
         try:
             yield self
@@ -68,7 +68,7 @@ class _TCPServer(socketserver.ThreadingTCPServer):
     request_queue_size = 128
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Keep quiet: clients that give up are what the tests are about."""
+        """Say nothing: many tests are about clients that give up."""
 
 
 class _Connection(socketserver.StreamRequestHandler):
@@ -106,20 +106,20 @@ class _Connection(socketserver.StreamRequestHandler):
 
 
 def response(status: str = "200 OK", body: bytes = b"", **headers: str) -> bytes:
-    """Return a whole HTTP response; underscores in the names of headers become hyphens."""
+    """Return an HTTP response; underscores in the names of headers become hyphens."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
 def s3_error(status: str, code: str, message: str = "no") -> bytes:
-    """Return an error as S3 words it."""
+    """Return an error in S3's format."""
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
     return response(status, body.encode(), Content_Type="application/xml")
 
 
 def bucket_of(objects: Objects) -> Script:
-    """Return S3's script for a bucket, whatever its name."""
+    """Return a script for S3 with these objects in every bucket."""
 
     def answer(call: Call) -> bytes | Iterable[bytes]:
         _, _, key = call.path.removeprefix("/").partition("/")
@@ -132,9 +132,9 @@ def bucket_of(objects: Objects) -> Script:
 
 
 def silent(call: Call) -> bytes:
-    """Answer nothing until the script's time is over, and then what no client tries again.
+    """Answer when the script ends, with an error that no client retries.
 
-    A later try would come from a thread of this test, and to the script of the next one.
+    A retry would reach the script of the next test.
     """
     call.stopping.wait()
     return s3_error("403 Forbidden", "AccessDenied")

@@ -1,4 +1,4 @@
-"""The submitter as the tests see it: what goes in, and everything that comes out."""
+"""The submitter for the tests: its input, and all of its output."""
 
 import gc
 import importlib
@@ -24,14 +24,13 @@ from local.datadog_server import DatadogServer
 from tests.events import Context, sqs_event, sqs_record
 from tests.scripted_server import Call, Objects, Script, ScriptedServer, bucket_of, response
 
-API_KEY = "test-key"  # the one that the fixture `datadog` takes
+API_KEY = "test-key"  # the fixture `datadog` accepts it
 COUNTS = ("Submitted", "Refused", "Retried", "Ignored", "Points", "Requests")
-MILLISECONDS = ("FetchMilliseconds", "PostMilliseconds")
-UNITS = {"WireBytes": "Bytes"} | dict.fromkeys(COUNTS, "Count")
-UNITS |= dict.fromkeys(MILLISECONDS, "Milliseconds")
+UNITS = dict.fromkeys(COUNTS, "Count") | {"WireBytes": "Bytes"}
+UNITS |= dict.fromkeys(("FetchMilliseconds", "PostMilliseconds"), "Milliseconds")
 WORDS = ("refused ", "retried ", "ignored ", "submitted ", "{")  # how a line may begin
-# What ends a line, steers a terminal or turns the direction of what follows (Bidi_Control)
-STEERING = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# What ends a line, controls a terminal, or changes the direction of text
+CONTROL_CHARACTERS = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class Rejected(NamedTuple):
@@ -42,12 +41,12 @@ class Rejected(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """All that came of one batch."""
+    """All results of one batch."""
 
     retried: list[int]  # indexes of the batch's messages
     rejected: list[Rejected]
     summary: dict[str, Any]  # the EMF line
-    log: list[str]  # lines as printed, then "WARNING the message" of each that was logged
+    log: list[str]  # the lines printed, then "WARNING the message" for each one logged
 
     @property
     def files(self) -> tuple[int, int, int]:
@@ -60,10 +59,10 @@ class Outcome(NamedTuple):
 
 
 class Clock:
-    """The time that the functions see. It can pass without anybody waiting for it."""
+    """The time that the functions see. It passes without waiting."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.pauses: list[float] = []  # of the handler itself; botocore's threads make others
+        self.pauses: list[float] = []  # in the handler's thread; botocore pauses in others
         self._wall = self._monotonic = 0.0
         wall, monotonic = time.time, time.monotonic
         patch.setattr("time.time", lambda: wall() + self._wall)
@@ -75,7 +74,7 @@ class Clock:
         self._monotonic += seconds
 
     def freeze(self, seconds: float) -> None:
-        """Let time pass as between two invocations, when the process is frozen."""
+        """Let time pass as it does between two invocations, while the process is frozen."""
         self._wall += seconds
 
     def _sleep(self, seconds: float) -> None:
@@ -85,13 +84,13 @@ class Clock:
 
 
 def cold_start(module: str = "ddg_metric_submit") -> ModuleType:
-    """Import a function anew, as a new execution environment does: nothing is kept."""
-    for name in ("_api_key", "_application_key", "_api_host"):  # the package keeps these
+    """Import a function again, as a new execution environment does."""
+    for name in ("_api_key", "_application_key", "_api_host"):  # globals of the package
         setattr(datadog.api, name, None)
     for name in [name for name in sys.modules if name.startswith("ddg_")]:
         del sys.modules[name]
     imported = importlib.import_module(module)
-    gc.unfreeze()  # what came before it in this process is no import of a cold start's
+    gc.unfreeze()  # objects of earlier cold starts in this process
     return imported
 
 
@@ -100,10 +99,7 @@ clients: dict[tuple[str, ...], Any] = {}
 
 
 def kept_client(session: botocore.session.Session, service: str, *rest: Any, **options: Any) -> Any:
-    """Make a client, or return the one made in the same circumstances.
-
-    A new execution environment makes its own; but that takes 60 ms, and the tests start hundreds.
-    """
+    """Make a client, or return the one made with the same options: making one takes 60 ms."""
     variables = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     config = vars(options["config"]) if options.get("config") else None
     circumstances = (service, *map(repr, (rest, options | {"config": config}, variables)))
@@ -114,13 +110,13 @@ def kept_client(session: botocore.session.Session, service: str, *rest: Any, **o
 
 @cache
 def aws(service: str, endpoint: str) -> Any:
-    """Return the tests' own client; a second to import, so kept."""
+    """Return the tests' own client."""
     return boto3.client(service, endpoint_url=endpoint, region_name="us-east-1")  # type: ignore[call-overload]  # any service
 
 
 @cache
 def queue_url(name: str, endpoint: str) -> str:
-    """Make a queue once; each batch leaves it empty."""
+    """Make a queue, once: each batch leaves it empty."""
     url: str = aws("sqs", endpoint).create_queue(QueueName=name)["QueueUrl"]
     return url
 
@@ -142,10 +138,10 @@ class Submitter:
         self.moto = moto
         self._scripted_s3 = scripted_s3
         self._capsys, self._caplog = capsys, caplog
-        caplog.set_level(logging.ERROR, "werkzeug")  # moto's server, in this very process
-        caplog.set_level(logging.INFO)  # of the root: whatever any library says
+        caplog.set_level(logging.ERROR, "werkzeug")  # moto's server runs in this process
+        caplog.set_level(logging.INFO)  # of the root: every library
         self.rejected_url = queue_url("rejected", moto)
-        self.keys = [API_KEY]  # what must never be seen
+        self.keys = [API_KEY]  # must never be shown
         self.set(
             AWS_ENDPOINT_URL=moto,
             DATADOG_API_KEY=API_KEY,
@@ -165,7 +161,7 @@ class Submitter:
             self.environment.setenv(name, value)
 
     def shrink_payloads(self) -> None:
-        """Let payloads be a twentieth as large; they take 64 series of a bulky file then."""
+        """Limit payloads to a twentieth: 64 series of a bulky file."""
         for name in ("MAX_PAYLOAD_BYTES", "MAX_WIRE_BYTES"):
             module = self.module.ddg_series_api
             self.environment.setattr(module, name, getattr(module, name) // 20)
@@ -174,7 +170,7 @@ class Submitter:
         return sqs_record(keys, receive_count=receive_count)
 
     def submit(self, *messages: Mapping[str, Any], context: Context | None = None) -> Outcome:
-        """Hand a batch to the handler, and look at all that came out whatever the test is about."""
+        """Invoke the handler with a batch, and check what holds for every batch."""
         self._capsys.readouterr()
         self._caplog.clear()
         answer = self.module.lambda_handler(sqs_event(messages), context or Context())
@@ -189,45 +185,39 @@ class Submitter:
         assert errors == ""
         *told, line = printed.splitlines()
         summary = json.loads(line)
-        for each in (summary, *(json.loads(each) for each in told if each.startswith("{"))):
-            check_emf(each)
-        # A message is retried or rejected, never both: what is retried comes again
+        for each in (line, *(each for each in told if each.startswith("{"))):
+            check_emf(json.loads(each))
+        # A message is retried or rejected, never both
         assert len(set(retried)) == len(retried)
-        done = [message["body"] for i, message in enumerate(messages) if i not in retried]
-        assert all(
-            message.body in done
-            for message in rejected
-            if message.body != "(empty)" and "\ufffd" not in message.body
-        )
-        # And what is counted is told: a line for each refusal, the others by their reasons
+        done = {message["body"] for i, message in enumerate(messages) if i not in retried}
+        kept = {body for body, _ in rejected if body != "(empty)" and "\ufffd" not in body}
+        assert kept <= done
+        # The lines account for each refusal and each retry
         assert sum(line.startswith("refused ") for line in told) == summary["Refused"]
         counts = [int(line.split()[1].strip(":")) for line in told if line.startswith("retried ")]
         assert sum(counts) == summary["Retried"]
         log = [f"{record.levelname} {record.getMessage()}" for record in self._caplog.records]
         assert all(line.startswith(WORDS) for line in told)
-        for line in (
-            *told,
-            *log,
-            *(text for each in rejected for text in each.attributes.values()),
-        ):
-            assert not STEERING.search(line), line
+        texts = [text for _, attributes in rejected for text in attributes.values()]
+        for text in (*told, *log, *texts):
+            assert not CONTROL_CHARACTERS.search(text), text
         return Outcome(sorted(retried), rejected, summary, told + log)
 
     def submit_from(self, objects: Objects, *messages: Any, **options: Any) -> Outcome:
-        """Submit objects of a scripted S3; by default with a message each."""
+        """Submit objects of a scripted S3, by default with a message for each."""
         with self.reading_from(bucket_of(objects)):
             return self.submit(*(messages or map(self.message, objects)), **options)
 
     @contextmanager
     def reading_from(self, script: Script) -> Iterator[ScriptedServer]:
-        """Let a script answer in place of moto's S3."""
+        """Replace moto's S3 by a script."""
         with self._scripted_s3.playing(script) as s3:
             self.set(AWS_ENDPOINT_URL_S3=s3.url)
             yield s3
 
     @contextmanager
     def posting_to(self, script: Script) -> Iterator[ScriptedServer]:
-        """Let a script answer POSTs in place of the local Datadog; any key is right there."""
+        """Replace the local Datadog by a script, which accepts any key."""
 
         def answer(call: Call) -> bytes | Iterable[bytes]:
             valid = response(body=b'{"valid": true}')
@@ -239,19 +229,17 @@ class Submitter:
 
     @contextmanager
     def rejecting_to(self, script: Script) -> Iterator[None]:
-        """Let a script answer in place of moto's SQS."""
+        """Replace moto's SQS by a script."""
         with ScriptedServer(script) as sqs:
             self.set(AWS_ENDPOINT_URL_SQS=sqs.url, REJECTED_QUEUE_URL=f"{sqs.url}/1/rejected")
             yield
 
     def check_secrecy(self, *texts: str) -> None:
-        """Fail where a key is to be seen."""
         for key in self.keys:
-            for text in texts:
-                assert key not in text
+            assert not any(key in text for text in texts)
 
     def stored(self) -> dict[tuple[str, tuple[str, ...]], list[float]]:
-        """Return what Datadog has: metric and tags -> values in the order of time."""
+        """Return Datadog's points: metric and tags -> values by time."""
         return {
             series: [value for _, value in sorted(points.items())]
             for series, points in self.datadog.points.items()
@@ -269,16 +257,13 @@ class Submitter:
 
 
 def check_emf(line: Mapping[str, Any]) -> None:
-    """Fail where CloudWatch would make other metrics of a line, or none.
+    """Fail if CloudWatch would make other metrics of a line, or none.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
     """
     dimensions, units = ["FunctionName"], UNITS
     if "Job" in line:
-        dimensions, units = (
-            ["FunctionName", "Job"],
-            dict.fromkeys(("Submitted", "Refused"), "Count"),
-        )
+        dimensions, units = ["FunctionName", "Job"], {"Submitted": "Count", "Refused": "Count"}
     if "DelayMilliseconds" in line:
         units = units | {"DelayMilliseconds": "Milliseconds"}
     metrics = [{"Name": name, "Unit": units[name]} for name in line if name in units]
