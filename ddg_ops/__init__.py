@@ -1,4 +1,4 @@
-"""ddg-ops, the operator's command. Only what starts it is imported at once: the rest takes time."""
+"""ddg-ops, the operator's command. The imports are late, so that Ctrl-C always finds main()."""
 
 import os
 import signal
@@ -6,16 +6,16 @@ import sys
 
 
 def main() -> None:
-    """Run this process's command line, and end the process with the exit code."""
+    """Run the command line, and end the process with its exit code."""
     code = 3
     try:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # gives back what is in hand
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # gives messages back, as Ctrl-C
         from ddg_ops.cli import cli
 
         cli.main()
     except (ImportError, SyntaxError) as error:
         print(
-            f"ddg-ops: {error}. Run `make venv`, and then .venv/bin/ddg-ops, not another Python.",
+            f"ddg-ops: {error}. Run `make venv`, then use .venv/bin/ddg-ops.",
             file=sys.stderr,
         )
     except KeyboardInterrupt:
@@ -23,4 +23,4 @@ def main() -> None:
         code = 130
     except SystemExit as end:
         code = int(str(end.code))
-    os._exit(code)  # a thread that hangs would hold it up, and a second Ctrl-C show a traceback
+    os._exit(code)  # don't wait for threads that hang, nor flush output that nobody reads

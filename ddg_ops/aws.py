@@ -1,4 +1,4 @@
-"""AWS as a command sees it: one session for all that speaks to it, and its errors in a line."""
+"""AWS for a command: one session for all its clients, and errors explained in one line."""
 
 import os
 import re
@@ -13,15 +13,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ddg_settings import Clients, Settings, make_clients
 
-HOW_TO_NAME = "Name it: --stack ddg-stats, or --stack FILE that `terraform output -json` wrote."
+HOW_TO_NAME = "Name it: --stack ddg-stats, or --stack FILE from `terraform output -json`."
 WHO_AM_I = "`aws sts get-caller-identity` shows who you are; choose with --profile or AWS_PROFILE."
 APPLY = "Run `terraform apply`."
 BY_HAND = f"{APPLY} Somebody may have changed it by hand."
-RIGHT_PLACE = f"Is this the right stack, region and account? {HOW_TO_NAME}"
+RIGHT_PLACE = f"Are the stack, region and account right? {HOW_TO_NAME}"
 MISSING = "404|NoSuch|NonExistent|NotFound|DoesNotExist"
 
-CAUSES = {  # a part of the code, or of botocore's own name -> what it means, and what to do
-    "ProfileNotFound": "{text}. `aws configure list-profiles` shows those that are there.",
+EXPLANATIONS = {  # pattern for an error's code or class -> what it means and what to do
+    "ProfileNotFound": "{text}. `aws configure list-profiles` lists your profiles.",
     "NoRegion": "no AWS region. Give --region, or set AWS_REGION.",
     "NoCredentials|PartialCredentials": (
         f"no AWS credentials. Log in (`aws configure`, `aws sso login`). {WHO_AM_I}"
@@ -37,25 +37,25 @@ CAUSES = {  # a part of the code, or of botocore's own name -> what it means, an
     ),
     MISSING: f"not there ({{operation}}: {{text}}). {RIGHT_PLACE}",
     "Connect|Timeout|HTTP|SSL": (
-        "AWS can't be reached ({text}). Look at the network, the proxy and the region."
+        "AWS can't be reached ({text}). Check the network, the proxy and the region."
     ),
-    "": f"AWS: {{code}}, {{operation}}: {{text}}. Try again. {RIGHT_PLACE}",
+    "": f"AWS answered {{code}} to {{operation}}: {{text}}. Try again. {RIGHT_PLACE}",
 }
 
 
 class Aws:
-    """One session: a profile, a region, and one question for an MFA code, for every client."""
+    """One session for all clients: the same profile and region, and one prompt for an MFA code."""
 
     def __init__(self, profile: str | None, region: str | None) -> None:
         self.session = botocore.session.Session(profile=profile)
-        region = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-        if region:  # botocore itself reads the last one alone
+        region = region or os.environ.get("AWS_REGION")  # botocore reads AWS_DEFAULT_REGION alone
+        if region:
             self.session.set_config_variable("region", region)
         self._clients: dict[str, Any] = {}
         self._submitters: dict[Settings, Clients] = {}
 
     def client(self, service: str) -> Any:
-        """Make a service's client where it is first needed, and keep it."""
+        """Return the client of a service; each is made once."""
         if service not in self._clients:
             retries = {"mode": "standard", "total_max_attempts": 3}
             config = Config(connect_timeout=5, read_timeout=30, retries=retries)  # type: ignore[arg-type]  # so the stubs
@@ -63,7 +63,7 @@ class Aws:
         return self._clients[service]
 
     def submitter(self, settings: Settings) -> Clients:
-        """Return the clients that the submitter's functions need, of this session."""
+        """Return the clients that the submitter's functions need."""
         if settings not in self._submitters:
             self._submitters[settings] = make_clients(settings, self.session)
         return self._submitters[settings]
@@ -74,24 +74,24 @@ class Aws:
 
 
 def time_at_aws(response: Mapping[str, Any]) -> float:
-    """Return AWS's clock when it answered, epoch seconds in whole: ours may be wrong."""
+    """Return AWS's time of a response, in whole epoch seconds: the local clock may be wrong."""
     date = response["ResponseMetadata"]["HTTPHeaders"].get("date")
     return parsedate_to_datetime(date).timestamp() if date else time.time()
 
 
 def is_missing(error: object) -> bool:
-    """Tell whether AWS says that something isn't there."""
+    """Tell whether AWS says that something doesn't exist."""
     return isinstance(error, ClientError) and bool(
         re.search(MISSING, error.response["Error"].get("Code", ""))
     )
 
 
 def explain(error: ClientError | BotoCoreError) -> str:
-    """Return an error of AWS's as one line that says what to do."""
-    code, operation, text = type(error).__name__, "asking AWS", str(error)
+    """Explain an error of AWS in one line: what is wrong. What to do."""
+    code, operation, text = type(error).__name__, "a request", str(error)
     if isinstance(error, ClientError):
         found = error.response["Error"]
         code, text = found.get("Code", ""), found.get("Message", "")
         operation = error.operation_name
-    meaning = next(each for part, each in CAUSES.items() if re.search(part, code))
+    meaning = next(each for part, each in EXPLANATIONS.items() if re.search(part, code))
     return meaning.format(code=code, operation=operation, text=text)

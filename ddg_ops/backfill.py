@@ -16,9 +16,8 @@ from pathlib import Path
 import click
 
 from ddg_metric_submit import submit_files
-from ddg_ops.datadog import judge_datadog
-from ddg_ops.queues import safely, yes_option
-from ddg_ops.reasons import TOO_OLD, Groups
+from ddg_ops.canary import judge_datadog
+from ddg_ops.queues import TOO_OLD, Groups, safely, yes_option
 from ddg_ops.screen import (
     FINE,
     HISTORICAL,

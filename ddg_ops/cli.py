@@ -1,7 +1,7 @@
-"""The command line: its commands, and how each of them ends."""
+"""The command line: its commands, its errors and its exit codes."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
@@ -21,13 +21,13 @@ from ddg_ops.where import where
 
 
 class Group(Command, click.Group):
-    """A command of commands."""
+    """A command with commands of its own."""
 
 
 class CommandLine(Group):
-    """The top: whatever goes wrong below is one line on stderr, and an exit code."""
+    """The whole command line: every error ends in one line on stderr and an exit code."""
 
-    def main(self, args: Sequence[str] | None = None, **_: Any) -> NoReturn:  # type: ignore[override]  # click's own may return
+    def main(self, args: Sequence[str] | None = None, **_: Any) -> NoReturn:  # type: ignore[override]  # click's may return
         """Run a command line and exit."""
         arguments = list(sys.argv[1:] if args is None else args)
         screen = Screen("--json" in arguments)
@@ -36,7 +36,7 @@ class CommandLine(Group):
             with self.make_context("ddg-ops", arguments, obj=screen) as context:
                 code = self.invoke(context)
             sys.stdout.flush()
-        except click.exceptions.Exit as end:  # of --help
+        except click.exceptions.Exit as end:  # --help
             code = end.exit_code
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.message, err=True)
@@ -47,35 +47,24 @@ class CommandLine(Group):
             problem, code = str(stop), stop.exit_code
         except (ClientError, BotoCoreError) as error:
             problem, code = explain(error), UNABLE
-        except BrokenPipeError:  # `| head` has had enough
-            screen.close()
+        except BrokenPipeError:
+            pass  # `| head` has read enough
         except OSError as error:
-            screen.close()
             problem, code = f"{error.filename or 'output'}: {error.strerror or error}.", UNABLE
         except KeyboardInterrupt:
-            problem, code = "interrupted. Nothing is lost: the same command goes on.", INTERRUPTED
+            problem, code = "interrupted. Nothing is lost: run the command again.", INTERRUPTED
         if problem:
             screen.fail(problem, code)
         sys.exit(code)
 
 
 def explain_usage(error: click.UsageError) -> str:
-    """Return what is wrong with a command line, and what to type."""
+    """Explain a usage error in one line."""
     path = error.ctx.command_path if error.ctx else "ddg-ops"
-    if isinstance(error, click.NoSuchOption) and error.ctx:
-        option, group = error.option_name, error.ctx.command
-        if isinstance(group, click.Group) and option in options_below(group):
-            return f"{option} goes after the command: {path} COMMAND {option} ..."
+    if isinstance(error, click.NoSuchOption) and error.ctx and isinstance(error.ctx.command, Group):
+        option = error.option_name
+        return f"no option {option} here. Options go after the command: {path} COMMAND {option} ..."
     return f"{error.format_message()} See {path} --help."
-
-
-def options_below(group: click.Group) -> Iterator[str]:
-    """Yield the options of all commands below a group."""
-    for command in group.commands.values():
-        for parameter in command.params:
-            yield from parameter.opts
-        if isinstance(command, click.Group):
-            yield from options_below(command)
 
 
 @click.group(
@@ -84,26 +73,26 @@ def options_below(group: click.Group) -> Iterator[str]:
     examples=["validate nightly.json", "check --canary", "rejected list", "tail"],
 )
 def cli() -> None:
-    """Operate the pipeline: check it, see what was refused, send it again, backfill.
+    """Operate the pipeline: check it, list what was refused, send it again, backfill.
 
     \b
     Exit codes:
       0    all is well
       1    something is wrong with the pipeline or with files
       2    the command line is wrong
-      3    it couldn't be told or done (no stack, credentials, permission, network)
+      3    the command couldn't find out or finish (no stack, credentials, permission, network)
       130  Ctrl-C
     """
 
 
 @cli.group(cls=Group, examples=["list", "show --job nightly", "replay --yes"])
 def rejected() -> None:
-    """See what was refused for good, send it again, save it, drop it."""
+    """List, show, resend, save or discard refused files."""
 
 
 @cli.group(cls=Group, examples=["list", "show --job nightly", "replay --yes"])
 def dead() -> None:
-    """The same for the dead-letter queue: what couldn't be submitted in time."""
+    """The same for dead letters: files that were retried for too long."""
 
 
 for command in (validate, check, where, jobs, tail, pause, resume, backfill):

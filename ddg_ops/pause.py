@@ -41,7 +41,7 @@ def switch(screen: Screen, stack: Stack, *, on: bool, yes: bool) -> int:
         if yes:
             functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=on)
     if stack.generator:
-        rule = {"Name": stack.schedule}
+        rule = {"Name": stack.generator}
         parts[f"the schedule of {stack.generator}"] = events.describe_rule(**rule)["State"].lower()
         if yes:
             (events.enable_rule if on else events.disable_rule)(**rule)

@@ -1,10 +1,10 @@
-"""rejected and dead: see what is in the two queues, send it again, save it, drop it.
+"""rejected and dead: list, show, replay, save and discard the messages of the two queues.
 
-It is sent (or written, with fsync) first and deleted then. Interrupted between the two it is in
-both places, and a file that is submitted twice is harmless.
+Messages are sent, or written with fsync, before they are deleted. After an interruption a message
+may be in both places; submitting a file twice is harmless.
 
-SQS's own redrive wouldn't do: it takes only dead-letter queues of other queues, and the submitter
-sends to the rejected one itself (StartMessageMoveTask reference). Nor can it choose or foresee.
+SQS's own redrive can neither choose nor foresee, and it refuses the rejected queue, to which the
+submitter itself sends.
 """
 
 import json
@@ -13,7 +13,8 @@ import re
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,73 +22,134 @@ import click
 from botocore.exceptions import ClientError, ParamValidationError
 
 from ddg_ops.aws import Aws, is_missing
-from ddg_ops.reasons import Groups
-from ddg_ops.screen import FINE, UNABLE, Command, Screen, age, ago, count
+from ddg_ops.screen import Command, Screen, age, ago, count, utc
 from ddg_ops.stack import Stack, foresee, make_batch, queue_name, reading_settings
 from ddg_ops.walk import Message, Walk, on_queue
 from ddg_outcomes import NOT_OURS, Ignored, Outcome, Refused, Retry
 from ddg_s3_objects import REPLAYED, File
 
-MAX_SEND_BYTES = 262_144  # SQS, the bodies of one call together
-# So the submitter leaves the wait here out of DelayMilliseconds
-MARK = {REPLAYED: {"DataType": "String", "StringValue": "1"}}
-MARK_BYTES = len(f"{REPLAYED}String1")
+MAX_SEND_BYTES = 250_000  # SQS allows 262,144 in a call, with the mark of each message
+MARK = {REPLAYED: {"DataType": "String", "StringValue": "1"}}  # keeps it out of the delay
 SHOWN_CHARACTERS = 2_000  # of a file
+SHOWN_GROUPS = 30
+MAX_GROUPS = 1_000  # bounds the memory, if each file has a reason of its own
 GOOD = "would be submitted"
+DISCARDED = Path("discarded.jsonl")
+TOO_OLD = re.compile(r"(?:[^:]+: )?(?:the timestamp|timestamp \d+) is \d+ s old, .*")
+VARYING = re.compile(  # what differs between files with the same fault
+    r"""
+      \b(?:timestamp|line|column|byte|object|received)\ \d+ | \b\d+\ (?:s\ (?:old|ahead)|tags,)
+    | the\ (?:string|number|tag)\ (?:"(?:[^"\\]|\\.)*"(?:\.{3})?|[^",:]+)
+    | "tags":\ \["(?:[^"\\]|\\.)*"\] | --since\ \S+
+    """,
+    re.VERBOSE,
+)
 
 yes_option = click.option("--yes", is_flag=True, help="Do it.")
+
+
+@dataclass
+class Group:
+    """Messages or files with the same title and kind of reason; reason and place of the first."""
+
+    title: str
+    reason: str
+    where: str
+    oldest: float = float("inf")  # epoch seconds
+    newest: float = 0.0  # 0: without times
+    count: int = 0
+
+    def document(self, title: str) -> dict[str, Any]:
+        """Return the group as JSON, with a name for its title."""
+        shown = {"count": self.count, title: self.title, "reason": self.reason}
+        if self.newest:
+            shown |= {"oldest": utc(self.oldest), "newest": utc(self.newest)}
+        return shown | {"example": self.where}
+
+
+class Groups:
+    """Groups by title and kind of reason, the largest first."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[str, str], Group] = {}
+
+    def add(self, title: str, reason: str, where: str, at: float = 0.0) -> None:
+        """Count one more, from a time if that is known."""
+        key = (title, VARYING.sub("_", reason))
+        if key not in self._groups and len(self._groups) >= MAX_GROUPS:
+            key, title, reason = ("", ""), "of other kinds", ""
+        group = self._groups.setdefault(key, Group(title, reason, where))
+        group.count += 1
+        group.oldest, group.newest = min(group.oldest, at), max(group.newest, at)
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(sorted(self._groups.values(), key=lambda group: -group.count))
+
+    def say(self, screen: Screen, now: float = 0) -> None:
+        """Print the largest groups, each with an example."""
+        groups = list(self)
+        for group in groups[:SHOWN_GROUPS]:
+            screen.say(f"{group.count:>6,}  {group.title}", "bold")
+            if group.reason:
+                screen.say(f"        {group.reason}")
+            if group.newest:
+                times = dict.fromkeys((group.oldest, group.newest))
+                screen.say(f"        {' to '.join(ago(each, now) for each in times)}", "dim")
+            if group.reason:
+                screen.say(f"        such as {group.where}", "dim")
+        if len(groups) > SHOWN_GROUPS:
+            screen.say(f"and {len(groups) - SHOWN_GROUPS:,} more groups; --json has all.")
+
+
+# --- list, show ---
 
 
 @click.command("list", cls=Command, examples=["", "--job nightly", "--since 6h"])
 @on_queue()
 def list_messages(screen: Screen, stack: Stack, walk: Walk) -> int:
-    """Say what is in the queue, counted by job and reason."""
+    """List the messages by job and reason, with their number."""
     groups = Groups()
     with walk:
         for messages in walk.wanted():
             for each in messages:
                 groups.add(each.job, each.reason, each.where, each.sent)
     groups.say(screen, walk.now)
-    walk.describe(screen)
+    lines = []
     if walk.taken:
         left = min(group.oldest for group in groups) + walk.retention - walk.now
-        screen.say(f"SQS deletes the oldest of them in {age(left)}.")
-    screen.result(walk.document() | {"groups": [group.document("job") for group in groups]})
-    return FINE if walk.complete else UNABLE
+        lines.append(f"SQS deletes the oldest in {age(left)}.")
+    return walk.report(screen, lines, {"groups": [group.document("job") for group in groups]})
 
 
 @click.command("show", cls=Command, examples=["--job nightly", "--key 1764000000 --limit 1"])
 @on_queue(limit=5)
 def show_messages(screen: Screen, stack: Stack, walk: Walk) -> int:
-    """Print messages with their reasons, and the files' own beginnings."""
+    """Show messages with their reasons and the beginnings of their files."""
     with walk:
         found = [message for messages in walk.wanted() for message in messages]
     shown: list[dict[str, Any]] = []
     for message in found:
-        texts = [read_beginning(stack.aws, file) for file in message.objects]
         screen.say(message.where, "bold")
         screen.say(f"    message {message.message_id}, {ago(message.sent, walk.now)}", "dim")
         screen.say(f"    {message.reason}", "red")
-        for text in texts or [message.body[:SHOWN_CHARACTERS]]:
+        files = [
+            {"bucket": file.bucket, "key": file.key, "beginning": read_beginning(stack.aws, file)}
+            for file in message.objects
+        ]
+        for text in [file["beginning"] for file in files] or [message.body[:SHOWN_CHARACTERS]]:
             for line in text.expandtabs(4).splitlines():
                 screen.say(f"    | {line}")
-        files = [
-            {"bucket": file.bucket, "key": file.key, "beginning": text}
-            for file, text in zip(message.objects, texts, strict=True)
-        ]
         shown.append(message.record() | {"job": message.job, "files": files})
-    walk.describe(screen)
-    screen.result(walk.document() | {"messages": shown})
-    return FINE if walk.complete else UNABLE
+    return walk.report(screen, [], {"messages": shown})
 
 
 def open_object(aws: Aws, file: File) -> Any:
-    """Return an object's body, and note by which key; None where there is no such object."""
+    """Return an object's body, and keep the key that S3 knows; None if there is no such object."""
     named = {"Bucket": file.bucket} | ({"VersionId": file.version} if file.version else {})
     for key in filter(None, (file.key, file.decoded_key)):
         try:
             body = aws.client("s3").get_object(Key=key, **named)["Body"]
-        except (ParamValidationError, ClientError) as error:  # no object can have that name, or has
+        except (ParamValidationError, ClientError) as error:  # no object can have the first's name
             if isinstance(error, ClientError) and not is_missing(error):
                 raise
         else:
@@ -97,29 +159,28 @@ def open_object(aws: Aws, file: File) -> Any:
 
 
 def read_beginning(aws: Aws, file: File) -> str:
-    """Return a file's first characters, decompressed where it is gzip, both within a bound."""
+    """Return a file's first characters, decompressed if it is gzip data."""
     body = open_object(aws, file)
     if body is None:
         return "(the file is gone)"
     with body:
         content: bytes = body.read(4 * SHOWN_CHARACTERS)
-    if content.startswith(b"\x1f\x8b"):
-        try:
-            content = zlib.decompressobj(31).decompress(content, 4 * SHOWN_CHARACTERS)
-        except zlib.error as error:
-            return f"(broken gzip data: {error})"
-    text = content.decode("utf-8", "replace")
-    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
+    with suppress(zlib.error):  # it isn't gzip data
+        content = zlib.decompressobj(31).decompress(content, 4 * SHOWN_CHARACTERS)
+    return content.decode("utf-8", "replace")[:SHOWN_CHARACTERS]
+
+
+# --- replay ---
 
 
 @click.command("replay", cls=Command, examples=["--job nightly", "--only-good --yes"])
-@click.option("--only-good", is_flag=True, help="Those alone that would be submitted now.")
+@click.option("--only-good", is_flag=True, help="Only those that would be submitted now.")
 @yes_option
 @on_queue()
 def replay_messages(screen: Screen, stack: Stack, walk: Walk, *, yes: bool, only_good: bool) -> int:
     """Send messages to the main queue again, then delete them here.
 
-    Without --yes it says what would become of them.
+    Without --yes, only say what would happen to them.
     """
     if yes:
         stack.prove()
@@ -141,23 +202,22 @@ def replay_messages(screen: Screen, stack: Stack, walk: Walk, *, yes: bool, only
                 sent += len(accepted)
                 deleted += walk.delete(accepted)
     groups.say(screen)
-    walk.describe(screen)
     kept, way = walk.taken - sent, f"from {walk.name} to {queue_name(stack.main_url)}"
+    lines: list[str] = []
     if yes:
-        screen.say(f"{sent:,} sent {way}, {deleted:,} deleted there, {kept:,} kept.")
-        screen.say("What becomes of them: ddg-ops tail")
+        lines.append(f"{sent:,} sent {way}, {deleted:,} deleted there, {kept:,} kept.")
+        lines.append("Follow them: ddg-ops tail")
     elif walk.taken:
-        screen.say(f"Nothing was sent. With --yes {count(walk.taken, 'message')} would go {way}.")
-        screen.say("--only-good leaves out what would be refused again.")
-    result = {"dry_run": not yes, "sent": sent, "deleted": deleted, "kept": kept}
+        lines.append(f"Nothing was sent. --yes sends {count(walk.taken, 'message')} {way}.")
+        lines.append("--only-good leaves out what would be refused again.")
     forecast = [group.document("outcome") for group in groups]
-    screen.result(walk.document() | result | {"forecast": forecast})
+    result = {"dry_run": not yes, "sent": sent, "deleted": deleted, "kept": kept}
     done = not yes or (deleted == sent and (only_good or not kept))
-    return FINE if done and walk.complete else UNABLE
+    return walk.report(screen, lines, result | {"forecast": forecast}, done=done)
 
 
 def settle(outcomes: Sequence[Outcome]) -> tuple[str, str]:
-    """Say what becomes of a message by its files: none is refused while one is retried."""
+    """Return a message's forecast and its reason: nothing is refused while a file is retried."""
     for kind, verdict in ((Retry, "can't be read now"), (Refused, "would be refused again")):
         for outcome in outcomes:
             if isinstance(outcome, kind):
@@ -168,33 +228,32 @@ def settle(outcomes: Sequence[Outcome]) -> tuple[str, str]:
 
 
 def send(stack: Stack, messages: Sequence[Message]) -> list[Message]:
-    """Send up to ten messages' bodies to the main queue; return those that SQS has."""
+    """Send up to ten messages to the main queue; return those that SQS accepts."""
     sqs = stack.aws.client("sqs")
-    size = sum(len(message.body.encode()) + MARK_BYTES for message in messages)
+    fits = sum(len(message.body.encode()) for message in messages) <= MAX_SEND_BYTES
     accepted: list[Message] = []
-    for part in [messages] if 0 < size <= MAX_SEND_BYTES else [[message] for message in messages]:
-        entries: list[dict[str, Any]] = []
-        for number, message in enumerate(part):
-            entries.append({"Id": str(number), "MessageBody": message.body})
-            if len(message.body.encode()) + MARK_BYTES <= MAX_SEND_BYTES:
-                entries[-1]["MessageAttributes"] = MARK
+    for part in [messages] if fits and messages else [[message] for message in messages]:
+        entries = [
+            {"Id": str(number), "MessageBody": message.body, "MessageAttributes": MARK}
+            for number, message in enumerate(part)
+        ]
         answer = sqs.send_message_batch(QueueUrl=stack.main_url, Entries=entries)
         accepted += [part[int(entry["Id"])] for entry in answer.get("Successful", [])]
     return accepted
 
 
+# --- save, discard ---
+
+
 @click.command("save", cls=Command, examples=["FOLDER", "FOLDER --delete --yes"])
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--delete", is_flag=True, help="Then delete what is safely written.")
+@click.option("--delete", is_flag=True, help="Delete messages once they are saved.")
 @yes_option
 @on_queue()
 def save_messages(
     screen: Screen, stack: Stack, walk: Walk, *, folder: Path, delete: bool, yes: bool
 ) -> int:
-    """Write messages and their files to a folder, which is made where it isn't there.
-
-    With --delete --yes they are deleted from the queue then.
-    """
+    """Write messages and their files to a folder; with --delete --yes, then delete the messages."""
     if delete and yes:
         stack.prove()
     folder.mkdir(parents=True, exist_ok=True)
@@ -204,21 +263,19 @@ def save_messages(
             for message in messages:
                 save(stack.aws, message, folder)
             deleted += walk.delete(messages) if delete and yes else 0
-    walk.describe(screen)
-    screen.say(f"{walk.taken:,} saved in {folder}: the message as <id>.json, its files beside it.")
+    lines = [f"{walk.taken:,} saved in {folder}: each message as <id>.json, with its files."]
     if delete:
-        screen.say(f"{deleted:,} deleted from {walk.name}{'' if yes else '; that takes --yes'}.")
+        lines.append(f"{deleted:,} deleted from {walk.name}{'' if yes else '; that takes --yes'}.")
     result = {"folder": str(folder), "saved": walk.taken, "deleted": deleted}
-    screen.result(walk.document() | result)
-    return FINE if walk.complete and deleted in (0, walk.taken) else UNABLE
+    return walk.report(screen, lines, result, done=deleted in (0, walk.taken))
 
 
 def save(aws: Aws, message: Message, folder: Path) -> None:
-    """Write a message and its files, all of it on the disk when this returns."""
+    """Write a message and its files; all are on the disk when this returns."""
     name = re.sub("[^A-Za-z0-9-]", "_", message.message_id)
     files = []
     for number, file in enumerate(message.objects, 1):
-        # Of a key only harmless characters get into a name: ../ is no way out of the folder.
+        # Only harmless characters of the key: ../ can't leave the folder.
         beside = f"{name}-{number}-{re.sub('[^A-Za-z0-9._-]', '_', file.key)[-80:]}"
         body = open_object(aws, file)
         files.append({"bucket": file.bucket, "key": file.key, "file": beside if body else None})
@@ -230,16 +287,10 @@ def save(aws: Aws, message: Message, folder: Path) -> None:
 
 
 @click.command("discard", cls=Command, examples=["--job nightly", "--job nightly --yes"])
-@click.option(
-    "--note", type=click.Path(path_type=Path), default="discarded.jsonl", help="Kept here."
-)
 @yes_option
 @on_queue()
-def discard_messages(screen: Screen, stack: Stack, walk: Walk, *, yes: bool, note: Path) -> int:
-    """Delete messages, a line of each in a file first (--note, discarded.jsonl).
-
-    Without --yes it says which.
-    """
+def discard_messages(screen: Screen, stack: Stack, walk: Walk, *, yes: bool) -> int:
+    """Write messages to discarded.jsonl, then delete them. Without --yes, only list them."""
     if yes:
         stack.prove()
     groups, deleted = Groups(), 0
@@ -248,22 +299,20 @@ def discard_messages(screen: Screen, stack: Stack, walk: Walk, *, yes: bool, not
             for each in messages:
                 groups.add(each.job, each.reason, each.where, each.sent)
             if yes:
-                with safely(note, "a") as opened:
+                with safely(DISCARDED, "a") as opened:
                     opened.writelines(json.dumps(each.record()) + "\n" for each in messages)
                 deleted += walk.delete(messages)
     groups.say(screen, walk.now)
-    walk.describe(screen)
+    lines = [f"Nothing was deleted. --yes deletes {count(walk.taken, 'message')}."]
     if yes:
-        screen.say(f"{deleted:,} deleted from {walk.name}; {note} holds their bodies.")
-    elif walk.taken:
-        screen.say(f"Nothing was deleted. With --yes {count(walk.taken, 'message')} would be.")
-    screen.result(walk.document() | {"dry_run": not yes, "deleted": deleted})
-    return FINE if walk.complete and (not yes or deleted == walk.taken) else UNABLE
+        lines = [f"{deleted:,} deleted from {walk.name}; {DISCARDED} keeps them."]
+    result = {"dry_run": not yes, "deleted": deleted}
+    return walk.report(screen, lines, result, done=not yes or deleted == walk.taken)
 
 
 @contextmanager
 def safely(path: Path, mode: str) -> Iterator[IO[Any]]:
-    """Open a file to write; at the end it outlives a power cut, its name too."""
+    """Open a file to write, and sync it and its folder at the end: it survives a power cut."""
     with path.open(mode, encoding=None if "b" in mode else "utf-8") as file:
         yield file
         file.flush()

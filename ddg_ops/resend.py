@@ -11,8 +11,7 @@ import click
 
 from ddg_json_file import RetryError, StatsFileError
 from ddg_metric_submit import parse
-from ddg_ops.queues import GOOD, yes_option
-from ddg_ops.reasons import Groups
+from ddg_ops.queues import GOOD, Groups, yes_option
 from ddg_ops.screen import FINE, HISTORICAL, UNABLE, USAGE, WRONG, Command, Screen, Stop, count
 from ddg_ops.stack import BATCH_SECONDS, Stack, reading_settings, stack_options, within_window
 from ddg_ops.walk import EVERYTHING, Walk

@@ -1,4 +1,4 @@
-"""The stack: where its parts are, how it is found, and the submitter's functions run here."""
+"""A deployed stack: its parts, how to find it, and the submitter's functions for it."""
 
 import json
 import re
@@ -20,46 +20,46 @@ from ddg_s3_objects import File
 from ddg_series_api import count_points
 from ddg_settings import Batch, Settings, read_buckets, read_settings
 
-TERRAFORM_SECONDS = 120  # a remote state takes some seconds
 WINDOW_SECONDS = 3600  # Datadog drops older points without Historical Metrics Ingestion
-BATCH_SECONDS = 120.0  # for the files of one batch, on a slow line
-STACK_HELP = "A stack's name, or a file that `terraform output -json` wrote."
+BATCH_SECONDS = 120.0  # for the files of a batch, on a slow line
+STACK_HELP = "A stack's name, or a file from `terraform output -json`."
 
 
 class Stack(NamedTuple):
-    """Where the parts of one deployed stack are, and the session that reaches them."""
+    """The parts of a deployed stack, and the session that reaches them."""
 
     aws: Aws
-    source: str  # what names it
-    account: str  # "" where only the profile knows
-    bucket: str  # its own; "" where it has none
-    prefix: str  # of that
+    source: str  # what names it, for messages
+    bucket: str  # the stack's own; "" if it has none
+    prefix: str  # in that bucket
     main_url: str
     dead_letter_url: str
     rejected_url: str
     function: str  # the submitter
-    generator: str  # the function that writes samples or heartbeats; "" where there is none
-    schedule: str  # EventBridge's rule that runs it
-    watched: Mapping[str, int]  # job -> hours after which its silence rings
-    log_group: str
+    generator: str  # the function that writes samples or heartbeats, and its rule; "" if none
+    watched: Mapping[str, int]  # job -> silent_after_hours
     alarm_names: tuple[str, ...]
-    topic_arn: str
+    topic_arn: str  # of the alarms; "" if unknown
+
+    @property
+    def account(self) -> str:
+        return f"{self.topic_arn}::::".split(":")[4]
+
+    @property
+    def log_group(self) -> str:
+        return f"/aws/lambda/{self.function}"
 
     def environment(self) -> dict[str, str]:
-        """Return the submitter's environment. It may hold a key: never show it whole."""
+        """Return the submitter's environment. It may hold a key: never print it."""
         functions = self.aws.client("lambda")
         configuration = functions.get_function_configuration(FunctionName=self.function)
-        environment = configuration.get("Environment", {})
-        if "Error" in environment:  # encrypted under a key that the profile may not use
-            problem = environment["Error"].get("Message")
-            raise Stop(f"{self.function}'s environment can't be read: {problem}")
-        variables: dict[str, str] = environment.get("Variables", {})
-        return variables
+        environment: dict[str, str] = configuration.get("Environment", {}).get("Variables", {})
+        return environment
 
     def choose_bucket(self, settings: Settings, named: str = "") -> str:
-        """Return the bucket that is named, else the stack's own or the only one.
+        """Return the named bucket; without a name the stack's own, or its only one.
 
-        Raises Stop where no files are taken from it, or where there are several.
+        Raises Stop if the stack takes no files from it, or if there are several.
         """
         buckets = [bucket for bucket in (self.bucket, *read_buckets(settings.buckets)) if bucket]
         if named in buckets:
@@ -70,7 +70,7 @@ class Stack(NamedTuple):
         raise Stop(f"the stack {problem}. Name one: --bucket {' or '.join(buckets)}.", USAGE)
 
     def prefix_of(self, bucket: str, settings: Settings) -> str:
-        """Return the prefix of a bucket's stats files; the stack's own is in its outputs."""
+        """Return the prefix of a bucket's stats files."""
         return self.prefix if bucket == self.bucket else settings.prefix_of(bucket)
 
     def queue(self, url: str) -> dict[str, str]:
@@ -81,13 +81,13 @@ class Stack(NamedTuple):
         return attributes
 
     def waiting(self, url: str) -> tuple[str, int]:
-        """Return a queue's name, and about how many messages are in it, those in flight too."""
+        """Return a queue's name and its approximate number of messages, in flight or not."""
         queue = self.queue(url)
         kinds = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
         return queue_name(url), sum(int(queue[kind]) for kind in kinds)
 
     def mappings(self, queue_arn: str) -> list[dict[str, Any]]:
-        """Return the mappings that feed a queue to the submitter."""
+        """Return the event source mappings from a queue to the submitter."""
         functions = self.aws.client("lambda")
         answer = functions.list_event_source_mappings(EventSourceArn=queue_arn)  # a page: 100
         its_own = re.compile(f".*:function:{re.escape(self.function)}(:.*)?")
@@ -98,21 +98,23 @@ class Stack(NamedTuple):
     def prove(self) -> None:
         """Raise Stop unless the three queues are the function's own, in this account and region.
 
-        Before anything is sent or deleted: a wrong file of outputs may name another's queues.
+        Call it before sending or deleting: an old file of outputs may name another's queues.
         """
         account = self.aws.client("sts").get_caller_identity()["Account"]
-        here = f":sqs:{self.aws.region}:{account}:"
+        here = f"{self.aws.region}:{account}"
         try:
-            main, dead_letter = self.queue(self.main_url), self.queue(self.dead_letter_url)
-            rejects_to = self.environment().get("REJECTED_QUEUE_URL", "nowhere")
-            arn, dead_arn = main["QueueArn"], dead_letter["QueueArn"]
-            rejected = queue_path(rejects_to) == queue_path(self.rejected_url)
-            rejected = rejected and here in self.queue(self.rejected_url)["QueueArn"]
+            urls = (self.main_url, self.dead_letter_url, self.rejected_url)
+            queues = [self.queue(url) for url in urls]
+            main, dead, rejected = (queue["QueueArn"] for queue in queues)
+            rejects_to = self.environment().get("REJECTED_QUEUE_URL", "nothing")
             facts = {
-                f"{arn} isn't in {here[5:-1]}": here in arn,
-                f"{arn} isn't fed to {self.function}": self.mappings(arn),
-                f"{arn} doesn't give up to {dead_arn}": f'"{dead_arn}"' in main["RedrivePolicy"],
-                f"{self.function} rejects to {rejects_to}, not to {self.rejected_url}": rejected,
+                f"its queues aren't in {here}": all(f":{here}:" in q["QueueArn"] for q in queues),
+                f"{main} isn't mapped to {self.function}": self.mappings(main),
+                f"{main} has no dead-letter queue {dead}": f'"{dead}"'
+                in queues[0]["RedrivePolicy"],
+                f"{self.function} rejects to {rejects_to}, not to {rejected}": (
+                    queue_path(rejects_to) == queue_path(self.rejected_url)
+                ),
             }
         except ClientError as error:
             if not is_missing(error):
@@ -120,8 +122,8 @@ class Stack(NamedTuple):
             facts = {explain(error).partition(". ")[0]: False}
         for problem in [problem for problem, is_right in facts.items() if not is_right]:
             raise Stop(
-                f"nothing was done, as {self.source} isn't of a working stack: {problem}. "
-                f"{RIGHT_PLACE} If it is: {APPLY}"
+                f"nothing was done, because {self.source} doesn't describe a working stack: "
+                f"{problem}. {RIGHT_PLACE} If they are: {APPLY}"
             )
 
 
@@ -131,15 +133,15 @@ def queue_name(url: str) -> str:
 
 
 def queue_path(url: str) -> str:
-    """Return the account and name in a queue's URL; its host may be written in several ways."""
+    """Return the account and name in a queue's URL; one queue may have several hosts."""
     return "/".join(url.rsplit("/", 2)[-2:])
 
 
-# --- The submitter's functions, run here ---
+# --- The submitter's functions ---
 
 
 def reading_settings(environment: Mapping[str, str]) -> Settings:
-    """Return settings for the submitter's functions; a key and a queue aren't needed to read."""
+    """Return settings to read files with; they need neither a key nor a queue."""
     unused = {"DATADOG_API_KEY": "unused", "REJECTED_QUEUE_URL": "https://unused"}
     try:
         return read_settings({**unused, **environment})
@@ -148,31 +150,31 @@ def reading_settings(environment: Mapping[str, str]) -> Settings:
 
 
 def within_window(settings: Settings, *, historical: bool) -> Settings:
-    """Return settings by which no file passes whose points Datadog would drop in silence."""
+    """Return settings that refuse points which Datadog would silently drop."""
     window = min(settings.max_age or WINDOW_SECONDS, WINDOW_SECONDS)
     return settings._replace(max_age=0 if historical else window)
 
 
 def make_batch(aws: Aws, settings: Settings) -> Batch:
-    """Return what the submitter's functions need for some files, with the command's session."""
+    """Return what the submitter's functions need for a batch of files."""
     deadline = time.monotonic() + BATCH_SECONDS
     return Batch(settings, aws.submitter(settings), deadline, Statistics())
 
 
 def foresee(files: Sequence[File], batch: Batch) -> dict[File, Outcome]:
-    """Return what the submitter would make of files, if Datadog took all their points."""
+    """Return the outcome of each file, as if Datadog accepted all points."""
     return {
         file: Submitted(count_points(read), time.time()) if isinstance(read, list) else read
         for file, read in read_files(files, batch)
     }
 
 
-# --- How it is found ---
+# --- Finding the stack ---
 
 
 def aws_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Declare the options of whatever speaks to AWS; --json is read where the screen is made."""
-    as_json = "One JSON document (tail: one a line) in place of text."
+    """Declare the options of every command that uses AWS; the command line itself reads --json."""
+    as_json = "Print one JSON document (tail: one a line)."
     command = click.option("--json", is_flag=True, expose_value=False, help=as_json)(command)
     command = click.option("--region", help="AWS region; default: the stack's.")(command)
     return click.option("--profile", help="AWS profile; default: your usual one.")(command)
@@ -197,8 +199,8 @@ def find_stack(named: str | None, profile: str | None, region: str | None) -> St
     """Return the stack of this folder's Terraform state, or the one that is named.
 
     Args:
-        named: a stack's `name`, or a file that holds Terraform's outputs; None: ask Terraform.
-        profile, region: of AWS; the region of the outputs counts where none is given.
+        named: a stack's `name`, or a file with Terraform's outputs; None: ask Terraform.
+        profile, region: of AWS; the default region is that of the outputs.
     """
     if named and re.fullmatch("[a-z0-9-]+", named) and not Path(named).is_file():
         return find_by_name(named, Aws(profile, region))
@@ -210,7 +212,7 @@ def find_stack(named: str | None, profile: str | None, region: str | None) -> St
     except (ValueError, RecursionError):
         raise Stop(f"{source} isn't JSON. {HOW_TO_NAME}", USAGE) from None
     if not outputs or not isinstance(outputs, dict):
-        raise Stop(f"{source} names no stack: is this where it was applied? {HOW_TO_NAME}")
+        raise Stop(f"{source} names no stack: is this where you applied it? {HOW_TO_NAME}")
     values = {
         name: output["value"] if isinstance(output, dict) and "value" in output else output
         for name, output in outputs.items()
@@ -225,14 +227,12 @@ def ask_terraform() -> str:
     """Return this folder's outputs as Terraform prints them."""
     command = ["terraform", "output", "-json", "-no-color"]
     try:
-        run = subprocess.run(command, capture_output=True, text=True, timeout=TERRAFORM_SECONDS)
-    except (FileNotFoundError, PermissionError):
+        run = subprocess.run(command, capture_output=True, text=True)
+    except OSError:
         raise Stop(f"no stack named, and no terraform here to ask. {HOW_TO_NAME}") from None
-    except subprocess.TimeoutExpired:
-        raise Stop(f"`terraform output` takes over {TERRAFORM_SECONDS} s. {HOW_TO_NAME}") from None
     if run.returncode:
         lines = [line.strip("╷│╵ ") for line in run.stderr.splitlines()]
-        problem = next((line for line in lines if "rror" in line), "without a word")
+        problem = next((line for line in lines if "rror" in line), "no error message")
         raise Stop(f"`terraform output` failed: {problem}. {HOW_TO_NAME}")
     return run.stdout
 
@@ -241,66 +241,58 @@ def read_stack(values: Mapping[str, Any], source: str, aws: Aws) -> Stack:
     """Return the stack that the values of Terraform's outputs describe."""
     try:
         urls, functions = values["queue_urls"], values["function_names"]
-        function = functions["metric_submit"]
-        generator = functions.get("mock_datasource") or functions.get("heartbeat") or ""
-        topic_arn = values.get("alarm_topic_arn") or ""
         texts = {
             "bucket": values.get("bucket") or "",
             "prefix": values.get("prefix") or "stats/",
             "main_url": urls["stats"],
             "dead_letter_url": urls["dead_letter"],
             "rejected_url": urls["rejected"],
-            "function": function,
-            "generator": generator,
-            "schedule": values.get("schedule_rule") or generator,
-            "log_group": f"/aws/lambda/{function}",
-            "topic_arn": topic_arn,
-            "account": f"{topic_arn}::::".split(":")[4],
+            "function": functions["metric_submit"],
+            "generator": functions.get("mock_datasource") or functions.get("heartbeat") or "",
+            "topic_arn": values.get("alarm_topic_arn") or "",
         }
-        alarm_names = tuple(map(str, values.get("alarm_names") or ()))
-        watched = {job: int(hours) for job, hours in (values.get("watched_jobs") or {}).items()}
-        if not all(isinstance(text, str) for text in texts.values()):
+        alarm_names = tuple(values.get("alarm_names") or ())
+        watched = dict(values.get("watched_jobs") or {})
+        if not all(isinstance(text, str) for text in (*texts.values(), *alarm_names)):
             raise TypeError
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         problem = f"lacks {error}" if isinstance(error, KeyError) else "has another shape"
-        raise Stop(f"{source} {problem}: is it of this project? {HOW_TO_NAME}", USAGE) from None
+        raise Stop(f"{source} {problem}: is it from this project? {HOW_TO_NAME}", USAGE) from None
     return Stack(aws, source, alarm_names=alarm_names, watched=watched, **texts)
 
 
 def find_by_name(name: str, aws: Aws) -> Stack:
-    """Return the stack of that name here, by Terraform's rules for names; parts may be gone."""
+    """Return the stack of that name in this account and region; parts of it may be gone."""
     sqs, region = aws.client("sqs"), aws.region
     account = aws.client("sts").get_caller_identity()["Account"]
     alarms = {each["AlarmName"]: each["EvaluationPeriods"] for each in find_alarms(aws, f"{name}-")}
-    silent = f"{name}-job-silent-"  # of an hour each
-    generates = f"{name}-mock-datasource-errors" in alarms
+    silent, generator = f"{name}-job-silent-", f"{name}-mock-datasource"
     queue_url = f"{sqs.meta.endpoint_url}/{account}/{name}"
-    outputs = {
-        "bucket": f"{name}-{account}-{region}",
-        "queue_urls": {
-            role: f"{queue_url}-{role.replace('_', '-')}"
-            for role in ("stats", "dead_letter", "rejected")
-        },
-        "function_names": {
-            "metric_submit": f"{name}-metric-submit",
-            "mock_datasource": f"{name}-mock-datasource" if generates else None,
-        },
-        "alarm_names": list(alarms),
-        "watched_jobs": {
-            alarm.removeprefix(silent): hours
+    stack = Stack(
+        aws,
+        source=f"--stack {name}",
+        bucket=f"{name}-{account}-{region}",
+        prefix="stats/",
+        main_url=f"{queue_url}-stats",
+        dead_letter_url=f"{queue_url}-dead-letter",
+        rejected_url=f"{queue_url}-rejected",
+        function=f"{name}-metric-submit",
+        generator=generator if f"{generator}-errors" in alarms else "",
+        watched={
+            alarm.removeprefix(silent): hours  # its periods are hours
             for alarm, hours in alarms.items()
             if alarm.startswith(silent)
         },
-        "alarm_topic_arn": f"arn:{sqs.meta.partition}:sns:{region}:{account}:{name}-alarms",
-    }
-    stack = read_stack(outputs, f"--stack {name}", aws)
+        alarm_names=tuple(alarms),
+        topic_arn=f"arn:{sqs.meta.partition}:sns:{region}:{account}:{name}-alarms",
+    )
     try:
         environment = stack.environment()
         stack = stack._replace(prefix=environment.get("STATS_PREFIX", stack.prefix))
-        # With others it may have none of its own, and its queue admits no such bucket then.
-        others = environment.get("BUCKETS", "{}") not in ("", "{}")
+        # Without a bucket of the stack's own, the queue's policy admits only the others.
+        others = environment.get("BUCKETS", "{}") != "{}"
         if others and f':{stack.bucket}"' not in stack.queue(stack.main_url).get("Policy", ""):
-            return stack._replace(bucket="")
+            stack = stack._replace(bucket="")
     except ClientError as error:
         if not is_missing(error):
             raise
@@ -310,7 +302,7 @@ def find_by_name(name: str, aws: Aws) -> Stack:
 
 
 def find_alarms(aws: Aws, prefix: str) -> list[dict[str, Any]]:
-    """Return the alarms whose names begin so."""
+    """Return the alarms whose names begin with a prefix."""
     pages = aws.client("cloudwatch").get_paginator("describe_alarms")
     found = pages.paginate(AlarmNamePrefix=prefix)
     return [alarm for page in found for alarm in page["MetricAlarms"]]

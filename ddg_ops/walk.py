@@ -1,133 +1,125 @@
-"""A walk through the rejected or the dead-letter queue, in which each message is seen once.
+"""A walk through the rejected or the dead-letter queue: each message once.
 
-What it has received and not deleted it gives back at its end; had it no time for that, SQS does
-after the visibility timeout. No message leaves a queue before it is safe elsewhere.
+What a walk has received and not deleted is visible again when it ends. If it is killed, SQS makes
+it visible after the visibility timeout.
 """
 
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent import futures
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial, wraps
 from typing import Any, NamedTuple, Self
 
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
-import ddg_s3_objects
-import ddg_stats_file
 from ddg_ops.aws import time_at_aws
-from ddg_ops.screen import Moment, Screen, Stop, count, moment, utc
+from ddg_ops.screen import FINE, UNABLE, Moment, Screen, Stop, count, moment, utc
 from ddg_ops.stack import Stack, queue_name, reading_settings, stack_options
 from ddg_outcomes import address
-from ddg_s3_objects import File
+from ddg_s3_objects import File, find_files, job_folder, job_tag
+from ddg_stats_file import normalise_tag
 
-TEN = 10  # messages; SQS gives and deletes no more in one call
-RECEIVERS = 8  # side by side
-WAIT_SECONDS = 1  # long polling: SQS then asks all its servers, and says empty only when it is
-EMPTY_POLLS = 3  # in a row: that is the end
-STALE_POLLS = 50  # in a row with nothing new, though not empty: the end can't be reached
-MAX_HELD = 110_000  # SQS has at most 120,000 messages of a queue in flight
-VISIBILITY_SECONDS = 300  # or twice what the whole will take, by the pace so far
+TEN = 10  # messages: SQS's limit for a request
+RECEIVERS = 8  # polls in parallel, in each round
+WAIT_SECONDS = 1  # long polling: SQS then asks all its servers
+EMPTY_POLLS = 3  # a round of at least so many that are all empty is the end
+STALE_ROUNDS = 6  # in a row with nothing new: the end can't be reached
+MAX_HELD = 110_000  # SQS allows 120,000 messages in flight
+VISIBILITY_SECONDS = 300  # or twice what the whole queue takes, by the pace so far
 MAX_VISIBILITY_SECONDS = 43_200  # SQS
 SHOWN_OBJECTS = 3  # of a message that names more
 SHOWN_JOBS = 10
-ENDLESS = "Messages come again before all are read, or too many are in hand: try later, or --limit"
+ENDLESS = "Messages came again before all were read, or too many are in flight: use --limit"
 
 
 class Message(NamedTuple):
     """A message of the rejected or the dead-letter queue."""
 
     message_id: str
-    body: str  # S3's notification, as it came
-    sent: float  # epoch seconds; in the dead-letter queue: when S3 sent it
-    reason: str  # where none is kept with it: where to look for it
+    body: str
+    sent: float  # epoch seconds
+    reason: str  # or how to find it
     files: tuple[File, ...]
     job: str  # job:<job>, or "no job"
 
     @property
     def objects(self) -> list[File]:
-        """The files that are named."""
+        """The files that name an object."""
         return [file for file in self.files if file.bucket]
 
     @property
     def where(self) -> str:
-        """The objects' addresses; the message's id where it names none."""
+        """The objects' addresses, or the message's ID if it names none."""
         names = [address(file) for file in self.objects]
         more = ", ..." if len(names) > SHOWN_OBJECTS else ""
         return ", ".join(names[:SHOWN_OBJECTS]) + more or f"message {self.message_id}"
 
     def record(self) -> dict[str, Any]:
-        """Return all that is to be kept of it."""
+        """Return the message as JSON, to keep or to show."""
         shown = {"message_id": self.message_id, "sent": utc(self.sent), "reason": self.reason}
         return shown | {"body": self.body}
 
 
-def read_job(file: File, prefix: str) -> str:
-    """Return the job's tag, of the key as it was told where that is below the prefix."""
-    encoded = file.decoded_key and not file.key.startswith(prefix)
-    key = file.decoded_key if encoded else file.key
-    return ddg_s3_objects.job_tag(ddg_s3_objects.job_folder(key, prefix))
-
-
 def read_message(received: Mapping[str, Any], prefix_of: Callable[[str], str]) -> Message:
-    """Return a received message, what it names read with the submitter's own eyes."""
-    files = ddg_s3_objects.find_files(received["Body"])
-    job = read_job(files[0], prefix_of(files[0].bucket)) if files else ""
+    """Read a message as SQS delivers it; find its files as the submitter does."""
+    files = find_files(received["Body"])
+    job = ""
+    for file in files[:1]:
+        prefix = prefix_of(file.bucket)
+        job = job_tag(job_folder(file.key, prefix) or job_folder(file.decoded_key, prefix))
     system = received.get("Attributes", {})
     sent = int(system.get("SentTimestamp", 0)) / 1000
     times = count(int(system.get("ApproximateReceiveCount", 1)), "time")
-    way = f"ddg-ops tail --since {utc(sent)} --no-follow"
-    reason = received.get("MessageAttributes", {}).get("reason", {}).get("StringValue", "")
+    hint = f"received {times}; find out why: ddg-ops tail --since {utc(sent)} --no-follow"
+    reason = received.get("MessageAttributes", {}).get("reason", {}).get("StringValue", hint)
     return Message(
         message_id=received["MessageId"],
         body=received["Body"],
         sent=sent,
-        reason=reason or f"received {times}; the log says why: {way}",
+        reason=reason,
         files=tuple(files),
         job=job or "no job",
     )
 
 
 class Selection(NamedTuple):
-    """Which messages a command is about."""
+    """The options that choose messages."""
 
-    job: str  # as the folder is called, or as the tag in Datadog
-    reason: str  # a part of it, in any case
-    key: str  # a part of one
-    since: Moment | None
-    limit: int | None
+    job: str = ""  # its folder, or its tag
+    reason: str = ""  # a part of it, in any case
+    key: str = ""  # a part of it
+    since: Moment | None = None
+    limit: int | None = None
 
     def takes(self, message: Message) -> bool:
-        jobs = [ddg_stats_file.normalise_tag(job) for job in (self.job, f"job:{self.job}")]
         return (
-            (not self.job or message.job in jobs)
+            (not self.job or message.job in (normalise_tag(self.job), job_tag(self.job)))
             and self.reason.lower() in message.reason.lower()
             and (not self.key or any(self.key in file.key for file in message.files))
             and (not self.since or message.sent >= self.since.seconds)
         )
 
     def __str__(self) -> str:
-        """Return the options as they were typed; "" without any."""
+        """Return the options as they were typed."""
         typed = self._asdict() | {"since": self.since and self.since.text}
-        given = {name: value for name, value in typed.items() if value not in ("", None)}
-        return " ".join(f"--{name} {value}" for name, value in given.items())
+        return " ".join(f"--{name} {value}" for name, value in typed.items() if value)
 
 
-EVERYTHING = Selection("", "", "", None, None)
+EVERYTHING = Selection()
 
 
 def on_queue(limit: int | None = None) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Declare the options that choose messages; hand the command a screen, a stack and a walk."""
 
     def declare(command: Callable[..., int]) -> Callable[..., int]:
-        @click.option("--job", default="", help="Of this job alone: nightly, or job:nightly.")
-        @click.option("--key", default="", help="With this in the key.")
-        @click.option("--reason", default="", help="With this in the reason.")
+        @click.option("--job", default="", help="Only this job's: nightly, or job:nightly.")
+        @click.option("--key", default="", help="Only with this text in the key.")
+        @click.option("--reason", default="", help="Only with this text in the reason.")
         @click.option("--since", type=moment, metavar="TIME", help="Sent since 6h, 12:00 (UTC).")
-        @click.option("--limit", type=click.IntRange(0), default=limit, help="So many at most.")
+        @click.option("--limit", type=click.IntRange(1), default=limit, help="At most so many.")
         @stack_options
         @wraps(command)
         def with_walk(stack: Stack, **options: Any) -> int:
@@ -143,14 +135,14 @@ def on_queue(limit: int | None = None) -> Callable[[Callable[..., int]], Callabl
 
 
 class Walk:
-    """The messages of a queue that were there when it began, each once."""
+    """The messages that are in a queue when the walk begins, each once."""
 
     def __init__(self, stack: Stack, url: str, wanted: Selection, screen: Screen) -> None:
         self._sqs = stack.aws.client("sqs")
         self._url, self._wanted = url, wanted
         try:
             self._prefix_of = reading_settings(stack.environment()).prefix_of
-        except (ClientError, Stop):  # a queue can be read without its function
+        except (ClientError, Stop):  # the function is gone or broken; the messages can be read
             self._prefix_of = lambda bucket: stack.prefix
         self.name = queue_name(url)
         response = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
@@ -160,22 +152,22 @@ class Walk:
         self.retention = int(attributes.get("MessageRetentionPeriod", 1_209_600))
         self.now = time_at_aws(response)
         self.taken = self.read = 0
-        self.complete = self._limited = False
-        self._jobs: Counter[str] = Counter()  # of what was read
+        self.complete = False
+        self._jobs: Counter[str] = Counter()  # of the messages read
         self._progress = screen.progress("messages", self._visible)
         self._threads = ThreadPoolExecutor(RECEIVERS)
-        self._held: dict[str, str] = {}  # message id -> the receipt handle to give it back with
-        self._seen: set[str] = set()
-        self._started = time.monotonic()
+        self._held: dict[str, str] = {}  # message ID -> receipt handle
+        self._seen: set[str] = set()  # message IDs
 
     def __enter__(self) -> Self:
+        self._started = time.monotonic()
         self._advance = self._progress.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Make visible what hasn't been deleted."""
+        """Make what hasn't been deleted visible again."""
         self._progress.__exit__(None, None, None)
-        self._threads.shutdown(cancel_futures=True)  # what they still receive is held then
+        self._threads.shutdown(cancel_futures=True)  # polls that are running still add to _held
         entries = [
             {"Id": str(index % TEN), "ReceiptHandle": handle, "VisibilityTimeout": 0}
             for index, handle in enumerate(self._held.values())
@@ -184,57 +176,55 @@ class Walk:
         give_back = partial(self._sqs.change_message_visibility_batch, QueueUrl=self._url)
         try:
             with ThreadPoolExecutor(RECEIVERS) as threads:
-                # One that fails was too long in hand, and is visible already.
+                # An entry that fails was held for too long and is visible already.
                 list(threads.map(lambda ten: give_back(Entries=ten), tens))
         except (BotoCoreError, ClientError):
-            if kind is None:  # else the first error is the one to tell
+            if kind is None:  # otherwise the first error is the one to report
                 raise
 
+    @property
+    def _limited(self) -> bool:
+        return self.taken == self._wanted.limit
+
     def wanted(self) -> Iterator[list[Message]]:
-        """Yield the messages that were asked for, up to ten at a time."""
-        left = math.inf if self._wanted.limit is None else self._wanted.limit
-        for messages in self._tens() if left else ():
+        """Yield the chosen messages, up to ten at a time."""
+        limit = self._wanted.limit
+        for messages in self._new_messages():
             self.read += len(messages)
             self._jobs.update(message.job for message in messages)
+            self._advance(len(messages))
             chosen = [message for message in messages if self._wanted.takes(message)]
-            chosen = chosen[: int(min(left, TEN))]
-            left -= len(chosen)
+            chosen = chosen[: None if limit is None else limit - self.taken]
             self.taken += len(chosen)
             if chosen:
                 yield chosen
-            self._advance(len(messages))
-            if not left:
-                break
-        self._limited = not left
-        self.complete |= self._limited
-
-    def _tens(self) -> Iterator[list[Message]]:
-        """Yield new messages, up to ten at a time, until SQS has no more to give."""
-        empty = stale = 0  # polls in a row
-        polls: set[Future[list[Mapping[str, Any]]]] = set()
-        receivers = min(RECEIVERS, max(EMPTY_POLLS, self._visible // TEN))
-        while True:
-            self.complete = empty >= EMPTY_POLLS
-            if not self.complete and stale < STALE_POLLS and len(self._held) < MAX_HELD:
-                missing = range(receivers - len(polls))
-                polls |= {self._threads.submit(self._receive) for _ in missing}
-            if not polls:
+            if self._limited:
+                self.complete = True
                 return
-            done, polls = futures.wait(polls, return_when=futures.FIRST_COMPLETED)
-            for received in [poll.result() for poll in done]:
+
+    def _new_messages(self) -> Iterator[list[Message]]:
+        """Yield the messages not seen before, up to ten at a time."""
+        polls = max(EMPTY_POLLS, min(RECEIVERS, self._visible // TEN))
+        stale = 0  # rounds
+        while stale < STALE_ROUNDS and len(self._held) < MAX_HELD:
+            stale += 1
+            batches = list(self._threads.map(lambda _: self._receive(), range(polls)))
+            if not any(batches):
+                self.complete = True
+                return
+            for received in batches:
                 new = [each for each in received if each["MessageId"] not in self._seen]
                 self._seen |= {each["MessageId"] for each in new}
-                # What was sent later comes back from our own replay. AWS's clock comes in whole
-                # seconds: the one in which the walk began is still in.
                 read = [read_message(each, self._prefix_of) for each in new]
+                # What was sent later comes back from our own replay. AWS's time is in whole
+                # seconds: the one in which the walk began still counts.
                 messages = [message for message in read if message.sent < self.now + 1]
-                empty = 0 if received else empty + 1
-                stale = 0 if messages else stale + bool(received)
                 if messages:
+                    stale = 0
                     yield messages
 
     def _receive(self) -> list[Mapping[str, Any]]:
-        # A message that is visible again before the end would come twice.
+        # A message that becomes visible before the end would come twice.
         pace = (time.monotonic() - self._started) / max(len(self._seen), 1)
         whole = max(VISIBILITY_SECONDS, math.ceil(2 * pace * self._visible))
         response = self._sqs.receive_message(
@@ -263,8 +253,17 @@ class Walk:
             del self._held[message.message_id]
         return len(deleted)
 
-    def describe(self, screen: Screen) -> None:
-        """Say what was there and what of it was chosen, and how far that can be trusted."""
+    @property
+    def problem(self) -> str:
+        """Why the walk didn't reach the end; "" if it did."""
+        share = min(1.0, self.read / max(self._visible, 1))
+        told = f"The end of {self.name} wasn't reached: about {share:.0%} was read. {ENDLESS}"
+        return "" if self.complete else told
+
+    def report(
+        self, screen: Screen, lines: Iterable[str], result: Mapping[str, Any], *, done: bool = True
+    ) -> int:
+        """Print what the walk read and chose, then a command's own lines; return the exit code."""
         text = f"{count(self.read, 'message')} in {self.name}"
         if self._limited:
             text = f"{count(self.taken, 'message')} of {self.name}, by {self._wanted}"
@@ -272,22 +271,14 @@ class Walk:
             text = f"{self.taken:,} of {text}, by {self._wanted}"
         if self.read and not self.taken:
             jobs = ", ".join(f"{job} ({n:,})" for job, n in self._jobs.most_common(SHOWN_JOBS))
-            text += f". There are: {jobs}{', ...' if len(self._jobs) > SHOWN_JOBS else ''}"
+            text += f". The jobs are: {jobs}{', ...' if len(self._jobs) > SHOWN_JOBS else ''}"
         text += f". {self.problem}" if self.problem else ""
         if self._in_flight:
-            text += f"; others have about {self._in_flight:,} in their hands"
+            text += f"; about {self._in_flight:,} more are in flight, held by another reader"
         screen.say(f"{text}.", "bold")
-
-    @property
-    def problem(self) -> str:
-        """Why not all was read; "" where all was."""
-        share = min(1.0, self.read / max(self._visible, 1))
-        told = f"The end of {self.name} wasn't reached: about {share:.0%} was read. {ENDLESS}"
-        return "" if self.complete else told
-
-    def document(self) -> dict[str, Any]:
-        """Return the same for a machine."""
-        return {
+        for line in lines:
+            screen.say(line)
+        numbers = {
             "queue": self._url,
             "messages_read": self.read,
             "messages_chosen": self.taken,
@@ -295,3 +286,5 @@ class Walk:
             "visible_by_sqs": self._visible,
             "in_flight_by_sqs": self._in_flight,
         }
+        screen.result({**numbers, **result})
+        return FINE if self.complete and done else UNABLE

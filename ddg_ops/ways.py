@@ -1,4 +1,4 @@
-"""How the main queue is told of the files in a bucket: by the bucket, a topic or EventBridge."""
+"""How a bucket's new files reach the main queue: by its notification, a topic or EventBridge."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,24 +14,24 @@ from ddg_ops.stack import Stack
 STEPS = """Type what `terraform output -json bucket_steps | jq -r '."{}".notify'` prints."""
 OVERWRITTEN = (
     f"{APPLY} Does something else write the bucket's notifications? A bucket has one "
-    "configuration, and the last one to write it wins. Then backfill what was missed."
+    "configuration, and the last writer wins. Then backfill what was missed."
 )
-NO_BUCKET = "Is it in the stack's account and region, and its name right in `buckets`?"
+NO_BUCKET = "Is it in the stack's account and region, and is its name in `buckets` right?"
 
 
 class Ways(NamedTuple):
-    """What may tell the main queue of new files, besides the buckets themselves."""
+    """What leads to the main queue, apart from the buckets' own notifications."""
 
     queue_arn: str
-    policy: str = ""  # of the queue: whom it admits
-    rules: Sequence[Mapping[str, Any]] = ()  # EventBridge's, with the queue as their target
+    policy: str = ""  # of the queue
+    rules: Sequence[Mapping[str, Any]] = ()  # of EventBridge, with the queue as their target
     topics: frozenset[str] = frozenset()  # that the queue is subscribed to
 
 
 def check_buckets(stack: Stack, others: Mapping[str, str]) -> Iterator[Finding]:
-    """Is the main queue told of every new file? A finding for each bucket.
+    """Check for each bucket whether the main queue is notified of its new files.
 
-    others: bucket -> prefix, besides the stack's own.
+    others: bucket -> prefix, without the stack's own.
     """
     queue = stack.queue(stack.main_url)
     ways = Ways(queue["QueueArn"])
@@ -53,13 +53,13 @@ def find_ways(stack: Stack, queue: Mapping[str, str]) -> Ways:
         each["TopicArn"]
         for page in found
         for each in page["Subscriptions"]
-        if each["Endpoint"] == arn and each["SubscriptionArn"].startswith("arn:")
+        if each["Endpoint"] == arn and each["SubscriptionArn"].startswith("arn:")  # confirmed
     ]
     return Ways(arn, queue.get("Policy", ""), rules, frozenset(topics))
 
 
 def check_bucket(stack: Stack, bucket: str, prefix: str, ways: Ways) -> Finding:
-    """Ask a bucket whom it tells, and judge that."""
+    """Read a bucket's notification configuration and judge it."""
     configuration, problem = None, ""
     try:
         s3 = stack.aws.client("s3")
@@ -81,66 +81,58 @@ def check_bucket(stack: Stack, bucket: str, prefix: str, ways: Ways) -> Finding:
 def judge_bucket(
     bucket: str, prefix: str, configuration: Mapping[str, Any] | None, ways: Ways
 ) -> Finding:
-    """Say whether the queue is told of a bucket's files; None: its configuration can't be read."""
-    where, queue = f"s3://{bucket}/{prefix}", ways.queue_arn.rpartition(":")[2]
-    seen = configuration or {}
-    topics = told(seen, "Topic", prefix)
-    if ways.queue_arn in told(seen, "Queue", prefix):
+    """Judge whether a bucket notifies the queue; configuration: None if it can't be read."""
+    *_, account, queue = ways.queue_arn.split(":")
+    where, seen = f"s3://{bucket}/{prefix}", configuration or {}
+    targets = notified(seen, prefix)
+    if ways.queue_arn in targets:
         return Finding("ok", f"{where} notifies {queue}")
-    for topic in ways.topics.intersection(topics):
+    for topic in ways.topics & targets:
         return Finding("ok", f"{where} notifies {queue}, by the topic {topic}")
-    for rule in (rule["Name"] for rule in ways.rules if takes(rule, bucket, prefix)):
-        if "EventBridgeConfiguration" in seen:
-            return Finding("ok", f"{where} notifies {queue}, by EventBridge's rule {rule}")
-        if configuration is None:
-            text = f"whether EventBridge is on for s3://{bucket} can't be seen; the rule matches"
-            return Finding("unknown", text)
-        text = f"EventBridge isn't on for s3://{bucket}, whose events the rule {rule} is for"
-        return Finding("FAILED", text, STEPS.format(bucket))
-    for rule in ways.rules:
-        if f'"{bucket}"' in rule.get("EventPattern", ""):
-            text = f"EventBridge's rule {rule['Name']} ({rule['State']}) doesn't take {where}"
+    for rule in [each for each in ways.rules if f'"{bucket}"' in each.get("EventPattern", "")]:
+        name = f"EventBridge's rule {rule['Name']}"
+        if not matches(rule, prefix):
+            text = f"{name} ({rule['State']}) doesn't match {where}"
             return Finding("FAILED", text, BY_HAND)
-    for topic in [topic for topic in topics if f'"{topic}"' in ways.policy]:
-        text = f"{queue} isn't subscribed to {topic}, which is told of {where}"
-        if topic.split(":")[4] == ways.queue_arn.split(":")[4]:
+        if "EventBridgeConfiguration" in seen:
+            return Finding("ok", f"{where} notifies {queue}, by {name}")
+        if configuration is None:
+            return Finding("unknown", f"{name} matches, but is EventBridge on for s3://{bucket}?")
+        return Finding("FAILED", f"EventBridge isn't on for s3://{bucket}", STEPS.format(bucket))
+    for topic in [topic for topic in targets if f'"{topic}"' in ways.policy]:
+        text = f"{where} notifies the topic {topic}, and {queue} isn't subscribed to it"
+        if topic.split(":")[4] == account:
             return Finding("FAILED", text, APPLY)
-        return Finding("unknown", f"{text}; its owner may see a subscription")
+        return Finding("unknown", f"{text}, as far as this account can see")
     if configuration is None:
-        return Finding("unknown", f"what s3://{bucket} notifies can't be seen")
+        return Finding("unknown", f"the notifications of s3://{bucket} can't be read")
     if "EventBridgeConfiguration" in seen and ways.topics:
-        text = f"{where} notifies no topic of {queue}'s itself; a rule of EventBridge's may"
+        text = f"EventBridge is on for {where}, and a rule may send its events to a topic"
         return Finding("unknown", text)
-    text = f"{where} doesn't notify {queue} of all new files, by any way"
+    text = f"{where} doesn't notify {queue} of all new files"
     return Finding("FAILED", text, f"{APPLY} {STEPS.format(bucket)}")
 
 
-def told(configuration: Mapping[str, Any], kind: str, prefix: str) -> list[str]:
-    """Return which ARNs of a kind (Queue, Topic) a bucket tells of every new file below a prefix.
+def notified(configuration: Mapping[str, Any], prefix: str) -> frozenset[str]:
+    """Return the ARNs of queues and topics that a bucket notifies of all new files below a prefix.
 
-    S3 wants special characters of a filter encoded as in a form.
+    S3 wants special characters in a filter form-encoded.
     """
-    arns: list[str] = []
-    for each in configuration.get(f"{kind}Configurations", []):
-        rules = each.get("Filter", {}).get("Key", {}).get("FilterRules", [])
-        filters = {rule["Name"].lower(): rule["Value"] for rule in rules}
-        begins = filters.get("prefix", "")
-        whole = "s3:ObjectCreated:*" in each["Events"] and not filters.get("suffix")
-        if whole and prefix.startswith((begins, unquote_plus(begins))):
-            arns.append(each[f"{kind}Arn"])
-    return arns
+    arns = set()
+    for kind in ("Queue", "Topic"):
+        for each in configuration.get(f"{kind}Configurations", []):
+            rules = each.get("Filter", {}).get("Key", {}).get("FilterRules", [])
+            filters = {rule["Name"].lower(): rule["Value"] for rule in rules}
+            begins = filters.get("prefix", "")
+            whole = "s3:ObjectCreated:*" in each["Events"] and not filters.get("suffix")
+            if whole and prefix.startswith((begins, unquote_plus(begins))):
+                arns.add(each[f"{kind}Arn"])
+    return frozenset(arns)
 
 
-def takes(rule: Mapping[str, Any], bucket: str, prefix: str) -> bool:
-    """Tell whether a rule of EventBridge's is on and matches each new file below a prefix."""
-    pattern = json.loads(rule.get("EventPattern") or '{"source": []}')
-    detail = pattern.get("detail", {})
+def matches(rule: Mapping[str, Any], prefix: str) -> bool:
+    """Tell whether a rule of EventBridge is on and matches all keys below a prefix."""
+    detail = json.loads(rule["EventPattern"]).get("detail", {})
     keys = detail.get("object", {}).get("key", [{"prefix": ""}])
-    begins = [key["prefix"] for key in keys if isinstance(key, dict) and "prefix" in key]
-    return (
-        rule["State"] != "DISABLED"
-        and "aws.s3" in pattern.get("source", ["aws.s3"])
-        and "Object Created" in pattern.get("detail-type", ["Object Created"])
-        and bucket in detail.get("bucket", {}).get("name", [bucket])
-        and prefix.startswith(tuple(begins))
-    )
+    begins = tuple(key["prefix"] for key in keys if isinstance(key, dict) and "prefix" in key)
+    return rule["State"] != "DISABLED" and prefix.startswith(begins)

@@ -65,5 +65,5 @@ def every_interruption(
             assert result.code == 0, result
             gc.collect()  # the sockets of requests that were cut off, here and not in another test
             return step
-        assert result.err == "ddg-ops: interrupted. Nothing is lost: the same command goes on.\n"
+        assert result.err == "ddg-ops: interrupted. Nothing is lost: run the command again.\n"
     raise AssertionError

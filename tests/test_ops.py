@@ -77,14 +77,13 @@ def test_each_help_has_examples_that_are_right(path: str, monkeypatch: Patch) ->
         ("validate s3://bucket/", "s3://bucket/ names no object."),
         ("validate --max-age ever x.json", "Invalid value for '--max-age'"),
         ("backfill", "Missing option '--since'."),
-        ("backfill --since noon", "'noon' is no time: 30m, 6h"),
+        ("backfill --since noon", "'noon' isn't a time: 30m, 6h"),
         ("backfill --since 1h --rate 0", "Invalid value for '--rate'"),
         ("rejected list --limit -1", "Invalid value for '--limit'"),
         ("rejected replay --y", "No such option '--y'."),
-        ("--stack x check", "--stack goes after the command: ddg-ops COMMAND --stack ..."),
-        ("--yes rejected replay", "--yes goes after the command: ddg-ops COMMAND --yes ..."),
-        ("dead --job a list", "--job goes after the command: ddg-ops dead COMMAND --job ..."),
-        ("--nonsense check", "No such option '--nonsense'."),
+        ("--stack x check", "Options go after the command: ddg-ops COMMAND --stack ..."),
+        ("dead --job a list", "go after the command: ddg-ops dead COMMAND --job ..."),
+        ("--nonsense check", "no option --nonsense here."),
         ("check --stack outputs.json", "can't read outputs.json"),
     ],
 )
@@ -119,7 +118,6 @@ def test_times() -> None:
         "2025-11-24T12:00": "2025-11-24T12:00:00Z",
         "2025-11-24T12:00+02:00": "2025-11-24T10:00:00Z",
         "2025-11-24T12:00:07Z": "2025-11-24T12:00:07Z",  # as it is shown
-        "1764000000": "2025-11-24T16:00:00Z",
     }.items():
         assert utc(moment(text).seconds) == shown
 

@@ -77,8 +77,8 @@ def test_backfill(stack: StackOnMoto) -> None:
         ("--since 2999-01-01", "", 2, "--since 2999-01-01 is in the future"),
         ("--since 1h --until 2999-01-01", "", 2, "--until 2999-01-01 is in the future"),
         ("--since 1h --yes", "", 2, "no key. Set DATADOG_API_KEY"),
-        ("--since 1h --yes", "wrong-key", 3, "doesn't take the API key (403)"),
-        ("--since 1h --yes", "unknown", 3, "answered 503, not whether the key is valid"),
+        ("--since 1h --yes", "wrong-key", 3, "refuses the API key (403)"),
+        ("--since 1h --yes", "unknown", 3, "answered 503, which doesn't tell"),
     ],
 )
 def test_backfill_that_cannot_be(

@@ -61,15 +61,15 @@ ACTIONS: dict[str, Action] = {
 UNTOLD = """
 s3 put_bucket_notification_configuration Bucket={0.other} NotificationConfiguration= | eventbridge \
 | FAILED | isn't on | {0.other}".notify
-events disable_rule Name={0.other} | eventbridge | FAILED | (DISABLED) doesn't take | terraform
-narrow the rule | eventbridge | FAILED | (ENABLED) doesn't take | terraform apply
-events remove_targets Rule={0.other} Ids= | eventbridge | FAILED | by any way | terraform apply
-refuse | eventbridge | unknown | the rule matches: your AWS profile may not Get | --bucket {0.other}
+events disable_rule Name={0.other} | eventbridge | FAILED | (DISABLED) doesn't match | terraform
+narrow the rule | eventbridge | FAILED | (ENABLED) doesn't match | terraform apply
+events remove_targets Rule={0.other} Ids= | eventbridge | FAILED | of all new files | terraform
+refuse | eventbridge | unknown | is EventBridge on for s3://{0.other}?: your | --bucket {0.other}
 sns unsubscribe SubscriptionArn={0.subscription} | sns | FAILED | isn't subscribed | terraform apply
-tell a topic of another account | s3 | unknown | 999999999999:uploads, which is | --bucket {0.other}
-leave it to EventBridge | sns | unknown | a rule of EventBridge's may | --bucket {0.other}
-narrow the notification | s3 | FAILED | by any way | {0.other}".notify
-refuse | s3 | unknown | what s3://{0.other} notifies can't be seen: your AWS | --bucket {0.other}
+tell a topic of another account | s3 | unknown | 999999999999:uploads, and | --bucket {0.other}
+leave it to EventBridge | sns | unknown | a rule may send | --bucket {0.other}
+narrow the notification | s3 | FAILED | of all new files | {0.other}".notify
+refuse | s3 | unknown | s3://{0.other} can't be read: your AWS | --bucket {0.other}
 s3 delete_bucket Bucket={0.other} | s3 | FAILED | s3://{0.other}: not there (GetB | in `buckets`
 """
 

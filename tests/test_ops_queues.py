@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from ddg_ops import queues, walk
-from ddg_ops.reasons import Groups
+from ddg_ops.queues import Groups
 from ddg_ops.screen import utc
 from ddg_s3_objects import REPLAYED
 from tests.interrupted import CUT_OFF, every_interruption
@@ -79,7 +79,7 @@ def test_list_groups_by_job_and_reason(stack: StackOnMoto) -> None:
             f"        {when}",
             f"        such as s3://{stack.bucket}/stats/nightly/a.json",
             f"13 messages in {stack.name}-rejected.",
-            "SQS deletes the oldest of them in 4 d.",
+            "SQS deletes the oldest in 4 d.",
         ),
         strict=True,
     ):
@@ -131,7 +131,7 @@ def test_groups_are_bounded() -> None:
 
 
 NO_SUCH_JOB = (
-    "0 of 3 messages in {}, by --job nope --reason old. There are: job:etl (2), job:my_job (1)."
+    "0 of 3 messages in {}, by --job nope --reason old. The jobs are: job:etl (2), job:my_job (1)."
 )
 
 
@@ -144,7 +144,6 @@ NO_SUCH_JOB = (
         pytest.param("--key etl/2", "etl/2", "1 of 3 messages", id="a key"),
         pytest.param("--since 1h", "My Job/1 etl/1 etl/2", "3 messages in {}.", id="since"),
         pytest.param("", "My Job/1 etl/1 etl/2", "3 messages in {}.", id="all"),
-        pytest.param("--limit 0", "", "0 messages of {}, by --limit 0.", id="none"),
         pytest.param("--job nope --reason old", "", NO_SUCH_JOB, id="no such job"),
     ],
 )
@@ -186,8 +185,6 @@ def test_show_has_the_files(stack: StackOnMoto) -> None:
         assert f"\n    | {line}\n" in result.out
     assert result.out.count("    | (the file is gone)\n") == 3
     assert "    | zipped xxx" in result.out
-    assert "xxx...\n" in result.out
-    assert "    | (broken gzip data: " in result.out
     assert "\x1b" not in result.out
     document = stack.run("rejected show --key plain --json").document
     assert document["messages"][0]["files"][0]["beginning"].startswith('{"a":')
@@ -201,7 +198,7 @@ def test_dead_messages(stack: StackOnMoto) -> None:
         message.sent_timestamp -= 10_000_000
     stack.log("retried 1: Datadog answered 403. ", at=time.time() - 9_990)
     listed = stack.run("dead list")
-    assert "     3  job:a\n        received 1 time; the log says why: ddg-ops tail" in listed.out
+    assert "     3  job:a\n        received 1 time; find out why: ddg-ops tail" in listed.out
     hint = re.search(r"ddg-ops (tail --since \S+ --no-follow)", listed.out)
     assert hint
     assert "Datadog answered 403." in stack.run(hint[1]).out
@@ -229,7 +226,7 @@ def test_replay_is_dry_without_yes(stack: StackOnMoto) -> None:
         "     2  would be submitted\n",
         '     1  would be refused again\n        "rows" is the string "1": write it',
         "     1  would be refused again\n        the object is gone.",
-        "Nothing was sent. With --yes 4 messages would go from",
+        "Nothing was sent. --yes sends 4 messages from",
     ):
         assert line in result.out
     assert stack.bodies(stack.rejected_url) == sorted(bodies + good)

@@ -73,7 +73,7 @@ def test_discard(stack: StackOnMoto) -> None:
     bodies = reject(stack, "stats/a/1", "stats/a/2")
     dry = stack.run("rejected discard")
     assert "     2  job:a\n        not JSON\n" in dry.out
-    assert "Nothing was deleted. With --yes 2 messages would be." in dry.out
+    assert "Nothing was deleted. --yes deletes 2 messages." in dry.out
     assert stack.bodies(stack.rejected_url) == bodies
     assert stack.run("rejected discard --yes --json").document["deleted"] == 2
     lines = Path("discarded.jsonl").read_text().splitlines()

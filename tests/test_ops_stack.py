@@ -152,7 +152,7 @@ def test_profile_and_region_reach_all(stack: StackOnMoto) -> None:
         ("SignatureDoesNotMatch", "AWS doesn't know these credentials"),
         ("ExpiredToken", "your AWS credentials have expired"),
         ("AccessDenied", "may not GetCallerIdentity"),
-        ("Odd\x1b[31m", "AWS: Odd"),
+        ("Odd\x1b[31m", "AWS answered Odd"),
     ],
 )
 @pytest.mark.parametrize("line", ["rejected list --stack any", "check --stack o.json"])

@@ -90,7 +90,7 @@ def remove(stack: StackOnMoto) -> None:
         (put_bad, KEY, 1, "refused", '"rows" is the string "1"'),
         (replay_in_vain, KEY, 1, "refused", "isn't in the rejected queue any more"),
         (retry, KEY, 1, "retried", "no answer from Datadog"),
-        (give_up, KEY, 1, "dead", "the log says why"),
+        (give_up, KEY, 1, "dead", "find out why"),
         (give_up_another, KEY, 3, "not yet", "about 1 message in"),
         (refuse_unlogged, KEY, 1, "refused", ": not JSON"),
         (retry_another, KEY, 3, "not yet", "about 1 message in"),
@@ -213,9 +213,9 @@ def test_pause_and_resume(stack: StackOnMoto) -> None:
     assert "terraform apply` resumes" in stack.run("pause --yes").out
     assert states() == ("Disabled", "DISABLED")
     checked = stack.run("check")
-    assert f"FAILED  mapping       paused: {stack.name}-stats isn't fed" in checked.out
+    assert f"FAILED  mapping       paused: the mapping from {stack.name}-stats" in checked.out
     assert (
-        f"note    outcomes      no batch in the last 60 minutes; {stack.name}-mock-da"
+        f"note    outcomes      no files in the last 60 minutes; {stack.name}-mock-da"
         in checked.out
     )
     assert "fix: ddg-ops resume --yes" in checked.out
