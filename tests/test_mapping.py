@@ -95,6 +95,7 @@ REFUSED = {
     "null-tag": ("{tags: [nope], n: rows.in}", '"tags.0" is null'),
     "null-object": ("[{n: rows.in}, nope]", "object 2 of the mapping's result: it is null"),
     "nothing": ("nope.{a: b}", "finds nothing"),
+    "deep-expression": ("{n: " * 142 + "at" + "}" * 142, "nested too deep"),
     "empty-list": ("rows.by.a[]", "finds nothing"),
     "no-object": ("rows.in", "makes a number from the file"),
     "string": ("{who: who}", '"who" is a string'),
