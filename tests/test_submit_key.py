@@ -1,4 +1,4 @@
-"""The submitter: whether Datadog takes the API key, and the key in Secrets Manager."""
+"""The submitter: the check of the API key, and the key in Secrets Manager."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ WRONG_KEY = "Datadog answered 403. The API key and DATADOG_HOST aren't of the sa
 
 
 def asked(submitter: Submitter, answer: Answer | None) -> list[str]:
-    """Let Datadog answer so about the key (None: honestly); return the keys, as it is asked."""
+    """Make Datadog answer so to the check (None: its own answer); return the keys to be checked."""
     keys: list[str] = []
 
     def respond(request: Request) -> Answer | None:
@@ -31,11 +31,11 @@ def asked(submitter: Submitter, answer: Answer | None) -> list[str]:
     return keys
 
 
-# --- Asking Datadog about the key, whose series API answers 202 to any ---
+# --- The check of the key: the series API answers 202 to any ---
 
 
-def test_key_is_asked_about_first(submitter: Submitter) -> None:
-    """By a request of its own that counts nowhere; and nothing to post is no request."""
+def test_key_is_checked_first(submitter: Submitter) -> None:
+    """The summary doesn't count this request. Without points there is no other one."""
     outcome = submitter.submit_from({"stats/": b"", "stats/a.json": b"{}"})
     assert (outcome.files, outcome.summary["Requests"]) == ((0, 1, 0), 0)
     assert submitter.datadog.requests == []
@@ -53,17 +53,15 @@ def shown(answer: Answer) -> str:
     return f"{answer.status} {answer.body[:16]!r}"
 
 
-WRONG = [INVALID, Answer(401, b""), Answer(403, b"<html>"), Answer(401, b'{"valid": true}')]
-BODIES = [b"", b'{"valid": fals', b"[]", b"false", b'{"valid": "false"}', b'{"valid": null}']
-BODIES += [b'{"valid": 0}', b'{"valid": true' + b" " * 100_000, b"[" * 60_000]
-UNCLEAR = [Answer(status, b"") for status in (202, 302, 404, 429, 500)]
-UNCLEAR += [Answer(200, body) for body in BODIES]
-UNCLEAR += [Answer(500, b'{"valid": false}'), Answer(reset=True)]
+WRONG = [INVALID, Answer(401, b'{"valid": true}'), Answer(403, b"<html>")]
+BODIES = [b"", b"[]", b"false", b'{"valid": "false"}', b'{"valid": true' + b" " * 100_000]
+UNCLEAR = [Answer(200, body) for body in (*BODIES, b"[" * 60_000)]
+UNCLEAR += [Answer(202, b""), Answer(500, b'{"valid": false}'), Answer(reset=True)]
 
 
 @pytest.mark.parametrize("answer", WRONG, ids=shown)
 def test_nothing_is_posted_with_a_wrong_key(submitter: Submitter, answer: Answer) -> None:
-    """It would be lost behind a 202. What the contract refuses stays refused, late or early."""
+    """It would be lost behind a 202. Bad files are refused all the same."""
     keys = asked(submitter, answer)
     submitter.shrink_payloads()
     objects = {f"stats/large-{n}": bulky(n, series=40) for n in range(2)}
@@ -81,34 +79,30 @@ def test_nothing_is_posted_with_a_wrong_key(submitter: Submitter, answer: Answer
 
 
 @pytest.mark.parametrize("answer", UNCLEAR, ids=shown)
-def test_other_answers_leave_the_word_to_the_post(submitter: Submitter, answer: Answer) -> None:
-    """They say nothing of the key: the batch goes through, and the next one asks again."""
+def test_unclear_check_stops_nothing(submitter: Submitter, answer: Answer) -> None:
+    """The answer to the POST decides, and the next batch checks the key again."""
     keys = asked(submitter, answer)
     for _ in range(2):
         outcome = submitter.submit_from(FILES)
         assert (outcome.files, outcome.log) == ((1, 0, 0), [])
-        assert outcome.summary["Requests"] == 1
     assert keys == ["test-key"] * 2
     submitter.datadog.respond = lambda request: Answer(403)
-    outcome = submitter.submit_from(FILES)
-    assert outcome.files == (0, 0, 1)
-    assert outcome.log[0].startswith(f"retried 1: {WRONG_KEY}")
+    assert submitter.submit_from(FILES).log[0].startswith(f"retried 1: {WRONG_KEY}")
 
 
-def test_post_waits_a_second_for_the_answer(submitter: Submitter) -> None:
-    """It may take longer than the objects do. One that comes later yet says nothing any more."""
+def test_post_waits_a_second_for_the_check(submitter: Submitter) -> None:
     asked(submitter, Answer(403, delay=0.3))
     assert submitter.submit_from(FILES).files == (0, 0, 1)
     asked(submitter, Answer(403, delay=1.3))
     submitter.datadog.respond = lambda request: Answer(delay=0.5, accept=True)
     submitter.restart()
     submitter.shrink_payloads()
-    files = {f"stats/{n}": bulky(n, series=40) for n in range(2)}  # the second is posted after it
+    files = {f"stats/{n}": bulky(n, series=40) for n in range(2)}  # the check ends between them
     assert submitter.submit_from(files).files == (2, 0, 0)
 
 
-def test_valid_key_is_not_asked_about_again_for_five_minutes(submitter: Submitter) -> None:
-    """By the wall clock, if it isn't set back: frozen time counts. Another process asks itself."""
+def test_valid_key_is_checked_again_after_five_minutes(submitter: Submitter) -> None:
+    """The wall clock counts, also while the process is frozen, unless it is set back."""
     keys = asked(submitter, None)
     for frozen, questions in ((0, 1), (290, 1), (15, 2), (290, 2), (301, 3), (-500, 4)):
         submitter.clock.freeze(frozen)
@@ -117,7 +111,7 @@ def test_valid_key_is_not_asked_about_again_for_five_minutes(submitter: Submitte
     submitter.restart()
     submitter.submit_from(FILES)
     assert len(keys) == 5
-    asked(submitter, INVALID)  # it has become wrong, though every POST is answered 202
+    asked(submitter, INVALID)
     submitter.clock.freeze(301)
     assert submitter.submit_from(FILES).files == (0, 0, 1)
 
@@ -127,7 +121,7 @@ def test_valid_key_is_not_asked_about_again_for_five_minutes(submitter: Submitte
 
 @contextmanager
 def secret(submitter: Submitter, *values: Any) -> Iterator[ScriptedServer]:
-    """Have the submitter read a secret that holds these values, the last one for good."""
+    """Make the submitter read a secret with these values; the last one stays."""
     left = list(values)
 
     def answer(call: Call) -> bytes | Iterable[bytes]:
@@ -151,10 +145,10 @@ def secret(submitter: Submitter, *values: Any) -> Iterator[ScriptedServer]:
 def test_key_from_a_secret(
     submitter: Submitter, caplog: pytest.LogCaptureFixture, value: str
 ) -> None:
-    """Neither in Terraform's state nor in the environment; and in no log, whatever boto3 tells."""
+    """It is in no log, even with boto3 at DEBUG."""
     caplog.set_level(logging.DEBUG)
     with secret(submitter, value) as manager:
-        submitter.set(DATADOG_API_KEY="forgotten")  # where both are set, the secret has the word
+        submitter.set(DATADOG_API_KEY="forgotten")  # the secret takes precedence
         submitter.keys.append("forgotten")
         for _ in range(3):
             assert submitter.submit_from(FILES).files == (1, 0, 0)
@@ -164,15 +158,15 @@ def test_key_from_a_secret(
 
 
 @pytest.mark.parametrize("told_by", ["validate", 401, 403])
-def test_rotated_key_needs_no_deploy(submitter: Submitter, told_by: str | int) -> None:
-    """A wrong key has the secret read once more; the batch goes through with the new one."""
+def test_rotated_key_needs_no_deployment(submitter: Submitter, told_by: str | int) -> None:
+    """After a wrong key, the secret is read again, and the same batch uses the new key."""
     submitter.keys.append("rotated-key")
     with secret(submitter, "test-key", '{"api_key": "rotated-key"}') as manager:
         assert submitter.submit_from(FILES).files == (1, 0, 0)
         submitter.datadog.api_key = "rotated-key"
         submitter.clock.freeze(0 if told_by == 403 else 301)
         if told_by != "validate":
-            asked(submitter, Answer(500))  # which is no reason to read the secret
+            asked(submitter, Answer(500))  # doesn't make it read the secret
             submitter.datadog.respond = lambda request: (
                 Answer(int(told_by)) if request.headers["dd-api-key"] == "test-key" else None
             )
@@ -186,10 +180,8 @@ def test_rotated_key_needs_no_deploy(submitter: Submitter, told_by: str | int) -
 
 @pytest.mark.parametrize("values", [["wrong"], ["wrong", "other", "third"]], ids=["same", "other"])
 @pytest.mark.parametrize("told_by", ["validate", "post"])
-def test_secret_is_read_once_more_and_no_more(
-    submitter: Submitter, values: list[str], told_by: str
-) -> None:
-    """However often it changes: another key is tried once, and nothing goes with a wrong one."""
+def test_secret_is_read_again_once(submitter: Submitter, values: list[str], told_by: str) -> None:
+    """If the second key is wrong too, the batch is retried."""
     keys = asked(submitter, INVALID if told_by == "validate" else VALID)
     with secret(submitter, *values) as manager:
         outcome = submitter.submit_from(FILES)
@@ -203,12 +195,10 @@ def test_secret_is_read_once_more_and_no_more(
 
 
 NO_KEYS = ["hidden value", "", "{hidden", '{"other": "hidden"}', '{"api_key": ["hidden"]}']
-NO_KEYS += ['{"api_key": 5}', '{"api_key": ""}']
 
 
 @pytest.mark.parametrize("value", [*NO_KEYS, {"SecretBinary": "aGlkZGVu"}], ids=str)
-def test_malformed_secret_is_named_and_not_shown(submitter: Submitter, value: object) -> None:
-    """As a malformed variable is."""
+def test_malformed_secret_is_named_but_not_shown(submitter: Submitter, value: object) -> None:
     named = pytest.raises(ValueError, match="_ARN: the secret is neither a key nor ")
     with secret(submitter, value), named as raised:
         submitter.submit_from(FILES)
@@ -221,12 +211,13 @@ def denied(call: Call) -> bytes:
     return response("400 Bad Request", b'{"__type": "AccessDeniedException", "message": "no"}')
 
 
-@pytest.mark.parametrize("before", [[], ["test-key"]], ids=["at-the-start", "again"])
-@pytest.mark.parametrize("script", [denied, silent])
-def test_secret_that_cannot_be_read(
-    submitter: Submitter, script: Script, before: list[str]
+@pytest.mark.parametrize(
+    ("before", "script"), [([], silent), (["test-key"], denied)], ids=["at-the-start", "later"]
+)
+def test_unreadable_secret_fails_the_invocation_in_time(
+    submitter: Submitter, before: list[str], script: Script
 ) -> None:
-    """In time the invocation fails and the batch is retried; the error names the variable."""
+    """The batch stays in the queue, and the error names the variable."""
     submitter.datadog.respond = lambda request: Answer(403)
     context = Context(4)
     named = pytest.raises(ValueError, match="DATADOG_API_KEY_SECRET_ARN can't be read: ")
