@@ -1,4 +1,4 @@
-"""The submitter: payloads as large as they may be, and how large batches grow."""
+"""The submitter: the largest payloads, and the cost of large batches."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def points_of(submitter: Submitter) -> int:
 
 
 def numbers(series: int) -> bytes:
-    """Return a file of numbers that JSON writes in other ways, and tags that it escapes."""
+    """Return a file with numbers and tags that JSON writes in another way."""
     values = [123_456_789_012_345_678_901, -1.5e-300, -2.2250738585072014e-308, 0.1]
     metrics = {f"m{n:04}": values[n % 4] for n in range(series)}
     tags = [f"t{n}:{'é' * 40}" for n in range(4)]
@@ -46,7 +46,7 @@ def numbers(series: int) -> bytes:
 
 @pytest.mark.parametrize("content", [bulky(1, series=180), numbers(700)], ids=["tags", "numbers"])
 def test_payloads_are_cut_at_the_json_limit(submitter: Submitter, content: bytes) -> None:
-    """So many bytes at most, as they are written; and nothing is lost at the cuts."""
+    """No point is lost, and few payloads are much smaller than the limit."""
     submitter.shrink_payloads()
     outcome = submitter.submit_from({"stats/job/1.json": content})
     assert outcome.files == (1, 0, 0)
@@ -70,7 +70,7 @@ def noisy(number: int, *, objects: int) -> bytes:
 
 
 def test_payloads_are_cut_at_the_wire_limit(submitter: Submitter) -> None:
-    """Where the JSON alone would have fitted; and however often, it uses up no extra requests."""
+    """The JSON alone would fit. These cuts don't use up the extra requests."""
     submitter.shrink_payloads()
     outcome = submitter.submit_from({f"stats/{n}.json": noisy(n, objects=20) for n in range(10)})
     assert outcome.files == (10, 0, 0)
@@ -81,7 +81,7 @@ def test_payloads_are_cut_at_the_wire_limit(submitter: Submitter) -> None:
     assert outcome.summary["Requests"] == len(wire) > MAX_EXTRA_REQUESTS + 20
 
 
-# --- Large batches, in a process of their own ---
+# --- Large batches, each in its own process ---
 
 INVOKE = """
 import json, os, resource, sys, threading
@@ -107,12 +107,12 @@ except OSError:  # on macOS, which counts bytes
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 left = context.get_remaining_time_in_millis() / 1000
 print(len(answer["batchItemFailures"]), threads, int(peak) / 1024, left, flush=True)
-os._exit(0)  # a thread that still waits for S3 would keep the process
+os._exit(0)  # doesn't wait for threads
 """
 
 
 class Run(NamedTuple):
-    """One batch in a new process: its summary, and what it cost."""
+    """One batch in a new process: its summary and its cost."""
 
     log: list[str]
     summary: dict[str, Any]
@@ -124,7 +124,6 @@ class Run(NamedTuple):
 
 
 def run(script: Script, datadog: DatadogServer, *, files: int, seconds: float = 300) -> Run:
-    """Run one batch in a new process."""
     with ScriptedServer(script) as s3:
         environment = {
             "AWS_ENDPOINT_URL": s3.url,
@@ -143,8 +142,8 @@ def run(script: Script, datadog: DatadogServer, *, files: int, seconds: float = 
 
 
 def test_thousands_of_files(datadog: DatadogServer) -> None:
-    """A large batch is one POST, with a bounded number of threads and little memory."""
-    now, files = int(time.time()), 4_000
+    """They take one POST, and a bounded number of threads."""
+    now, files = int(time.time()), 2_000
 
     def small(call: Call) -> bytes:
         n = int(call.path.rpartition("/")[2])
@@ -155,18 +154,18 @@ def test_thousands_of_files(datadog: DatadogServer) -> None:
     assert (batch.summary["Submitted"], batch.summary["Points"]) == (files, 2 * files)
     assert batch.summary["Requests"] == len(datadog.requests) == 1
     assert sum(map(len, datadog.points.values())) == 2 * files
-    [request] = datadog.requests  # the points of a series stand side by side
+    [request] = datadog.requests  # the points of a series are together
     assert request.wire_bytes < 10 * 2 * files
     assert plain_bytes(request) < 25 * 2 * files
     assert batch.threads <= 40
-    assert batch.megabytes < 120
+    assert batch.megabytes < 110
 
 
 def test_files_at_the_size_limit(datadog: DatadogServer) -> None:
-    """They don't exhaust the memory together, and so take no innocents with them."""
+    """Their memory isn't added up."""
     line = b'{"timestamp": %d, "tags": ["s:%d"], "rows.read": %d}\n'
     lines = (line % (STARTED - n % 3000, n // 3000, n) for n in range(160_000))
-    dense = b"".join(lines).ljust(MAX_FILE_BYTES)  # takes much more memory once it is read
+    dense = b"".join(lines).ljust(MAX_FILE_BYTES)  # takes much more memory when it is read
     padded = stats().ljust(MAX_FILE_BYTES)
     files = {"3": dense, "4": dense + b"x"}
 
@@ -184,7 +183,7 @@ def test_files_at_the_size_limit(datadog: DatadogServer) -> None:
 
 
 def test_slow_s3_costs_few_threads_and_requests(datadog: DatadogServer) -> None:
-    """When the time is up nothing more is begun, however many files the batch names."""
+    """No request is started when the time is up."""
     batch = run(silent, datadog, files=1000, seconds=3.5)
     assert batch.retried == batch.summary["Retried"] == 1000
     assert batch.seconds_left > 0.25
