@@ -1,4 +1,4 @@
-"""The guards that every test runs under."""
+"""The guards of all tests: a clean environment, and no network."""
 
 import os
 import socket
@@ -6,32 +6,27 @@ from collections.abc import Iterator
 
 import pytest
 
-USERS_OWN = {"DATADOG_API_KEY": "a real one", "AWS_PROFILE": "production", "JOBS": "{}"}
-USERS_OWN |= {"CONSTANT_TAGS": "env:prod", "https_proxy": "http://127.0.0.1:1", "STATS_PREFIX": "x"}
+USERS_OWN = ("DATADOG_API_KEY", "AWS_PROFILE", "JOBS", "CONSTANT_TAGS", "https_proxy")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def users_environment() -> Iterator[None]:
-    """Whoever runs the tests has a life of their own."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in USERS_OWN.items():
-            patch.setenv(name, value)
+        for name in USERS_OWN:
+            patch.setenv(name, "a user's own")
         yield
 
 
-def test_the_users_environment_stays_outside() -> None:
-    """No key, region or proxy of theirs reaches a test, and AWS credentials are made up."""
-    assert USERS_OWN.keys() & os.environ.keys() == set()
+def test_environment_of_the_user_is_hidden() -> None:
+    assert not {*USERS_OWN} & os.environ.keys()
     assert os.environ["AWS_SECRET_ACCESS_KEY"] == "testing"
 
 
 def test_traffic_beyond_loopback_fails_the_test() -> None:
-    """A look-up too; with an error that no `except Exception` takes for the network's."""
+    """No `except Exception` hides it."""
     assert not issubclass(pytest.fail.Exception, Exception)
-    for call in (socket.socket.connect, socket.socket.connect_ex):
-        refused = pytest.raises(pytest.fail.Exception, match=r"192\.0\.2\.1")
-        with socket.socket() as connection, refused:
-            call(connection, ("192.0.2.1", 80))
+    refused = pytest.raises(pytest.fail.Exception, match=r"192\.0\.2\.1")
+    with socket.socket() as connection, refused:
+        connection.connect(("192.0.2.1", 80))
     with pytest.raises(pytest.fail.Exception, match=r"example\.com"):
         socket.getaddrinfo("example.com", 443)
-    assert socket.getaddrinfo("localhost", 80)

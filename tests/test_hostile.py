@@ -1,6 +1,6 @@
-"""Whatever comes in, a file's bytes, a message or an answer, every file has its outcome.
+"""Every file has an outcome, whatever the bytes of a file, a message or an answer are.
 
-No exception, no lost message, no broken log line, no key: the fixture looks at these each time.
+The fixture checks each time that no message is lost, no log line is broken, and no key is shown.
 """
 
 import gzip
@@ -65,7 +65,7 @@ answers = st.binary(max_size=200) | st.builds(
 @hostile
 @given(content=files)
 def test_any_file(submitter: Submitter, content: bytes) -> None:
-    """Datadog keeps all of it as it was sent, or the reason why not is in the rejected queue."""
+    """Datadog stores all points as they were sent, or the file is refused."""
     submitter.datadog.requests.clear()
     submitter.datadog.points.clear()
     outcome = submitter.submit_from({"stats/job/file": content})
@@ -78,7 +78,7 @@ def test_any_file(submitter: Submitter, content: bytes) -> None:
 @hostile
 @given(body=bodies)
 def test_any_message(submitter: Submitter, body: str) -> None:
-    """Whatever it names: submitted, or kept in the rejected queue as SQS takes it."""
+    """Its objects are submitted, or the rejected queue has it."""
     with submitter.reading_from(lambda call: response(body=stats())):
         outcome = submitter.submit(sqs_record(body=body))
     assert outcome.retried == []
@@ -88,7 +88,7 @@ def test_any_message(submitter: Submitter, body: str) -> None:
 @hostile
 @given(answer=answers, receive_count=st.integers(1, 2))
 def test_any_answer(submitter: Submitter, answer: bytes, receive_count: int) -> None:
-    """202 alone is success, and nothing refuses a file at its message's first delivery."""
+    """Only a 202 is success, and no file is refused at the first delivery."""
 
     def script(call: Call) -> Any:
         yield answer
