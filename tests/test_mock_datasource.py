@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,11 +24,12 @@ SCHEDULED = {"version": "0", "detail-type": "Scheduled Event", "source": "aws.ev
 class Generator:
     """The handler in a new execution environment, and its bucket."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.stored: dict[str, bytes] = {}
+        self.patch = patch
         self.server = ScriptedServer(self._put)
-        monkeypatch.setenv("AWS_ENDPOINT_URL", self.server.url)
-        monkeypatch.setenv("STATS_BUCKET", "stats-bucket")
+        patch.setenv("AWS_ENDPOINT_URL", self.server.url)
+        patch.setenv("STATS_BUCKET", "stats-bucket")
         self.module: Any = cold_start("ddg_mock_datasource")
 
     def _put(self, call: Call) -> bytes:
@@ -34,25 +37,31 @@ class Generator:
         self.stored[call.path.removeprefix("/stats-bucket/")] = call.body
         return response()
 
+    def store_directly(self) -> None:
+        """Store without HTTP, for thousands of files."""
+
+        def put(Bucket: str, Key: str, Body: str, **_: str) -> None:  # noqa: N803  # boto3's names
+            self.stored[Key] = Body.encode()
+
+        self.patch.setattr("boto3.client", lambda *_, **__: SimpleNamespace(put_object=put))
+
     def invoke(self, event: object) -> list[dict[str, float]]:
-        """Return the stats of the keys that the handler says it wrote, each a good stats file."""
+        """Return the contents of the files that the handler says it wrote; all are good."""
         answer = self.module.lambda_handler(event, None)
         assert answer.keys() == {"keys"}
-        assert self.stored.keys() >= set(answer["keys"])
         contents = [self.stored[key] for key in answer["keys"]]
         assert all(read_stats_file(each, now=time.time(), max_age=3600) for each in contents)
         return [json.loads(content) for content in contents]
 
 
 @pytest.fixture
-def generator(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The generator, and S3 as far as it needs it."""
+def generator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Generator]:
     made = Generator(monkeypatch)
     with made.server:
         yield made
 
 
-@pytest.mark.parametrize("event", [SCHEDULED, {}, {"files": 1}], ids=["schedule", "empty", "one"])
+@pytest.mark.parametrize("event", [SCHEDULED, {"files": 1}], ids=["schedule", "one"])
 @pytest.mark.parametrize(
     ("heartbeat", "folder", "metrics"),
     [
@@ -61,16 +70,11 @@ def generator(monkeypatch: pytest.MonkeyPatch) -> Any:
     ],
 )
 def test_one_file(
-    generator: Generator,
-    monkeypatch: pytest.MonkeyPatch,
-    event: dict[str, object],
-    heartbeat: str,
-    folder: str,
-    metrics: set[str],
+    generator: Generator, event: dict[str, object], heartbeat: str, folder: str, metrics: set[str]
 ) -> None:
-    """Of now, by day in a folder of its own below the prefix: the sample's numbers or a 1."""
-    monkeypatch.setenv("STATS_PREFIX", "team/numbers/")
-    monkeypatch.setenv("HEARTBEAT", heartbeat)
+    """It has the current time, and each day its own folder."""
+    generator.patch.setenv("STATS_PREFIX", "team/numbers/")
+    generator.patch.setenv("HEARTBEAT", heartbeat)
     before = int(time.time())
     [stats] = generator.invoke(event)
     assert stats.keys() == {"timestamp", *metrics}
@@ -84,7 +88,8 @@ def test_one_file(
 
 
 def test_many_files(generator: Generator) -> None:
-    """A second each, the last one now, none too old for Datadog; and no key comes twice."""
+    """They are a second apart, the last one is of now, and no key is used twice."""
+    generator.store_directly()
     for files in (25, 3000):
         timestamps = [each["timestamp"] for each in generator.invoke({"files": files})]
         assert [later - earlier for earlier, later in pairwise(timestamps)] == [1] * (files - 1)
@@ -93,46 +98,45 @@ def test_many_files(generator: Generator) -> None:
     assert all(key.startswith("stats/mock-datasource/") for key in generator.stored)
 
 
-@pytest.mark.parametrize("files", [0, -1, 3001, 1.0, "1", "", None, True, [1]], ids=repr)
-def test_impossible_number_is_refused(generator: Generator, files: object) -> None:
-    """With a message that names the limit; nothing is written."""
+@pytest.mark.parametrize("files", [0, 3001, 1.0, None, True], ids=repr)
+def test_impossible_number_of_files_is_refused(generator: Generator, files: object) -> None:
     with pytest.raises(ValueError, match=r"files.* 3000\b"):
         generator.invoke({"files": files})
     assert generator.stored == {}
 
 
-@pytest.mark.parametrize("name", ["sample.stats", "processed.data"])
-def test_numbers_walk(generator: Generator, name: str) -> None:
-    """In small steps up and down, as a job's; a warm process goes on where it ended."""
-    values = [each[name] for each in generator.invoke({"files": 300}) + generator.invoke({})]
-    assert len(set(values)) > 50
-    assert all(abs(b - a) <= 0.05 * a + 1 for a, b in pairwise(values))
-    steps = [b - a for a, b in pairwise(values)]
-    assert min(steps) < 0 < max(steps)
+def test_numbers_change_in_small_steps(generator: Generator) -> None:
+    """A warm process continues with its last numbers."""
+    generator.store_directly()
+    written = generator.invoke({"files": 300}) + generator.invoke({})
+    for name in ("sample.stats", "processed.data"):
+        values = [each[name] for each in written]
+        assert len(set(values)) > 50
+        assert all(abs(b - a) <= 0.05 * a + 1 for a, b in pairwise(values))
+        steps = [b - a for a, b in pairwise(values)]
+        assert min(steps) < 0 < max(steps)
 
 
 @pytest.mark.parametrize(
     ("extreme", "first"), [(0.0, [1169, 305]), (1.0, [1293, 337])], ids=["down", "up"]
 )
-def test_walk_stays_in_bounds(
-    generator: Generator, monkeypatch: pytest.MonkeyPatch, extreme: float, first: list[int]
-) -> None:
-    """However the dice fall, a file is good; it begins a twentieth beside the README's numbers."""
-    monkeypatch.setattr("random.uniform", lambda low, high: low + (high - low) * extreme)
-    walked = [[*each.values()][1:] for each in generator.invoke({"files": 300})]
-    assert walked[0] == first
-    assert walked[-1] == [1, 1] or extreme
+def test_numbers_stay_positive(generator: Generator, extreme: float, first: list[int]) -> None:
+    """The first ones are near those of the README."""
+    generator.store_directly()
+    generator.patch.setattr("random.uniform", lambda low, high: low + (high - low) * extreme)
+    written = [[*each.values()][1:] for each in generator.invoke({"files": 300})]
+    assert written[0] == first
+    assert written[-1] == [1, 1] or extreme
 
 
-def test_missing_bucket_is_named(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message says which variable it is."""
-    monkeypatch.delenv("STATS_BUCKET")
+def test_missing_bucket_is_named(generator: Generator) -> None:
+    generator.patch.delenv("STATS_BUCKET")
     with pytest.raises((KeyError, ValueError), match="STATS_BUCKET"):
         generator.invoke({})
 
 
 def test_error_of_s3_is_raised(generator: Generator) -> None:
-    """Lambda counts it, and the alarm tells; no key is claimed that isn't there."""
+    """Lambda counts it, and an alarm rings."""
     answers = iter([response()] * 2 + [s3_error("403 Forbidden", "AccessDenied")] * 9)
     generator.server.script = lambda call: next(answers)
     with pytest.raises(ClientError, match="AccessDenied"):
