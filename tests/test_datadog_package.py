@@ -1,6 +1,6 @@
-"""What the `datadog` package really does: its traps, and the place the submitter plugs into.
+"""Traps of the `datadog` package 0.56.0, and its place for another HTTP client.
 
-All of it was seen in datadog 0.56.0. What fails after an upgrade is a precaution to look at again.
+If a test fails after an upgrade, look at the submitter's workaround again.
 """
 
 import json
@@ -26,7 +26,7 @@ Initialize = Callable[..., None]
 
 @pytest.fixture
 def initialize(datadog: DatadogServer, monkeypatch: pytest.MonkeyPatch) -> Initialize:
-    """Initialize the package for the local Datadog as after its import: all is kept in globals."""
+    """Return a function that initializes the package as it is after its import."""
     known = {"_mute": True, "_return_raw_response": False, "_host_name": None}
     for name, value in (known | {"_application_key": None}).items():
         monkeypatch.setattr(api, name, value)
@@ -39,7 +39,7 @@ def initialize(datadog: DatadogServer, monkeypatch: pytest.MonkeyPatch) -> Initi
 
 
 def send(**options: Any) -> Any:
-    """Send one point as simply as the package allows."""
+    """Send one point."""
     return Metric.send(metric="m", points=(NOW, 1), **options)
 
 
@@ -50,11 +50,9 @@ def send(**options: Any) -> Any:
     ("status", "body", "muted", "unmuted"),
     [
         (202, b'{"errors": []}', {"errors": []}, ApiError),  # accepted, and raised
-        (202, b"<html>", ValueError, ValueError),
         (403, b'{"errors": ["no"]}', {"errors": ["no"]}, ApiError),  # refused, and returned
-        (403, b"", None, None),  # as if all were well; so are 400, 401, 404, 409 and 429
-        (413, b"{}", HTTPError, HTTPError),  # whose status is in its message alone
-        (503, b"{}", HTTPError, HTTPError),
+        (403, b"", None, None),  # refused, and looks accepted
+        (503, b"{}", HTTPError, HTTPError),  # its message alone has the status
     ],
 )
 def test_answers_are_misread(
@@ -65,7 +63,7 @@ def test_answers_are_misread(
     muted: Any,
     unmuted: Any,
 ) -> None:
-    """mute=True is the default. api/api_client.py, submit(); api/http_client.py, request()."""
+    """mute=True is the default."""
     datadog.respond = lambda request: Answer(status, body)
     for options, expected in (({}, muted), ({"mute": False}, unmuted)):
         initialize(**options)
@@ -80,7 +78,7 @@ def test_answers_are_misread(
 def test_three_timeouts_silence_a_warm_process_for_300_seconds(
     datadog: DatadogServer, initialize: Initialize, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And max_timeouts has no effect. api/api_client.py, APIClient._should_submit()."""
+    """max_timeouts has no effect."""
     clock = types.SimpleNamespace(time=lambda: NOW)
     monkeypatch.setattr("datadog.api.api_client.time", clock)
     datadog.respond = lambda request: Answer(delay=60.0)
@@ -88,7 +86,7 @@ def test_three_timeouts_silence_a_warm_process_for_300_seconds(
     for _ in range(3):
         with pytest.raises(HttpTimeout):
             send()
-    datadog.respond = None  # Datadog is well again
+    datadog.respond = None
     for now in (NOW, NOW + 299):
         clock.time = partial(int, now)
         with pytest.raises(HttpBackoff):
@@ -98,7 +96,7 @@ def test_three_timeouts_silence_a_warm_process_for_300_seconds(
 
 
 def test_every_sandbox_becomes_a_host(datadog: DatadogServer, initialize: Initialize) -> None:
-    """A host is part of a point's identity, so that a redelivery would no longer overwrite it."""
+    """A point of another host doesn't overwrite the first one."""
     initialize(host_name="box")  # without one it runs `hostname`
     send()
     send(attach_host_name=False)
@@ -109,14 +107,11 @@ def test_every_sandbox_becomes_a_host(datadog: DatadogServer, initialize: Initia
 # --- The place for another HTTP client ---
 
 
-@pytest.mark.parametrize("status", [200, 202, 302, 400, 403, 408, 413, 429, 503])
-def test_a_plugged_client_has_its_answer_handed_through(
+@pytest.mark.parametrize("status", [202, 403, 503])
+def test_answer_of_another_client_is_returned(
     initialize: Initialize, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
-    """An answer without content comes back whole, whatever its status: nothing raised or hidden.
-
-    It is asked in keywords, with a ready body. api/api_client.py, APIClient.submit().
-    """
+    """An answer without content causes no error, whatever its status is."""
     answer = types.SimpleNamespace(status_code=status, content=b"", headers={})
     client = mock.Mock(request=mock.Mock(return_value=answer))
     monkeypatch.setattr(APIClient, "_http_client", client)

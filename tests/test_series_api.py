@@ -1,4 +1,4 @@
-"""Datadog's series API: how files are packed into payloads, and what its answers mean."""
+"""Datadog's series API: what its answers mean, and how files are packed into payloads."""
 
 from itertools import pairwise
 
@@ -20,35 +20,34 @@ STATUSES[Verdict.STOP] = {*range(1000)} - set().union(*STATUSES.values())
 
 @pytest.mark.parametrize("verdict", Verdict)
 def test_verdict_of_each_status(verdict: Verdict) -> None:
-    """Whatever isn't known to mean something else stops the batch, and nothing is lost."""
+    """An unknown status stops the batch."""
     statuses = {status for status in range(1000) if judge(Answer(status, "{}", 7)) is verdict}
     assert statuses == STATUSES[verdict]
 
 
-MOST = 50  # thousand points a payload: short series take few bytes of JSON, but memory all the same
+FILES = {
+    "full": [[50]],
+    "moved-whole": [[10, 10, 10], [10, 20], [1]],
+    "large-sample": [[1], [60]],
+    "large-file-among-others": [[10], [30, 30, 30], [10], [40]],
+    "larger-yet": [[130], [45], [5], [1]],
+}
 
 
-@pytest.mark.parametrize(
-    "files",
-    [
-        pytest.param([[50]], id="full"),
-        pytest.param([[20], [20], [20]], id="two-and-one"),
-        pytest.param([[10, 10, 10], [10, 20], [1]], id="put-off-whole"),
-        pytest.param([[1], [60]], id="large-sample"),
-        pytest.param([[10], [30, 30, 30], [10], [40]], id="large-file-among-others"),
-        pytest.param([[130], [45], [5], [1]], id="larger-yet"),
-    ],
-)
-def test_a_file_is_cut_only_where_no_payload_takes_it(files: list[list[int]]) -> None:
-    """Nothing is lost, doubled or moved; and a payload ends where the next file doesn't fit.
+@pytest.mark.parametrize("files", FILES.values(), ids=FILES)
+def test_file_is_cut_only_if_no_payload_takes_it(
+    files: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Points keep their order, and a payload ends if the next file doesn't fit.
 
-    files: the points of each file's samples, in thousands.
+    files: the points of each file's samples, in tens.
     """
+    monkeypatch.setattr(ddg_series_api, "MAX_PAYLOAD_POINTS", most := 500)  # instead of 50,000
     made = [
         (
             f"file-{n}",
             [
-                Sample(NOW + k, (), {f"m{m}": m for m in range(1000 * size)})
+                Sample(NOW + k, (), {f"m{m}": m for m in range(10 * size)})
                 for k, size in enumerate(sizes)
             ],
         )
@@ -60,11 +59,11 @@ def test_a_file_is_cut_only_where_no_payload_takes_it(files: list[list[int]]) ->
         for payload in ddg_series_api.pack(made, {})
     ]
     assert [point for payload in payloads for point in payload] == points
-    assert all(0 < len(payload) <= 1000 * MOST for payload in payloads)
-    sizes = {f"file-{n}": sum(each) for n, each in enumerate(files)}
+    assert all(0 < len(payload) <= most for payload in payloads)
+    sizes = {f"file-{n}": 10 * sum(each) for n, each in enumerate(files)}
     for payload, following in pairwise(payloads):
         size = sizes[following[0][0]]
         if payload[-1][0] == following[0][0]:
-            assert size > MOST, "a file was cut that one payload takes"
+            assert size > most, "a payload would take the file"
         else:
-            assert len(payload) + 1000 * size > 1000 * MOST, "a file was put off that fits"
+            assert len(payload) + size > most, "the file would fit"

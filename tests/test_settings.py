@@ -11,17 +11,29 @@ ROOT = Path(__file__).resolve().parent.parent
 STACK, DASHBOARD = (ROOT / "docs/settings.md").read_text().split("## The dashboard in Datadog")
 
 
+def read_blocks(folder: Path, kind: str) -> dict[str, str]:
+    """Return the text of each variable or output of a root module."""
+    text = (folder / f"{kind}s.tf").read_text()
+    return dict(re.findall(rf'^{kind} "(\w+)" {{\n(.*?)^}}', text, re.MULTILINE | re.DOTALL))
+
+
+def attributes(block: str, name: str) -> list[str]:
+    """Return the values that an attribute has in a block, as they are written."""
+    return re.findall(rf"^ +{name} += (.*)$", block, re.MULTILINE)
+
+
 def rows(folder: Path) -> Iterator[str]:
     """Yield the rows that the page needs for a root module."""
-    text = (folder / "variables.tf").read_text() + (folder / "outputs.tf").read_text()
-    for kind, name, block in re.findall(r'^(\w+) "(\w+)" {\n(.*?)^}', text, re.M | re.S):
-        cells = [f"`{name}`"]
-        if kind == "variable":
-            default = re.search("^  default += (.*)$", block, re.M)
-            value = f"`{default[1]}`" if default else "must be given"
-            cells.append("none" if value == "`null`" else value)
-        [description] = re.findall("^  description += (.*)$", block, re.M)
-        yield f"| {' | '.join([*cells, json.loads(description)])} |"
+    for name, block in read_blocks(folder, "variable").items():
+        default = [f"`{value}`" for value in attributes(block, "default")] or ["must be given"]
+        yield f"| `{name}` | {default[0].replace('`null`', 'none')} | {description(block)} |"
+    for name, block in read_blocks(folder, "output").items():
+        yield f"| `{name}` | {description(block)} |"
+
+
+def description(block: str) -> str:
+    [text] = attributes(block, "description")
+    return str(json.loads(text))
 
 
 @pytest.mark.parametrize(

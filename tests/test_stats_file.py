@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
 import signal
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -335,38 +332,3 @@ def test_hostile_file_is_refused_in_time(make: Callable[[], bytes], problem: str
     assert len(content) <= 1.01 * MAX_FILE_BYTES
     with processor_time(8):
         assert problem in refusal(content)
-
-
-# --- Any file ---
-
-
-@st.composite
-def edited(draw: st.DrawFn) -> bytes:
-    """Return a file of the tables with some bytes replaced: nearly a stats file."""
-    file = draw(st.sampled_from([*map(files.content, GOOD), *map(files.content, BAD)]))
-    start = draw(st.integers(0, len(file)))
-    end = start + draw(st.integers(0, 8))
-    inserted = draw(st.binary(max_size=4) | st.sampled_from([*map(bytes, b'{}[],:"\\\n19-.e')]))
-    return file[:start] + inserted + file[end:]
-
-
-json_values: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters()), inner),
-    max_leaves=8,
-)
-documents = json_values | st.fixed_dictionaries({"timestamp": st.just(NOW), "a": json_values})
-any_bytes = st.binary(max_size=200) | edited() | documents.map(lambda v: json.dumps(v).encode())
-
-
-@examples
-@given(any_bytes | any_bytes.map(gzip.compress))
-def test_any_bytes_give_samples_or_a_reason(content: bytes) -> None:
-    """No bytes raise anything but StatsFileError."""
-    try:
-        samples = read(content)
-    except StatsFileError:
-        assert refusal(content)
-    else:
-        assert samples
-        assert all(sample.values for sample in samples)

@@ -1,35 +1,32 @@
 """What can be told of the Terraform files without a provider; tests/terraform has the rest."""
 
-import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.test_settings import ROOT, read_blocks
+from tests.test_settings import ROOT, attributes, description, read_blocks
 
 FOLDERS = [ROOT, ROOT / "dashboard"]
 
 
 @pytest.mark.parametrize(("name", "block"), read_blocks(ROOT, "variable").items())
-def test_variable_says_what_is_right(name: str, block: dict[str, Any]) -> None:
+def test_variable_says_what_is_right(name: str, block: str) -> None:
     """Each has a type, a description and, unless it is a switch, a rule that says what to give."""
-    assert block["type"]
-    assert len(json.loads(block["description"])) > 40
-    rules = block.get("validation", [])
-    assert rules or block["type"] == "bool"
-    for rule in rules:
-        assert rule["error_message"].startswith(f'"{name} ')
+    assert len(description(block)) > 40
+    messages = attributes(block, "error_message")
+    assert messages or attributes(block, "type") == ["bool"]
+    assert all(message.startswith(f'"{name} ') for message in messages)
 
 
 def test_keys_are_sensitive() -> None:
     """Terraform shows no key; nor does any file but main.tf lift what is sensitive."""
     for folder in FOLDERS:
         for name, block in read_blocks(folder, "variable").items():
-            assert block.get("sensitive", False) == (name in ("ddg_api_key", "ddg_app_key"))
+            is_key = name in ("ddg_api_key", "ddg_app_key")
+            assert attributes(block, "sensitive") == ["true"] * is_key
     files = [*ROOT.glob("*.tf"), *ROOT.glob("dashboard/*.tf")]
     shown = re.findall(r"nonsensitive\((.*)\)", "".join(file.read_text() for file in files))
     assert shown == ["var.ddg_api_key != null", "var.ddg_app_key != null"]
@@ -40,7 +37,7 @@ def test_output_is_described(folder: Path) -> None:
     """Each output says what it is good for."""
     outputs = read_blocks(folder, "output")
     assert outputs
-    assert all(json.loads(block["description"]).endswith(".") for block in outputs.values())
+    assert all(description(block).endswith(".") for block in outputs.values())
 
 
 def test_skipped_check_has_its_reason() -> None:

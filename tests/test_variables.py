@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from ddg_settings import read_settings
-from tests.test_settings import ROOT, read_blocks
+from tests.test_settings import ROOT, attributes, read_blocks
 
 
 class Row(NamedTuple):
@@ -203,10 +203,9 @@ def test_terraform_takes_and_refuses(tmp_path: Path) -> None:
 
 def test_each_variable_has_rows() -> None:
     """But the switches, which take what a bool is."""
-    switches = {
-        name for name, block in read_blocks(ROOT, "variable").items() if block["type"] == "bool"
-    }
-    assert {row.variable for row in ROWS} | switches == read_blocks(ROOT, "variable").keys()
+    blocks = read_blocks(ROOT, "variable")
+    switches = {name for name, block in blocks.items() if attributes(block, "type") == ["bool"]}
+    assert {row.variable for row in ROWS} | switches == blocks.keys()
 
 
 def given(entries: Any) -> str:
