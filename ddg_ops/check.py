@@ -34,7 +34,6 @@ from ddg_ops.ways import check_buckets
 from ddg_settings import Settings, read_buckets, read_settings
 
 KEY_SECONDS = 10.0  # for the secret, and for Datadog
-RECENT_MINUTES = 60
 WAITING_SECONDS = 600  # a file that waits longer than two visibility timeouts is stuck
 STYLES = {"ok": "green", "FAILED": "bold red", "unknown": "yellow", "note": "yellow"}
 MAIN_FIX = f'See "files-waiting" in {HANDBOOK}; the reasons: ddg-ops tail --since 30m'
@@ -116,8 +115,8 @@ def examine(stack: Stack, canaries: Sequence[str], timeout: float) -> Iterator[t
         try:
             for finding in findings:
                 yield part, finding
-        except Stop as stop:
-            yield part, Finding("unknown", str(stop), "See `function`.")
+        except (Stop, ValueError) as error:  # without settings, or without the key
+            yield part, Finding("unknown", str(error), "See `function` and `key`.")
         except (ClientError, BotoCoreError) as error:
             yield part, trouble(error)
 
@@ -199,7 +198,7 @@ def check_queue(stack: Stack, url: str, fix: str, seconds: float = -1.0) -> Find
     yield Finding("FAILED", text, fix) if is_stuck else Finding("ok", text)
 
 
-def points(stack: Stack, metric: str, value: str, minutes: float, **statistics: Any) -> list[Any]:
+def points(stack: Stack, metric: str, value: str, minutes: int, **statistics: Any) -> list[Any]:
     """Return the points of a metric (namespace, dimension, name), the newest first."""
     namespace, dimension, name = metric.split()
     now = datetime.now(UTC)
@@ -216,54 +215,49 @@ def points(stack: Stack, metric: str, value: str, minutes: float, **statistics: 
 
 def check_outcomes(stack: Stack, *, follows: bool) -> Findings:
     """Check what became of the last hour's files, and how fast; follows: there is a canary."""
-    minutes, made = generator_times(stack) if stack.generator else (RECENT_MINUTES, 0.0)
+    minutes = max([60, *silence_minutes(stack)])
     metric = "DatadogStats FunctionName"
     totals = {
         name: sum(p["Sum"] for p in points(stack, f"{metric} {name}", stack.function, minutes))
         for name in ("Submitted", "Refused", "Retried")
     }
-    text = ", ".join(f"{number:,.0f} {name.lower()}" for name, number in totals.items())
-    text = f"in the last {minutes:.0f} minutes: {text}"
     if not any(totals.values()):
-        yield judge_silence(stack, minutes, made, follows=follows)
-    elif totals["Retried"]:
-        yield Finding("note", text, "The reasons: ddg-ops tail --since 1h")
+        yield judge_silence(stack, minutes, follows=follows)
     else:
-        yield Finding("ok", text)
+        numbers = ", ".join(f"{number:,.0f} {name.lower()}" for name, number in totals.items())
+        text = f"in the last {minutes} minutes: {numbers}"
+        reasons = "The reasons: ddg-ops tail --since 1h"
+        yield Finding("note", text, reasons) if totals["Retried"] else Finding("ok", text)
     percentile = {"Period": 3600, "ExtendedStatistics": ["p95"]}
-    metric = f"{metric} DelayMilliseconds"
-    delays = points(stack, metric, stack.function, RECENT_MINUTES, **percentile)
+    delays = points(stack, f"{metric} DelayMilliseconds", stack.function, 60, **percentile)
     if known := [each["ExtendedStatistics"]["p95"] for each in delays]:
         text = f"95% of the last hour's files were in Datadog {max(known) / 1000:,.1f} s"
         yield Finding("ok", f"{text} after S3's event, or sooner")
 
 
-def generator_times(stack: Stack) -> tuple[float, float]:
-    """Return in how many minutes the generator's file must come, and when it was made (epoch)."""
-    functions = stack.aws.client("lambda")
-    found = functions.get_function_configuration(FunctionName=stack.generator)
-    made = datetime.fromisoformat(found["LastModified"][:19]).replace(tzinfo=UTC)
-    spans = [
-        alarm.get("Period", 300) * alarm["EvaluationPeriods"] / 60
+def silence_minutes(stack: Stack) -> list[int]:
+    """Return after how many minutes the alarm nothing-submitted rings, if it exists."""
+    return [
+        alarm["Period"] * alarm["EvaluationPeriods"] // 60
         for alarm in its_alarms(stack)
         if alarm["AlarmName"].endswith("-nothing-submitted")
     ]
-    return max([RECENT_MINUTES, *spans]), made.timestamp()
 
 
-def judge_silence(stack: Stack, minutes: float, made: float, *, follows: bool) -> Finding:
+def judge_silence(stack: Stack, minutes: int, *, follows: bool) -> Finding:
     """Judge that there were no files for some minutes."""
-    text, generator = f"no files in the last {minutes:.0f} minutes", stack.generator
-    if not generator:
+    text, name = f"no files in the last {minutes} minutes", stack.generator
+    if not name:
         return Finding("ok", f"{text}; there may have been none, since no generator runs")
-    if stack.aws.client("events").describe_rule(Name=generator)["State"] == "DISABLED":
-        return Finding("note", f"{text}; {generator} is paused", RESUME)
-    if (seconds := time.time() - made) < 60 * minutes:
-        text += f"; {generator} was made or changed only {age(seconds)} ago"
+    generator = stack.aws.client("lambda").get_function_configuration(FunctionName=name)
+    if stack.aws.client("events").describe_rule(Name=name)["State"] == "DISABLED":
+        return Finding("note", f"{text}; {name} is paused", RESUME)
+    made = datetime.fromisoformat(generator["LastModified"][:19]).replace(tzinfo=UTC)
+    seconds = time.time() - made.timestamp()
+    if seconds < 60 * minutes:
+        text += f"; {name} was made or changed only {age(seconds)} ago"
         return Finding("note" if follows else "unknown", text, LATER)
-    return Finding(
-        "FAILED", f"{text}, though {generator} runs", f'"nothing-submitted" in {HANDBOOK}'
-    )
+    return Finding("FAILED", f"{text}, though {name} runs", f'"nothing-submitted" in {HANDBOOK}')
 
 
 def its_alarms(stack: Stack) -> list[dict[str, Any]]:

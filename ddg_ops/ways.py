@@ -7,11 +7,11 @@ from urllib.parse import unquote_plus
 
 from botocore.exceptions import ClientError
 
-from ddg_ops.aws import APPLY, BY_HAND, explain, is_missing
+from ddg_ops.aws import APPLY, explain, is_missing
 from ddg_ops.screen import Finding
 from ddg_ops.stack import Stack
 
-STEPS = """Type what `terraform output -json bucket_steps | jq -r '."{}".notify'` prints."""
+STEPS = """{} Then type what `terraform output -json bucket_steps | jq -r '."{}".notify'` prints."""
 OVERWRITTEN = (
     f"{APPLY} Does something else write the bucket's notifications? A bucket has one "
     "configuration, and the last writer wins. Then backfill what was missed."
@@ -59,58 +59,39 @@ def find_ways(stack: Stack, queue: Mapping[str, str]) -> Ways:
 
 
 def check_bucket(stack: Stack, bucket: str, prefix: str, ways: Ways) -> Finding:
-    """Read a bucket's notification configuration and judge it."""
-    configuration, problem = None, ""
+    """Check whether a bucket notifies the queue of all new files below a prefix."""
+    configuration, problem, is_own = {}, "", bucket == stack.bucket
     try:
         s3 = stack.aws.client("s3")
         configuration = s3.get_bucket_notification_configuration(Bucket=bucket)
     except ClientError as error:
-        problem = f": {explain(error).partition('. ')[0]}"
+        problem = explain(error).partition(". ")[0]
         if is_missing(error):
-            fix = APPLY if bucket == stack.bucket else NO_BUCKET
-            return Finding("FAILED", f"s3://{bucket}{problem}", fix)
-    finding = judge_bucket(bucket, prefix, configuration, ways)
-    if finding.state == "unknown":
-        fix = f"Ask its owner, or follow a file: ddg-ops check --canary --bucket {bucket}"
-        return finding._replace(text=f"{finding.text}{problem}", fix=fix)
-    if finding.state == "FAILED" and bucket == stack.bucket:
-        return finding._replace(fix=OVERWRITTEN)
-    return finding
-
-
-def judge_bucket(
-    bucket: str, prefix: str, configuration: Mapping[str, Any] | None, ways: Ways
-) -> Finding:
-    """Judge whether a bucket notifies the queue; configuration: None if it can't be read."""
+            return Finding("FAILED", f"s3://{bucket}: {problem}", APPLY if is_own else NO_BUCKET)
     *_, account, queue = ways.queue_arn.split(":")
-    where, seen = f"s3://{bucket}/{prefix}", configuration or {}
-    targets = notified(seen, prefix)
-    if ways.queue_arn in targets:
-        return Finding("ok", f"{where} notifies {queue}")
-    for topic in ways.topics & targets:
-        return Finding("ok", f"{where} notifies {queue}, by the topic {topic}")
-    for rule in [each for each in ways.rules if f'"{bucket}"' in each.get("EventPattern", "")]:
-        name = f"EventBridge's rule {rule['Name']}"
-        if not matches(rule, prefix):
-            text = f"{name} ({rule['State']}) doesn't match {where}"
-            return Finding("FAILED", text, BY_HAND)
-        if "EventBridgeConfiguration" in seen:
-            return Finding("ok", f"{where} notifies {queue}, by {name}")
-        if configuration is None:
-            return Finding("unknown", f"{name} matches, but is EventBridge on for s3://{bucket}?")
-        return Finding("FAILED", f"EventBridge isn't on for s3://{bucket}", STEPS.format(bucket))
-    for topic in [topic for topic in targets if f'"{topic}"' in ways.policy]:
-        text = f"{where} notifies the topic {topic}, and {queue} isn't subscribed to it"
-        if topic.split(":")[4] == account:
-            return Finding("FAILED", text, APPLY)
-        return Finding("unknown", f"{text}, as far as this account can see")
-    if configuration is None:
-        return Finding("unknown", f"the notifications of s3://{bucket} can't be read")
-    if "EventBridgeConfiguration" in seen and ways.topics:
-        text = f"EventBridge is on for {where}, and a rule may send its events to a topic"
-        return Finding("unknown", text)
+    where, targets = f"s3://{bucket}/{prefix}", notified(configuration, prefix)
+    is_on = "EventBridgeConfiguration" in configuration
+    rules = [rule["Name"] for rule in ways.rules if matches(rule, bucket, prefix)]
+    found = ["its notification"] if ways.queue_arn in targets else []
+    found += [f"the topic {topic}" for topic in ways.topics & targets]
+    found += [f"EventBridge's rule {rule}" for rule in rules if is_on]
+    if found:
+        return Finding("ok", f"{where} notifies {queue} by {found[0]}")
+    topics = [arn for arn in targets if f'"{arn}"' in ways.policy and f":{account}:" not in arn]
+    doubt = (
+        problem
+        or (topics and f"its topic {topics[0]} belongs to another account")
+        or (is_on and ways.topics and "EventBridge is on, and a rule may send to a topic")
+    )
+    if doubt:
+        text = f"it isn't known whether {where} notifies {queue}: {doubt}"
+        fix = f"Ask its owner, or follow a file: ddg-ops check --canary --bucket {bucket}"
+        return Finding("unknown", text, fix)
     text = f"{where} doesn't notify {queue} of all new files"
-    return Finding("FAILED", text, f"{APPLY} {STEPS.format(bucket)}")
+    if is_own:
+        return Finding("FAILED", text, OVERWRITTEN)
+    text += f". EventBridge is {'on' if is_on else 'off'}, and its rules that match are: "
+    return Finding("FAILED", f"{text}{', '.join(rules) or 'none'}", STEPS.format(APPLY, bucket))
 
 
 def notified(configuration: Mapping[str, Any], prefix: str) -> frozenset[str]:
@@ -130,9 +111,13 @@ def notified(configuration: Mapping[str, Any], prefix: str) -> frozenset[str]:
     return frozenset(arns)
 
 
-def matches(rule: Mapping[str, Any], prefix: str) -> bool:
-    """Tell whether a rule of EventBridge is on and matches all keys below a prefix."""
-    detail = json.loads(rule["EventPattern"]).get("detail", {})
+def matches(rule: Mapping[str, Any], bucket: str, prefix: str) -> bool:
+    """Tell whether a rule of EventBridge is on and matches a bucket's keys below a prefix."""
+    detail = json.loads(rule.get("EventPattern") or "{}").get("detail", {})
     keys = detail.get("object", {}).get("key", [{"prefix": ""}])
     begins = tuple(key["prefix"] for key in keys if isinstance(key, dict) and "prefix" in key)
-    return rule["State"] != "DISABLED" and prefix.startswith(begins)
+    return (
+        rule["State"] != "DISABLED"
+        and bucket in detail.get("bucket", {}).get("name", [])
+        and prefix.startswith(begins)
+    )

@@ -1,4 +1,4 @@
-"""ddg-ops on buckets that were there before the stack."""
+"""ddg-ops on buckets other than the stack's own."""
 
 from __future__ import annotations
 
@@ -25,17 +25,21 @@ stack = pytest.fixture(make_stack)
 
 
 def test_check_of_buckets(stack: StackOnMoto) -> None:
-    """Each is asked how its files are told of; a canary alone shows that they can be read."""
+    """Each bucket's way is checked; only a canary shows whether its files can be read."""
     for way in ("eventbridge", "sns", "s3"):
         stack.connect(way)
     found = stack.findings()
     told = [(each["state"], each["text"].split(stack.name)[-1]) for each in found["notification"]]
     assert [state for state, _ in told] == 4 * ["ok"]
-    assert [text for _, text in told][1:] == ["-by-eventbridge", "-by-sns", "-stats"]
+    assert [text for _, text in told][1:] == [
+        "-by-eventbridge",
+        "-by-sns",
+        "-stats by its notification",
+    ]
     [access] = found["access"]
     assert access["state"] == "unknown"
     result = run(access["fix"].removeprefix("ddg-ops "), "--timeout", "0.3", "--stack", stack.name)
-    assert "is neither submitted nor refused" in result.out  # nobody takes them yet
+    assert "is neither submitted nor refused" in result.out
     on_sleep(stack.patch, canary, stack.submit)
     stack.submit()
     result = stack.run(access["fix"].removeprefix("ddg-ops "))
@@ -57,26 +61,25 @@ ACTIONS: dict[str, Action] = {
         Bucket=s.other, NotificationConfiguration={"EventBridgeConfiguration": {}}
     ),
 }
-# What is done | the way | the state, what it says | and the fix
+# Action or AWS call | the way | state | text | fix
 UNTOLD = """
 s3 put_bucket_notification_configuration Bucket={0.other} NotificationConfiguration= | eventbridge \
-| FAILED | isn't on | {0.other}".notify
-events disable_rule Name={0.other} | eventbridge | FAILED | (DISABLED) doesn't match | terraform
-narrow the rule | eventbridge | FAILED | (ENABLED) doesn't match | terraform apply
-events remove_targets Rule={0.other} Ids= | eventbridge | FAILED | of all new files | terraform
-refuse | eventbridge | unknown | is EventBridge on for s3://{0.other}?: your | --bucket {0.other}
-sns unsubscribe SubscriptionArn={0.subscription} | sns | FAILED | isn't subscribed | terraform apply
-tell a topic of another account | s3 | unknown | 999999999999:uploads, and | --bucket {0.other}
+| FAILED | EventBridge is off, and its rules that match are: {0.other} | {0.other}".notify
+events disable_rule Name={0.other} | eventbridge | FAILED | match are: none | terraform apply
+narrow the rule | eventbridge | FAILED | match are: none | terraform apply
+events remove_targets Rule={0.other} Ids= | eventbridge | FAILED | match are: none | terraform
+refuse | eventbridge | unknown | stats: your AWS profile may not Get | --bucket {0.other}
+sns unsubscribe SubscriptionArn={0.subscription} | sns | FAILED | doesn't notify | terraform apply
+tell a topic of another account | s3 | unknown | 999999999999:uploads belongs | --bucket {0.other}
 leave it to EventBridge | sns | unknown | a rule may send | --bucket {0.other}
 narrow the notification | s3 | FAILED | of all new files | {0.other}".notify
-refuse | s3 | unknown | s3://{0.other} can't be read: your AWS | --bucket {0.other}
 s3 delete_bucket Bucket={0.other} | s3 | FAILED | s3://{0.other}: not there (GetB | in `buckets`
 """
 
 
 @pytest.mark.parametrize("row", UNTOLD.strip().splitlines())
-def test_check_of_a_bucket_that_is_not_told_of(row: str, stack: StackOnMoto) -> None:
-    """What is missing is FAILED with what to type; what can't be seen from here is unknown."""
+def test_check_of_a_bucket_that_does_not_notify(row: str, stack: StackOnMoto) -> None:
+    """A missing part is FAILED, with what to type; what can't be seen is unknown."""
     what, way, state, text, fix = row.split(" | ")
     stack.connect(way)
     if what == "refuse":
@@ -96,7 +99,7 @@ def test_check_of_a_bucket_that_is_not_told_of(row: str, stack: StackOnMoto) -> 
 
 
 def test_commands_on_every_bucket(stack: StackOnMoto) -> None:
-    """A stack without a bucket of its own: the job and the prefix are the bucket's."""
+    """Without a bucket of the stack's own, each bucket has its prefix."""
     stack.disown()
     bucket = stack.connect("eventbridge")
     stack.put("etl/stats/nightly/a=b c.json", stats(rows="1"), bucket)

@@ -1,11 +1,10 @@
-"""ddg-ops check, its canary, tail, and the settings file."""
+"""ddg-ops check, its canary, and the settings file."""
 
 from __future__ import annotations
 
 import json
 import re
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from ddg_ops import canary
 from ddg_ops.settings_file import read_settings_file, submitter_environment
 from local.datadog_server import Answer
 from tests.operated import (
+    ACCOUNT,
     ALARMS,
     KEY,
     REGION,
@@ -29,6 +29,8 @@ from tests.operated import (
 from tests.wire import Wire
 
 stack = pytest.fixture(make_stack)
+
+
 # --- The settings file ---
 
 
@@ -48,14 +50,14 @@ stack = pytest.fixture(make_stack)
     ],
 )
 def test_settings_file_with_faults(text: str, problem: str, tmp_path: Path) -> None:
-    """What Terraform would drop or refuse is named, all of it."""
+    """Every attribute that Terraform would drop or refuse is named."""
     (tmp_path / "a").write_text(text)
     with pytest.raises(ValueError, match=re.escape(problem)):
         read_settings_file(tmp_path / "a")
 
 
 def test_settings_file_is_the_environment(tmp_path: Path) -> None:
-    """What Terraform makes of it for the submitter; what it doesn't say is left to the default."""
+    """The submitter's environment has what the file says, and no defaults."""
     given = {
         "jobs": {"dbt": {"mapping": "a"}, "n": {"silent_after_hours": 26, "mapping": None}},
         "metrics": {"n": {"type": "count", "interval": 60, "unit": "x"}, "g": {"unit": "second"}},
@@ -79,31 +81,31 @@ def test_settings_file_is_the_environment(tmp_path: Path) -> None:
 
 
 def test_check_of_a_healthy_stack(stack: StackOnMoto) -> None:
-    """All is well: 0, a line each, no fix."""
+    """All is well: 0, a line for each part, no fix, no key."""
     result = stack.run("check")
     assert (result.code, result.err) == (0, "")
     parts = re.findall(r"^ok +(\w+) ", result.out, re.MULTILINE)
     expected = ["identity", "function", "notification", "key", "mapping", *["queues"] * 3]
     assert parts == [*expected, "outcomes", "alarms"]
-    assert "only alarms of silent jobs notice a dead pipeline (0 jobs" in result.out  # no heartbeat
+    assert "only alarms of silent jobs notice a dead pipeline (0 jobs" in result.out
     assert "fix:" not in result.out
     assert KEY not in result.out
     assert stack.run("check --json").document["healthy"] is True
 
 
-def no_failures(stack: StackOnMoto) -> None:
+def remap(stack: StackOnMoto) -> None:
     stack.aws["lambda"].delete_event_source_mapping(UUID=stack.mapping)
     stack.map_queue()
 
 
-def waiting(stack: StackOnMoto) -> None:
+def let_wait(stack: StackOnMoto) -> None:
     stack.send_all(stack.main_url, ["{}"])
     age = "ApproximateAgeOfOldestMessage"
     stack.metric("AWS/SQS", age, 7300, QueueName=f"{stack.name}-stats")
 
 
-def name_the_secret(stack: StackOnMoto, secret: str) -> None:
-    arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:gone-AAAAAA"
+def use_secret(stack: StackOnMoto, secret: str) -> None:
+    arn = f"arn:aws:secretsmanager:us-east-1:{ACCOUNT}:secret:gone-AAAAAA"
     if secret:
         created = stack.aws["secretsmanager"].create_secret(Name=stack.name, SecretString=secret)
         arn = created["ARN"]
@@ -114,32 +116,35 @@ def answer(stack: StackOnMoto, answer: Answer) -> None:
     stack.datadog.respond_validate = lambda request: answer
 
 
+def remove_alarms(stack: StackOnMoto, *alarms: str) -> None:
+    names = [f"{stack.name}-{alarm}" for alarm in alarms]
+    stack.aws["cloudwatch"].delete_alarms(AlarmNames=names)
+
+
 AWAY = Answer(302, headers={"Location": "http://127.0.0.1:1/elsewhere"})
+MISSPELT = '{"jobs": {"a": {"silent": 1}}}'
 ACTIONS: dict[str, Action] = {
     "notify elsewhere": lambda s: s.notify(prefix="elsewhere/"),
     "refuse a file": lambda s: s.reject("stats/a/1.json", "not JSON"),
     "give up a file": lambda s: s.send_all(s.dead_letter_url, ["{}"]),
-    "let a file wait": waiting,
+    "let a file wait": let_wait,
     "ring": lambda s: s.alarm("files-rejected", "ALARM"),
-    "remove an alarm": lambda s: s.remove_alarms("dead-letters"),
-    "remove the alarms": lambda s: s.remove_alarms(*ALARMS),
-    "fail as a whole": no_failures,
-    "keep no key in the secret": lambda s: name_the_secret(s, "not a key"),
-    "lose the secret": lambda s: name_the_secret(s, ""),
+    "remove an alarm": lambda s: remove_alarms(s, "dead-letters"),
+    "remove the alarms": lambda s: remove_alarms(s, *ALARMS),
+    "fail as a whole": remap,
+    "keep no key in the secret": lambda s: use_secret(s, "not a key"),
+    "lose the secret": lambda s: use_secret(s, ""),
     "generate nothing": lambda s: s.generate("2025-11-24T12:00:00.000+0000"),
     "generate nothing yet": StackOnMoto.generate,
     "send elsewhere": lambda s: answer(s, AWAY),
     "answer with an error": lambda s: answer(s, Answer(503)),
     "answer with a page": lambda s: answer(s, Answer(200, b"<html>")),
-    "misspell": lambda s: Path("stack.auto.tfvars.json").write_text(
-        '{"jobs": {"a": {"silent": 1}}}'
-    ),
+    "misspell": lambda s: Path("stack.auto.tfvars.json").write_text(MISSPELT),
     "lose the generator": lambda s: s.outputs["function_names"]["value"].update(
         mock_datasource="gone"
     ),
 }
-# What is done (else a call of AWS's API, or the function's environment) | the parts that are not ok
-# then, with ? where it can't be told | what the first one says | and its fix
+# Action, AWS call or variable | parts that aren't ok, ? for unknown | first one's text | its fix
 BROKEN = """
 notify elsewhere | notification | doesn't notify | terraform apply
 s3 delete_bucket Bucket={0.bucket} | notification | bucket does not exist | terraform apply
@@ -174,7 +179,7 @@ sns delete_topic TopicArn={0.topic} | alarms | not there (ListSubscriptionsByTop
 
 @pytest.mark.parametrize("row", BROKEN.strip().splitlines())
 def test_check_of_a_broken_stack(row: str, stack: StackOnMoto) -> None:
-    """What is broken is named with its fix, and so is what can't be told; all is looked at."""
+    """Each broken or unknown part is named with its fix; every part is checked."""
     what, parts, text, fix = row.split(" | ")
     do(what, stack, ACTIONS)
     result = stack.run("check --json")
@@ -186,20 +191,20 @@ def test_check_of_a_broken_stack(row: str, stack: StackOnMoto) -> None:
     assert text in bad[0]["text"]
     assert fix in bad[0]["fix"]
     assert all(each["fix"] for each in bad)
-    assert stack.datadog.requests == []  # the key doesn't travel on
+    assert stack.datadog.requests == []  # the key doesn't follow a redirect
     assert {each["part"] for each in found} >= {"identity", "queues", "alarms"}
 
 
 def test_check_of_another_account(stack: StackOnMoto) -> None:
-    """What that account lacks isn't gone: nothing more is said."""
+    """What this account lacks isn't gone: only the identity is reported."""
     stack.outputs["alarm_topic_arn"] = {"value": f"arn:aws:sns:{REGION}:999999999999:x-alarms"}
     [finding] = stack.run("check --json").document["findings"]
     assert (finding["part"], finding["state"]) == ("identity", "FAILED")
     assert "the stack is in 999999999999" in finding["text"]
 
 
-def test_check_of_what_may_not_be_seen(stack: StackOnMoto) -> None:
-    """Without permission a part is neither well nor broken: 3, with its own fix."""
+def test_check_without_a_permission(stack: StackOnMoto) -> None:
+    """A part that can't be seen is unknown, with its own fix: 3."""
     wire = Wire(stack.patch)
     wire.refused, wire.refusal = "/configuration", '{"Code": "AccessDeniedException"}'
     result = stack.run("check --json")
@@ -220,17 +225,30 @@ def test_check_by_name_of_what_is_gone(stack: StackOnMoto) -> None:
     assert result.out.count("\nFAILED") == 3  # the function, the mapping, a queue
 
 
-def test_check_says_why_files_were_retried(stack: StackOnMoto) -> None:
-    """The last hour by outcome, and the last retry's reason; nobody subscribed is a note."""
+def test_check_of_outcomes_and_delay(stack: StackOnMoto) -> None:
+    """The last hour's files, and their p95; moto has no percentiles."""
     for outcome, number in (("Submitted", 5), ("Retried", 2)):
         stack.metric("DatadogStats", outcome, number, FunctionName=stack.function)
     stack.aws["sns"].unsubscribe(SubscriptionArn=stack.pager)
-    name_the_secret(stack, f'{{"api_key": "{KEY}"}}')  # which is asked for at Datadog too
+    use_secret(stack, f'{{"api_key": "{KEY}"}}')
+    clients: Any = BaseClient
+    call = clients._make_api_call
+
+    def answer(client: Any, operation: str, parameters: Any) -> Any:
+        if "ExtendedStatistics" not in parameters:
+            return call(client, operation, parameters)
+        assert (parameters["MetricName"], parameters["Period"]) == ("DelayMilliseconds", 3600)
+        delays = [(0, 900.0), (3600, 1340.0)]  # two clock hours
+        points = [{"Timestamp": at, "ExtendedStatistics": {"p95": p95}} for at, p95 in delays]
+        return {"Datapoints": points}
+
+    stack.patch.setattr(clients, "_make_api_call", answer)
     found = stack.findings()
     assert found["key"][0]["state"] == "ok"
-    [recent] = found["outcomes"]
+    recent, delay = found["outcomes"]
     assert recent["text"] == "in the last 60 minutes: 5 submitted, 0 refused, 2 retried"
     assert "ddg-ops tail" in recent["fix"]
+    assert "95% of the last hour's files were in Datadog 1.3 s after" in delay["text"]
     alarms = found["alarms"][-1]
     assert (alarms["state"], alarms["text"][:16]) == ("note", "they notify nobo")
 
@@ -239,13 +257,13 @@ def test_check_says_why_files_were_retried(stack: StackOnMoto) -> None:
 
 
 def test_canary_is_submitted(stack: StackOnMoto) -> None:
-    """The file goes the whole way: the log names it, and Datadog shows its point."""
+    """The log names the file, and Datadog shows its point."""
     on_sleep(stack.patch, canary, stack.submit)
     stack.generate()
     result = stack.run("check --canary")
-    assert result.code == 0, result.out  # and no batch of the generator's yet is a note
+    assert result.code == 0, result.out  # the generator's own silence is a note
     assert re.search(r"ok +canary +s3://\S+ was submitted; \d+\.\d s after the put", result.out)
-    assert "not proven that Datadog shows the point: there is no application key" in result.out
+    assert "there is no application key" in result.out
     assert list(stack.datadog.points) == [("ddg.canary", ("env:test", "job:canary"))]
     stack.patch.setenv("DATADOG_APP_KEY", stack.datadog.app_key)
     stack.set_environment(METRIC_PREFIX="etl.")
@@ -261,7 +279,7 @@ def test_canary_is_submitted(stack: StackOnMoto) -> None:
 def test_canary_that_is_not_proven(
     app_key: str, dropped: bool, problem: str, stack: StackOnMoto
 ) -> None:
-    """A 202 alone is no proof: that is unknown, with its causes."""
+    """A 202 alone is no proof: unknown, with its causes."""
     on_sleep(stack.patch, canary, stack.submit)
     stack.patch.setenv("DATADOG_APP_KEY", app_key)
     stack.datadog.respond = lambda request: Answer() if dropped else None
@@ -274,7 +292,7 @@ def test_canary_that_is_not_proven(
 
 
 def submit(later: float = 0, **environment: str) -> Action:
-    """Return what submits with another environment, or later."""
+    """Return an action: submit with another environment, or later."""
 
     def action(stack: StackOnMoto) -> None:
         now = time.time() + later
@@ -294,42 +312,19 @@ def submit(later: float = 0, **environment: str) -> Action:
         (lambda stack: None, "about 1 message in", "doesn't take it"),
         (lambda stack: stack.purge(stack.main_url), "about 0 messages in", "Did the bucket notify"),
     ],
-    ids=["refused", "ignored", "retried", "nobody takes it", "nobody was told"],
+    ids=["refused", "ignored", "retried", "not taken", "not notified"],
 )
 def test_canary_that_fails(action: Action, text: str, fix: str, stack: StackOnMoto) -> None:
-    """Refused, retried, or none of them after the timeout: each is told, with a fix."""
+    """The outcome, or none after the timeout, each with its fix."""
     on_sleep(stack.patch, canary, lambda: action(stack))
     [found] = stack.findings("--canary", "--timeout", "0.3")["canary"]
     assert (found["state"], text in found["text"], fix in found["fix"]) == ("FAILED", True, True)
 
 
-def test_canary_where_files_are_not_logged(stack: StackOnMoto) -> None:
-    """The log can't say that it is submitted, and Datadog can."""
+def test_canary_if_files_are_not_logged(stack: StackOnMoto) -> None:
+    """The log can't show that it is submitted, but Datadog can."""
     stack.set_environment(LOG_FILES="false")
     stack.patch.setenv("DATADOG_APP_KEY", stack.datadog.app_key)
     on_sleep(stack.patch, canary, stack.submit)
     found = stack.findings("--canary", "--timeout", "0.3")["canary"]
     assert [each["state"] for each in found] == ["unknown", "ok"]
-
-
-def test_check_tells_the_delay(stack: StackOnMoto) -> None:
-    """95 of 100 files; moto knows no percentiles."""
-    clients: Any = BaseClient
-    call = clients._make_api_call
-
-    def answer(client: Any, operation: str, parameters: Any) -> Any:
-        if "ExtendedStatistics" not in parameters:
-            return call(client, operation, parameters)
-        assert (parameters["MetricName"], parameters["Period"]) == ("DelayMilliseconds", 3600)
-        times = datetime.fromtimestamp(0, UTC), datetime.fromtimestamp(3600, UTC)
-        known = [{"p95": 900.0}, {"p95": 1340.0}]  # two clock hours
-        points = [
-            {"Timestamp": t, "ExtendedStatistics": p} for t, p in zip(times, known, strict=True)
-        ]
-        return {"Datapoints": points}
-
-    stack.patch.setattr(clients, "_make_api_call", answer)
-    assert (
-        "95% of the last hour's files were in Datadog 1.3 s after S3's event"
-        in stack.run("check").out
-    )
