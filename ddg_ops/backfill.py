@@ -264,5 +264,5 @@ def report(state: Checkpoint, groups: Groups, screen: Screen, *, dry_run: bool) 
         )
     numbers = {name: counts[name] for name in ("submitted", "points", "skipped", "refused", "old")}
     document = asked | dict(zip(("since", "until"), span, strict=True))
-    reasons = [group.document("outcome") for group in groups]
+    reasons = groups.documents("outcome")
     screen.result(document | numbers | {"found": found, "dry_run": dry_run, "reasons": reasons})

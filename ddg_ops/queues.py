@@ -22,7 +22,7 @@ import click
 from botocore.exceptions import ClientError, ParamValidationError
 
 from ddg_ops.aws import Aws, is_missing
-from ddg_ops.screen import Command, Screen, age, ago, count, utc
+from ddg_ops.screen import Command, Screen, ago, count, utc
 from ddg_ops.stack import Stack, foresee, make_batch, queue_name, reading_settings
 from ddg_ops.walk import Message, Walk, on_queue
 from ddg_outcomes import NOT_OURS, Ignored, Outcome, Refused, Retry
@@ -31,8 +31,7 @@ from ddg_s3_objects import REPLAYED, File
 MAX_SEND_BYTES = 250_000  # SQS allows 262,144 in a call, with the mark of each message
 MARK = {REPLAYED: {"DataType": "String", "StringValue": "1"}}  # keeps it out of the delay
 SHOWN_CHARACTERS = 2_000  # of a file
-SHOWN_GROUPS = 30
-MAX_GROUPS = 1_000  # bounds the memory, if each file has a reason of its own
+MAX_GROUPS = 200  # bounds the memory and the output, if each file has a reason of its own
 GOOD = "would be submitted"
 DISCARDED = Path("discarded.jsonl")
 TOO_OLD = re.compile(r"(?:[^:]+: )?(?:the timestamp|timestamp \d+) is \d+ s old, .*")
@@ -59,13 +58,6 @@ class Group:
     newest: float = 0.0  # 0: without times
     count: int = 0
 
-    def document(self, title: str) -> dict[str, Any]:
-        """Return the group as JSON, with a name for its title."""
-        shown = {"count": self.count, title: self.title, "reason": self.reason}
-        if self.newest:
-            shown |= {"oldest": utc(self.oldest), "newest": utc(self.newest)}
-        return shown | {"example": self.where}
-
 
 class Groups:
     """Groups by title and kind of reason, the largest first."""
@@ -82,13 +74,26 @@ class Groups:
         group.count += 1
         group.oldest, group.newest = min(group.oldest, at), max(group.newest, at)
 
+    def add_messages(self, messages: Sequence[Message]) -> None:
+        """Count messages by job and reason."""
+        for each in messages:
+            self.add(each.job, each.reason, each.where, each.sent)
+
     def __iter__(self) -> Iterator[Group]:
         return iter(sorted(self._groups.values(), key=lambda group: -group.count))
 
+    def documents(self, title: str) -> list[dict[str, Any]]:
+        """Return the groups as JSON, with a name for their title."""
+        return [
+            {"count": group.count, title: group.title, "reason": group.reason}
+            | ({"oldest": utc(group.oldest), "newest": utc(group.newest)} if group.newest else {})
+            | {"example": group.where}
+            for group in self
+        ]
+
     def say(self, screen: Screen, now: float = 0) -> None:
-        """Print the largest groups, each with an example."""
-        groups = list(self)
-        for group in groups[:SHOWN_GROUPS]:
+        """Print the groups, each with an example."""
+        for group in self:
             screen.say(f"{group.count:>6,}  {group.title}", "bold")
             if group.reason:
                 screen.say(f"        {group.reason}")
@@ -97,8 +102,6 @@ class Groups:
                 screen.say(f"        {' to '.join(ago(each, now) for each in times)}", "dim")
             if group.reason:
                 screen.say(f"        such as {group.where}", "dim")
-        if len(groups) > SHOWN_GROUPS:
-            screen.say(f"and {len(groups) - SHOWN_GROUPS:,} more groups; --json has all.")
 
 
 # --- list, show ---
@@ -111,14 +114,9 @@ def list_messages(screen: Screen, stack: Stack, walk: Walk) -> int:
     groups = Groups()
     with walk:
         for messages in walk.wanted():
-            for each in messages:
-                groups.add(each.job, each.reason, each.where, each.sent)
+            groups.add_messages(messages)
     groups.say(screen, walk.now)
-    lines = []
-    if walk.taken:
-        left = min(group.oldest for group in groups) + walk.retention - walk.now
-        lines.append(f"SQS deletes the oldest in {age(left)}.")
-    return walk.report(screen, lines, {"groups": [group.document("job") for group in groups]})
+    return walk.report(screen, [], {"groups": groups.documents("job")})
 
 
 @click.command("show", cls=Command, examples=["--job nightly", "--key 1764000000 --limit 1"])
@@ -210,10 +208,9 @@ def replay_messages(screen: Screen, stack: Stack, walk: Walk, *, yes: bool, only
     elif walk.taken:
         lines.append(f"Nothing was sent. --yes sends {count(walk.taken, 'message')} {way}.")
         lines.append("--only-good leaves out what would be refused again.")
-    forecast = [group.document("outcome") for group in groups]
-    result = {"dry_run": not yes, "sent": sent, "deleted": deleted, "kept": kept}
+    result: dict[str, object] = {"dry_run": not yes, "sent": sent, "deleted": deleted, "kept": kept}
     done = not yes or (deleted == sent and (only_good or not kept))
-    return walk.report(screen, lines, result | {"forecast": forecast}, done=done)
+    return walk.report(screen, lines, result | {"forecast": groups.documents("outcome")}, done=done)
 
 
 def settle(outcomes: Sequence[Outcome]) -> tuple[str, str]:
@@ -296,8 +293,7 @@ def discard_messages(screen: Screen, stack: Stack, walk: Walk, *, yes: bool) -> 
     groups, deleted = Groups(), 0
     with walk:
         for messages in walk.wanted():
-            for each in messages:
-                groups.add(each.job, each.reason, each.where, each.sent)
+            groups.add_messages(messages)
             if yes:
                 with safely(DISCARDED, "a") as opened:
                     opened.writelines(json.dumps(each.record()) + "\n" for each in messages)

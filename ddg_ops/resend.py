@@ -68,7 +68,7 @@ def send_files(screen: Screen, stack: Stack, *, folder: Path, historical: bool, 
         screen.say(f"{count(len(good), 'message')} sent, {deleted:,} dropped from {walk.name}.")
     elif good:
         screen.say(f"Nothing was sent. With --yes {count(len(good), 'message')} would be.")
-    reasons = [group.document("outcome") for group in groups]
+    reasons = groups.documents("outcome")
     result = {"dry_run": not yes, "sent": len(good) * yes, "deleted": deleted, "reasons": reasons}
     screen.result(result | {"keys": [file.key for each in good.values() for file, _ in each.files]})
     return WRONG if len(good) < len(kept) else FINE if complete else UNABLE

@@ -16,7 +16,7 @@ import click
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ddg_ops.aws import time_at_aws
-from ddg_ops.screen import FINE, UNABLE, Moment, Screen, Stop, count, moment, utc
+from ddg_ops.screen import FINE, UNABLE, Moment, Screen, count, moment, utc
 from ddg_ops.stack import Stack, queue_name, reading_settings, stack_options
 from ddg_outcomes import address
 from ddg_s3_objects import File, find_files, job_folder, job_tag
@@ -30,7 +30,7 @@ STALE_ROUNDS = 6  # in a row with nothing new: the end can't be reached
 MAX_HELD = 110_000  # SQS allows 120,000 messages in flight
 VISIBILITY_SECONDS = 300  # or twice what the whole queue takes, by the pace so far
 MAX_VISIBILITY_SECONDS = 43_200  # SQS
-SHOWN_OBJECTS = 3  # of a message that names more
+SHOWN_OBJECTS = 3  # of a message
 SHOWN_JOBS = 10
 ENDLESS = "Messages came again before all were read, or too many are in flight: use --limit"
 
@@ -53,9 +53,8 @@ class Message(NamedTuple):
     @property
     def where(self) -> str:
         """The objects' addresses, or the message's ID if it names none."""
-        names = [address(file) for file in self.objects]
-        more = ", ..." if len(names) > SHOWN_OBJECTS else ""
-        return ", ".join(names[:SHOWN_OBJECTS]) + more or f"message {self.message_id}"
+        names = map(address, self.objects[:SHOWN_OBJECTS])
+        return ", ".join(names) or f"message {self.message_id}"
 
     def record(self) -> dict[str, Any]:
         """Return the message as JSON, to keep or to show."""
@@ -140,16 +139,12 @@ class Walk:
     def __init__(self, stack: Stack, url: str, wanted: Selection, screen: Screen) -> None:
         self._sqs = stack.aws.client("sqs")
         self._url, self._wanted = url, wanted
-        try:
-            self._prefix_of = reading_settings(stack.environment()).prefix_of
-        except (ClientError, Stop):  # the function is gone or broken; the messages can be read
-            self._prefix_of = lambda bucket: stack.prefix
+        self._prefix_of = reading_settings(stack.environment()).prefix_of
         self.name = queue_name(url)
         response = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
         attributes = response["Attributes"]
         self._visible = int(attributes["ApproximateNumberOfMessages"])
         self._in_flight = int(attributes["ApproximateNumberOfMessagesNotVisible"])
-        self.retention = int(attributes.get("MessageRetentionPeriod", 1_209_600))
         self.now = time_at_aws(response)
         self.taken = self.read = 0
         self.complete = False
@@ -270,8 +265,8 @@ class Walk:
         elif self.taken < self.read:
             text = f"{self.taken:,} of {text}, by {self._wanted}"
         if self.read and not self.taken:
-            jobs = ", ".join(f"{job} ({n:,})" for job, n in self._jobs.most_common(SHOWN_JOBS))
-            text += f". The jobs are: {jobs}{', ...' if len(self._jobs) > SHOWN_JOBS else ''}"
+            jobs = (f"{job} ({n:,})" for job, n in self._jobs.most_common(SHOWN_JOBS))
+            text += f". Its jobs: {', '.join(jobs)}"
         text += f". {self.problem}" if self.problem else ""
         if self._in_flight:
             text += f"; about {self._in_flight:,} more are in flight, held by another reader"

@@ -43,20 +43,27 @@ class Result(NamedTuple):
 
     @property
     def document(self) -> Any:
-        """The output, of a command with --json."""
+        """The output of a command with --json."""
         return json.loads(self.out)
 
 
 @cache
 def clients(moto: str, region: str) -> dict[str, Any]:
-    """Return the tests' own clients; making them takes longer than all that they do."""
+    """Return the tests' own clients, made once: that takes longer than all their calls."""
     make: Any = boto3.Session("testing", "testing", region_name=region).client
     services = ["s3", "sqs", "lambda", "iam", "logs", "cloudwatch", "sns", "events"]
     return {name: make(name, endpoint_url=moto) for name in (*services, "secretsmanager")}
 
 
-# The commands make their clients anew, but needn't read botocore's megabytes of JSON each time.
+# The commands make new clients, but needn't read botocore's megabytes of JSON each time.
 shared_loader = cache(create_loader)
+
+
+def backend(service: str, region: str) -> Any:
+    """Return moto's own state."""
+    from moto.backends import get_backend  # a second to import
+
+    return get_backend(service)[ACCOUNT][region]  # type: ignore[call-overload]
 
 
 class StackOnMoto:
@@ -70,20 +77,20 @@ class StackOnMoto:
         self.aws = clients(moto, region)
         self.bucket = f"{self.name}-{ACCOUNT}-{region}"
         self.function = f"{self.name}-metric-submit"
-        self.log_group = f"/aws/lambda/{self.function}"
-        self.main_url = self._queue("stats")
-        self.rejected_url = self._queue("rejected")
-        self.dead_letter_url = self._queue("dead-letter")
+        self.main_url, self.rejected_url, self.dead_letter_url = (
+            self.aws["sqs"].create_queue(QueueName=f"{self.name}-{queue}")["QueueUrl"]
+            for queue in ("stats", "rejected", "dead-letter")
+        )
+        self.main_arn = f"arn:aws:sqs:{region}:{ACCOUNT}:{self.name}-stats"
         target = f"arn:aws:sqs:{region}:{ACCOUNT}:{self.name}-dead-letter"
         redrive = json.dumps({"deadLetterTargetArn": target, "maxReceiveCount": 20})
         self.aws["sqs"].set_queue_attributes(
             QueueUrl=self.main_url, Attributes={"RedrivePolicy": redrive}
         )
-        self.main_arn = f"arn:aws:sqs:{region}:{ACCOUNT}:{self.name}-stats"
         self.create_bucket(self.bucket)
         self.notify()
-        self.admitted = [f"arn:aws:s3:::{self.bucket}"]  # by the main queue's policy
-        self.admit()
+        self.admitted: list[str] = []  # by the main queue's policy
+        self.admit(f"arn:aws:s3:::{self.bucket}")
         self.environment = {
             "DATADOG_API_KEY": KEY,
             "DATADOG_HOST": datadog.url,
@@ -94,14 +101,15 @@ class StackOnMoto:
         }
         self.create_function(self.function)
         self.map_queue("ReportBatchItemFailures")
-        self.aws["logs"].create_log_group(logGroupName=self.log_group)
-        self.aws["logs"].create_log_stream(logGroupName=self.log_group, logStreamName="1")
+        self.log_stream = {"logGroupName": f"/aws/lambda/{self.function}", "logStreamName": "1"}
+        self.aws["logs"].create_log_group(logGroupName=self.log_stream["logGroupName"])
+        self.aws["logs"].create_log_stream(**self.log_stream)
         for alarm in ALARMS:
             self.aws["cloudwatch"].put_metric_alarm(
                 AlarmName=f"{self.name}-{alarm}",
                 AlarmDescription=f"First do this about {alarm}.",
                 Namespace="AWS/SQS",
-                MetricName="of no matter",
+                MetricName="any",
                 Period=60,
                 EvaluationPeriods=1,
                 Statistic="Maximum",
@@ -113,18 +121,16 @@ class StackOnMoto:
         self.pager: str = self.aws["sns"].subscribe(
             TopicArn=self.topic, Protocol="email", Endpoint="a@example.com"
         )["SubscriptionArn"]
+        self.urls = {
+            "stats": self.main_url,
+            "dead_letter": self.dead_letter_url,
+            "rejected": self.rejected_url,
+        }
         self.outputs: dict[str, dict[str, Any]] = {
             "bucket": {"value": self.bucket},
             "prefix": {"value": "stats/"},
-            "queue_urls": {
-                "value": {
-                    "stats": self.main_url,
-                    "dead_letter": self.dead_letter_url,
-                    "rejected": self.rejected_url,
-                }
-            },
+            "queue_urls": {"value": self.urls},
             "function_names": {"value": {"metric_submit": self.function}},
-            "log_groups": {"value": {"metric_submit": self.log_group}},
             "alarm_names": {"value": [f"{self.name}-{alarm}" for alarm in ALARMS]},
             "alarm_topic_arn": {"value": self.topic},
         }
@@ -141,12 +147,9 @@ class StackOnMoto:
             parts.setdefault(finding["part"], []).append(finding)
         return parts
 
-    def _queue(self, name: str) -> str:
-        url: str = self.aws["sqs"].create_queue(QueueName=f"{self.name}-{name}")["QueueUrl"]
-        return url
+    # --- Buckets ---
 
     def create_bucket(self, bucket: str) -> None:
-        """Make a bucket in the stack's region."""
         place = {"CreateBucketConfiguration": {"LocationConstraint": self.region}}
         self.aws["s3"].create_bucket(Bucket=bucket, **(place if self.region != REGION else {}))
 
@@ -159,9 +162,8 @@ class StackOnMoto:
         )
 
     def connect(self, way: str, prefix: str = "etl/stats/") -> str:
-        """Take files from a bucket that was there before, by a way, which is in its name."""
-        bucket = f"{self.name}-by-{way}"
-        self.other = bucket
+        """Take files from another bucket, by eventbridge, sns or s3; return its name."""
+        bucket = self.other = f"{self.name}-by-{way}"
         self.create_bucket(bucket)
         buckets = json.loads(self.environment.get("BUCKETS", "{}")) | {bucket: prefix}
         self.set_environment(BUCKETS=json.dumps(buckets))
@@ -187,16 +189,38 @@ class StackOnMoto:
         return bucket
 
     def put_rule(self, bucket: str, prefix: str) -> None:
-        """Make the rule, which is called as the bucket is, or write it anew."""
+        """Write the rule for a bucket; it has the bucket's name."""
         detail = {"bucket": {"name": [bucket]}, "object": {"key": [{"prefix": prefix}]}}
         pattern = {"source": ["aws.s3"], "detail-type": ["Object Created"], "detail": detail}
         self.aws["events"].put_rule(Name=bucket, EventPattern=json.dumps(pattern))
 
+    def notify(self, prefix: str = "stats/", bucket: str = "", topic: str = "") -> None:
+        """Have a bucket notify the main queue, or a topic."""
+        kind, rules = "Topic" if topic else "Queue", [{"Name": "prefix", "Value": prefix}]
+        told = {f"{kind}Arn": topic or self.main_arn, "Events": ["s3:ObjectCreated:*"]}
+        filters: dict[str, Any] = {"Filter": {"Key": {"FilterRules": rules}}} if prefix else {}
+        self.aws["s3"].put_bucket_notification_configuration(
+            Bucket=bucket or self.bucket,
+            NotificationConfiguration={f"{kind}Configurations": [told | filters]},
+        )
+        self.take(self.main_url)  # S3's test event
+
     def disown(self) -> None:
-        """Be a stack of create_bucket = false."""
+        """Be a stack with create_bucket = false."""
         self.outputs |= {"bucket": {"value": None}, "prefix": {"value": None}}
         self.admitted.pop(0)
         self.admit()
+
+    def put(self, key: str, content: object, bucket: str = "") -> None:
+        """Write a file; an object becomes JSON."""
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.aws["s3"].put_object(Bucket=bucket or self.bucket, Key=key, Body=body)
+
+    def age(self, key: str, seconds: float) -> None:
+        """Make a file of the stack's own bucket older."""
+        backend("s3", "aws").get_object(self.bucket, key).last_modified -= timedelta(0, seconds)
+
+    # --- Functions, alarms and metrics ---
 
     def create_function(self, name: str) -> None:
         """Make a function with the submitter's environment."""
@@ -217,42 +241,25 @@ class StackOnMoto:
 
     def generate(self, made: str = "") -> None:
         """Have a generator, made now or at a time, and its schedule."""
-        from moto.backends import get_backend
-
         name = f"{self.name}-mock-datasource"
         self.create_function(name)
         self.aws["events"].put_rule(Name=name, ScheduleExpression="rate(1 minute)")
         made = made or time.strftime("%Y-%m-%dT%H:%M:%S.000+0000", time.gmtime())
-        backend = get_backend("lambda")[ACCOUNT][self.region]
-        backend.get_function(name).last_modified = made
+        backend("lambda", self.region).get_function(name).last_modified = made
         self.outputs["function_names"]["value"]["mock_datasource"] = name
 
     def map_queue(self, *responses: str) -> None:
-        """Feed the main queue to the submitter."""
+        """Map the main queue to the submitter."""
         self.mapping: str = self.aws["lambda"].create_event_source_mapping(
             EventSourceArn=self.main_arn,
             FunctionName=self.function,
             FunctionResponseTypes=responses,
         )["UUID"]
-        # Else moto would take the queue's messages itself, to run the function in Docker.
+        # Otherwise moto would take the queue's messages, to run the function in Docker.
         self.queue(self.main_url).lambda_event_source_mappings.clear()
 
-    def notify(self, prefix: str = "stats/", bucket: str = "", topic: str = "") -> None:
-        """Have a bucket notify the main queue, or a topic."""
-        kind, rules = "Topic" if topic else "Queue", [{"Name": "prefix", "Value": prefix}]
-        told = {
-            f"{kind}Arn": topic or self.main_arn,
-            "Events": ["s3:ObjectCreated:*"],
-            **({"Filter": {"Key": {"FilterRules": rules}}} if prefix else {}),
-        }
-        self.aws["s3"].put_bucket_notification_configuration(
-            Bucket=bucket or self.bucket,
-            NotificationConfiguration={f"{kind}Configurations": [told]},
-        )
-        self.take(self.main_url)  # S3's test event
-
     def set_environment(self, **changes: str) -> None:
-        """Change the function's environment; an empty value takes a variable out."""
+        """Change the function's environment; an empty value removes a variable."""
         self.environment |= changes
         variables = {name: value for name, value in self.environment.items() if value}
         self.aws["lambda"].update_function_configuration(
@@ -260,34 +267,17 @@ class StackOnMoto:
         )
 
     def alarm(self, alarm: str, state: str) -> None:
-        """Switch an alarm."""
         self.aws["cloudwatch"].set_alarm_state(
             AlarmName=f"{self.name}-{alarm}", StateValue=state, StateReason="a test"
         )
 
-    def remove_alarms(self, *alarms: str) -> None:
-        """Delete alarms."""
-        names = [f"{self.name}-{alarm}" for alarm in alarms]
-        self.aws["cloudwatch"].delete_alarms(AlarmNames=names)
-
     def metric(self, namespace: str, name: str, value: float, **dimensions: str) -> None:
-        """Have CloudWatch know a value."""
+        """Put a value into CloudWatch."""
         named = [{"Name": key, "Value": text} for key, text in dimensions.items()]
         data = {"MetricName": name, "Dimensions": named, "Value": value}
         self.aws["cloudwatch"].put_metric_data(Namespace=namespace, MetricData=[data])
 
-    def put(self, key: str, content: object, bucket: str = "") -> None:
-        """Write a file; an object becomes JSON."""
-        body = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.aws["s3"].put_object(Bucket=bucket or self.bucket, Key=key, Body=body)
-
-    def age(self, key: str, seconds: float) -> None:
-        """Have an object of the stack's own bucket be so old."""
-        from moto.backends import get_backend
-
-        found = get_backend("s3")[ACCOUNT]["aws"].get_object(self.bucket, key)
-        assert found, key
-        found.last_modified -= timedelta(seconds=seconds)
+    # --- Queues ---
 
     def reject(self, key: str, reason: str, body: str | None = None) -> None:
         """Put a message into the rejected queue, as the submitter does."""
@@ -301,53 +291,47 @@ class StackOnMoto:
             },
         )
 
+    def queue(self, url: str) -> Any:
+        """Return moto's own queue."""
+        return backend("sqs", self.region).queues[url.rsplit("/", 1)[-1]]
+
     def bodies(self, url: str) -> list[str]:
         """Return the bodies of a queue's visible messages; they stay visible."""
         return sorted(message.body for message in self.queue(url).messages)
-
-    def queue(self, url: str) -> Any:
-        """Return moto's own queue."""
-        from moto.backends import get_backend  # a second to import
-
-        return get_backend("sqs")[ACCOUNT][self.region].queues[url.rsplit("/", 1)[-1]]
 
     def everything(self, url: str) -> set[str]:
         """Return the bodies of a queue's messages, invisible ones too."""
         return {message.body for message in self.queue(url)._messages}
 
     def purge(self, url: str) -> None:
-        """Empty a queue, invisible messages too."""
+        """Empty a queue, of invisible messages too."""
         self.queue(url)._messages.clear()
 
     def send_all(self, url: str, bodies: Iterable[str]) -> None:
         """Put messages into a queue."""
-        entries = [{"Id": str(number), "MessageBody": body} for number, body in enumerate(bodies)]
-        for start in range(0, len(entries), 10):
-            self.aws["sqs"].send_message_batch(QueueUrl=url, Entries=entries[start : start + 10])
+        for body in bodies:
+            self.aws["sqs"].send_message(QueueUrl=url, MessageBody=body)
 
     def take(self, url: str) -> list[dict[str, Any]]:
         """Take all visible messages out of a queue."""
-        taken = []
-        while (
-            batch := self.aws["sqs"]
-            .receive_message(QueueUrl=url, MaxNumberOfMessages=10, AttributeNames=["All"])
-            .get("Messages")
-        ):
+        taken: list[dict[str, Any]] = []
+        receive = {"QueueUrl": url, "MaxNumberOfMessages": 10, "AttributeNames": ["All"]}
+        while batch := self.aws["sqs"].receive_message(**receive).get("Messages"):
             for message in batch:
                 self.aws["sqs"].delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
             taken += batch
         return taken
 
+    # --- The submitter ---
+
     def log(self, *lines: str, at: float | None = None) -> None:
         """Write lines into the function's log."""
         now = time.time() if at is None else at
         events = [{"timestamp": int(1000 * now), "message": line} for line in lines]
-        self.aws["logs"].put_log_events(
-            logGroupName=self.log_group, logStreamName="1", logEvents=events
-        )
+        self.aws["logs"].put_log_events(**self.log_stream, logEvents=events)
 
     def submit(self) -> None:
-        """Run the submitter on what waits in the main queue, as Lambda does; keep its log."""
+        """Run the submitter on the main queue's messages, as Lambda does; keep its log."""
         records = [sqs_record(message, self.main_arn) for message in self.take(self.main_url)]
         printed = io.StringIO()
         context = SimpleNamespace(
@@ -366,7 +350,7 @@ Action = Callable[[StackOnMoto], object]
 
 
 def do(what: str, stack: StackOnMoto, actions: Mapping[str, Action]) -> None:
-    """Take an action, or change the environment (NAME=value), or call AWS (service call A=1)."""
+    """Take an action, change the environment (NAME=value), or call AWS (service call A=1)."""
     name, _, value = what.format(stack).partition("=")
     if what in actions:
         actions[what](stack)
@@ -380,13 +364,13 @@ def do(what: str, stack: StackOnMoto, actions: Mapping[str, Action]) -> None:
 
 
 def on_sleep(patch: pytest.MonkeyPatch, module: Any, action: Callable[[], object]) -> None:
-    """Have something happen each time that a command waits."""
+    """Take an action each time that a command waits."""
     clock = vars(time) | {"sleep": lambda seconds: action()}
     patch.setattr(module, "time", SimpleNamespace(**clock))
 
 
 def terraform(script: str, patch: pytest.MonkeyPatch) -> None:
-    """Put a terraform of our own on the PATH."""
+    """Put a stand-in for terraform on the PATH."""
     Path("terraform").write_text(f"#!/bin/sh\n{script}\n")
     Path("terraform").chmod(0o755)
     patch.setenv("PATH", f"{Path.cwd()}:/usr/bin:/bin")
@@ -413,19 +397,19 @@ def stats(**metrics: object) -> dict[str, object]:
 def make_stack(
     moto: str, datadog: DatadogServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> StackOnMoto:
-    """A fixture's function: a stack, and commands that don't wait, in a folder of the test's."""
+    """Make a stack, and commands that don't wait, in a folder of the test's: a fixture."""
     monkeypatch.chdir(tmp_path)
     tell_of_eventbridge()
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
     monkeypatch.setattr("botocore.session.create_loader", shared_loader)
     monkeypatch.setattr(walk, "WAIT_SECONDS", 0)
-    monkeypatch.setattr(canary, "POLL_SECONDS", 0)
-    monkeypatch.setattr(log, "POLL_SECONDS", 0)
+    for module in (canary, log):
+        monkeypatch.setattr(module, "POLL_SECONDS", 0)
     monkeypatch.setattr(backfill, "PAUSES", (0.0,))
     return StackOnMoto(moto, datadog, monkeypatch)
 
 
 def run(line: str, *words: str, text: str | None = None) -> Result:
-    """Type a command line, and words with a space in them."""
+    """Type a command line, and words that may hold a space."""
     result = CliRunner().invoke(cli, [*line.split(), *words], input=text, catch_exceptions=False)
     return Result(result.exit_code, result.stdout, result.stderr)

@@ -1,4 +1,4 @@
-"""ddg-ops rejected, dead and backfill: what they do, and that nothing is lost on the way."""
+"""ddg-ops rejected and dead: list, show, replay; nothing is lost on the way."""
 
 from __future__ import annotations
 
@@ -21,35 +21,29 @@ from tests.interrupted import CUT_OFF, every_interruption
 from tests.operated import ACCOUNT, StackOnMoto, make_stack, notification, reject, stats
 
 stack = pytest.fixture(make_stack)
-Patch = pytest.MonkeyPatch
-
-
-# --- The story ---
 
 
 def test_story_of_a_broken_job(stack: StackOnMoto) -> None:
-    """At 3 a.m.: a job's files are refused since noon. Find out why, mend it, get them in."""
+    """A job's files are refused: find out why, correct the job, send the files again."""
     for number in range(3):
         stack.put(f"stats/nightly/{number}.json", stats(rows=str(number)))
     stack.put("stats/etl/1.json", stats(rows=1))
     stack.submit()
-
-    assert stack.run("check").code == 1  # "See what and why: ddg-ops rejected list"
+    assert stack.run("check").code == 1
     listed = stack.run("rejected list --json").document
     assert [(each["count"], each["job"]) for each in listed["groups"]] == [(3, "job:nightly")]
     assert '"rows" is the string "' in listed["groups"][0]["reason"]
     assert '| {"timestamp": ' in stack.run("rejected show --job nightly --limit 1").out
-
     dry = stack.run("rejected replay --job nightly")
     assert re.search(r' 3  would be refused again\n +"rows" is the string "\d"', dry.out)
-    for number in range(3):  # the job has been mended, and writes them again
+
+    for number in range(3):  # the job writes them again
         stack.put(f"stats/nightly/{number}.json", stats(rows=number))
     stack.take(stack.main_url)  # as if these had come under other keys
     assert "     3  would be submitted\n" in stack.run("rejected replay --job nightly").out
     assert stack.bodies(stack.main_url) == []
     assert "3 sent from" in stack.run("rejected replay --job nightly --yes").out
     stack.submit()
-
     assert ("rows", ("env:test", "job:nightly")) in stack.datadog.points
     assert stack.run("check").code == 0
 
@@ -58,7 +52,7 @@ def test_story_of_a_broken_job(stack: StackOnMoto) -> None:
 
 
 def test_list_groups_by_job_and_reason(stack: StackOnMoto) -> None:
-    """The same trouble in many files is told once, with an example; all is given back."""
+    """Similar reasons are one group with an example; all messages are visible again."""
     for number in range(12):
         reason = f"timestamp 1764000{number:03} is 40{number:02} s old, and points older than 9 s"
         stack.reject(f"stats/etl/{number}.json", reason)
@@ -66,23 +60,19 @@ def test_list_groups_by_job_and_reason(stack: StackOnMoto) -> None:
     before = stack.bodies(stack.rejected_url)
     result = stack.run("rejected list")
     assert (result.code, stack.bodies(stack.rejected_url)) == (0, before)
-    when = r"\S+Z \(\d+ s ago\)"
-    for line, pattern in zip(
-        result.out.splitlines(),
-        (
-            "    12  job:etl",
-            r"        timestamp 1764000(\d+) is 40\d+ s old, and points older than 9 s",
-            f"        {when}( to {when})?",
-            rf"        such as s3://{stack.bucket}/stats/etl/\d+\.json",
-            "     1  job:nightly",
-            "        S3 is odd, at line 3",
-            f"        {when}",
-            f"        such as s3://{stack.bucket}/stats/nightly/a.json",
-            f"13 messages in {stack.name}-rejected.",
-            "SQS deletes the oldest in 4 d.",
-        ),
-        strict=True,
-    ):
+    when, place = r"\S+Z \(\d+ s ago\)", f"        such as s3://{stack.bucket}/stats"
+    patterns = (
+        "    12  job:etl",
+        r"        timestamp 1764000(\d+) is 40\d+ s old, and points older than 9 s",
+        f"        {when}( to {when})?",
+        rf"{place}/etl/\d+\.json",
+        "     1  job:nightly",
+        "        S3 is odd, at line 3",
+        f"        {when}",
+        f"{place}/nightly/a.json",
+        f"13 messages in {stack.name}-rejected.",
+    )
+    for line, pattern in zip(result.out.splitlines(), patterns, strict=True):
         assert re.fullmatch(pattern, line)
     document = stack.run("rejected list --json --job nightly").document
     [group] = document["groups"]
@@ -105,14 +95,13 @@ def test_list_groups_by_job_and_reason(stack: StackOnMoto) -> None:
         ('"a" is the string "x\\"y"...: A', '"a" is the string "z": A', True),
         ('A: "tags": ["a:x"]; "b" is', 'A: "tags": ["a:\\"]y"]; "b" is', True),
         ("the number 17640000000000, not", "the number NaN, not", True),
-        ('left of the tag "1" as', 'left of the tag "2" as', True),
         ("points older than 3600 s are", "points older than 600 s are", False),
         ('"m1" is a list', '"m2" is a list', False),
         ("S3 answered 403", "S3 answered 404", False),
     ],
 )
 def test_kinds_of_reasons(one: str, other: str, same: bool) -> None:
-    """What differs from file to file makes no group of its own; names and limits do."""
+    """A file's own numbers and texts make no new group; names and limits do."""
     groups = Groups()
     for reason in (one, other):
         groups.add("a job", reason, "s3://b/k")
@@ -122,33 +111,30 @@ def test_kinds_of_reasons(one: str, other: str, same: bool) -> None:
 
 
 def test_groups_are_bounded() -> None:
-    """A hostile job may write a new reason into every file: memory and screen are spared."""
+    """A reason of its own in each file costs neither memory nor the screen."""
     groups = Groups()
     for number in range(2_000):
         groups.add("a job", f"reason {number}", "s3://b/k")
-    assert len(list(groups)) == 1_001
-    assert (next(iter(groups)).title, next(iter(groups)).count) == ("of other kinds", 1_000)
+    assert len(list(groups)) == 201
+    assert (next(iter(groups)).title, next(iter(groups)).count) == ("of other kinds", 1_800)
 
 
-NO_SUCH_JOB = (
-    "0 of 3 messages in {}, by --job nope --reason old. The jobs are: job:etl (2), job:my_job (1)."
-)
+NO_SUCH_JOB = "0 of 3 messages in {}, by --job nope --reason old. Its jobs: job:etl (2), job:my_job"
 
 
 @pytest.mark.parametrize(
     ("options", "keys", "said"),
     [
-        pytest.param("--job My_Job", "My Job/1", "1 of 3 messages in {}, by --job", id="a job"),
-        pytest.param("--job job:my_job", "My Job/1", "1 of 3 messages", id="as list shows it"),
-        pytest.param("--reason 2H", "etl/1 etl/2", "2 of 3 messages", id="a reason, in any case"),
-        pytest.param("--key etl/2", "etl/2", "1 of 3 messages", id="a key"),
-        pytest.param("--since 1h", "My Job/1 etl/1 etl/2", "3 messages in {}.", id="since"),
-        pytest.param("", "My Job/1 etl/1 etl/2", "3 messages in {}.", id="all"),
-        pytest.param("--job nope --reason old", "", NO_SUCH_JOB, id="no such job"),
+        ("--job My_Job", "My Job/1", "1 of 3 messages in {}, by --job My_Job."),
+        ("--job job:my_job", "My Job/1", "1 of 3 messages"),
+        ("--reason 2H", "etl/1 etl/2", "2 of 3 messages"),
+        ("--key etl/2", "etl/2", "1 of 3 messages"),
+        ("--since 1h", "My Job/1 etl/1 etl/2", "3 messages in {}."),
+        ("--job nope --reason old", "", NO_SUCH_JOB),
     ],
 )
 def test_selection(options: str, keys: str, said: str, stack: StackOnMoto) -> None:
-    """What isn't chosen stays, and what there was is said."""
+    """Other messages stay, and the output says what there was."""
     reject(stack, "stats/My Job/1")
     reject(stack, "stats/etl/1", "stats/etl/2", reason="older than 2h")
     result = stack.run("rejected discard --yes", *options.split())
@@ -162,21 +148,25 @@ def test_selection(options: str, keys: str, said: str, stack: StackOnMoto) -> No
     assert left == {"stats/My Job/1", "stats/etl/1", "stats/etl/2"} - chosen
 
 
-def test_selection_by_time(stack: StackOnMoto) -> None:
-    """--since takes the times that list shows."""
+def test_selection_by_time_and_number(stack: StackOnMoto) -> None:
+    """--since takes the times that list shows; --limit ends the walk."""
     reject(stack, "stats/a/1", "stats/a/2")
     stack.queue(stack.rejected_url)._messages[0].sent_timestamp -= 10_000_000
     for since, chosen in (("1h", 1), ("4h", 2), (utc(time.time() + 5), 0)):
         found = stack.run("rejected list --json --since", since).document
         assert found["messages_chosen"] == chosen
+    limited = stack.run("rejected list --limit 1")
+    assert (limited.code, f"1 message of {stack.name}-rejected, by --limit 1" in limited.out) == (
+        0,
+        True,
+    )
 
 
 def test_show_has_the_files(stack: StackOnMoto) -> None:
-    """The files' beginnings: plain, gzip, gone, broken, impossible; a message that names none."""
+    """Their beginnings, plain or gzip; files that are gone; a message that names none."""
     stack.put("stats/a/plain", b'{"a":\t"\x1b[31m"}\nline two')
     stack.put("stats/a/zip", gzip.compress(b"zipped " + 5000 * b"x"))
-    stack.put("stats/a/broken", b"\x1f\x8b" + b"\0" * 20)
-    reject(stack, "stats/a/plain", "stats/a/zip", "stats/a/broken", "stats/a/gone")
+    reject(stack, "stats/a/plain", "stats/a/zip", "stats/a/gone")
     stack.reject("", "the message names no object", body="nonsense")
     for bucket in ("../no bucket", "nobodys-bucket"):
         stack.reject("k", "odd", body=notification(bucket, "k"))
@@ -184,14 +174,14 @@ def test_show_has_the_files(stack: StackOnMoto) -> None:
     for line in ('{"a":   "\ufffd[31m"}', "line two", "nonsense"):
         assert f"\n    | {line}\n" in result.out
     assert result.out.count("    | (the file is gone)\n") == 3
-    assert "    | zipped xxx" in result.out
+    assert f"    | zipped {1_993 * 'x'}\n" in result.out
     assert "\x1b" not in result.out
     document = stack.run("rejected show --key plain --json").document
     assert document["messages"][0]["files"][0]["beginning"].startswith('{"a":')
 
 
 def test_dead_messages(stack: StackOnMoto) -> None:
-    """The same commands; there is no reason on them, and the log is where to look, and when."""
+    """The same commands; they have no reason, but a command that finds it in the log."""
     bodies = sorted(notification(stack.bucket, f"stats/a/{number}") for number in range(3))
     stack.send_all(stack.dead_letter_url, bodies)
     for message in stack.queue(stack.dead_letter_url)._messages:
@@ -215,7 +205,7 @@ def test_dead_messages(stack: StackOnMoto) -> None:
 
 
 def test_replay_is_dry_without_yes(stack: StackOnMoto) -> None:
-    """It says what would become of each file, and changes nothing; --only-good keeps the rest."""
+    """It forecasts each file's outcome and changes nothing; --only-good leaves the rest."""
     stack.put("stats/a/good", stats(rows=1))
     stack.put("stats/a/bad", stats(rows="1"))
     bodies = reject(stack, "stats/a/bad", "stats/a/gone")
@@ -240,7 +230,7 @@ def test_replay_is_dry_without_yes(stack: StackOnMoto) -> None:
 
 
 def test_replay_sends_the_body_as_it_came(stack: StackOnMoto) -> None:
-    """What S3 wrote, to the byte, whatever it is; SQS takes 256 KiB a call."""
+    """To the byte, whatever it is; SQS takes 256 KiB in a call."""
     odd = [json.dumps({"Records": n, "x": 50_000 * "é"}, ensure_ascii=False) for n in range(6)]
     odd.append('{"Records": [],\t"é": "\U0001f600"}')
     for body in odd:
@@ -250,12 +240,12 @@ def test_replay_sends_the_body_as_it_came(stack: StackOnMoto) -> None:
     assert (result.code, result.document["sent"], result.document["kept"]) == (0, 18, 0)
     assert stack.bodies(stack.main_url) == sorted(bodies + odd)
     sent = [message.message_attributes for message in stack.queue(stack.main_url).messages]
-    assert [set(each) for each in sent] == 18 * [{REPLAYED}]  # so their wait isn't called a delay
+    assert [set(each) for each in sent] == 18 * [{REPLAYED}]  # so that their wait isn't a delay
     assert stack.bodies(stack.rejected_url) == []
 
 
 def test_replay_ends_though_all_come_back(stack: StackOnMoto) -> None:
-    """What is refused again while the replay goes on isn't sent again by it."""
+    """Files that are refused again during the replay aren't sent again."""
     reject(stack, *(f"stats/a/{number}" for number in range(11)))
     send, rounds = queues.send, itertools.count()
 
@@ -276,18 +266,14 @@ DENIED = ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "Send
 
 @pytest.mark.parametrize(
     ("error", "code", "said"),
-    [
-        (None, 3, " sent from"),
-        (DENIED, 3, "your AWS profile may not Send (no)"),
-        (KeyboardInterrupt(), 130, "interrupted"),
-    ],
-    ids=["some", "none", "Ctrl-C"],
+    [(None, 3, "4 sent from"), (DENIED, 3, "your AWS profile may not Send (no)")],
+    ids=["some", "none"],
 )
-def test_replay_keeps_what_sqs_does_not_take(
+def test_replay_keeps_what_sqs_does_not_accept(
     error: BaseException | None, code: int, said: str, stack: StackOnMoto
 ) -> None:
-    """SQS may take some messages and not others, or none: those are visible again."""
-    reject(stack, *(f"stats/a/{number}" for number in range(10)))
+    """SQS may accept some messages and not others, or none: those are visible again."""
+    reject(stack, *(f"stats/a/{number}" for number in range(5)))
     send = queues.send
 
     def refuse(stack_: Any, messages: Any) -> Any:
@@ -298,13 +284,12 @@ def test_replay_keeps_what_sqs_does_not_take(
     stack.patch.setattr(queues, "send", refuse)
     result = stack.run("rejected replay --yes")
     assert (result.code, said in result.out + result.err) == (code, True)
-    sent = re.search(r"(\d+) sent from", result.out)
-    assert len(stack.bodies(stack.rejected_url)) == 10 - int(sent[1] if sent else 0) > 0
+    assert len(stack.bodies(stack.rejected_url)) == (5 if error else 1)
 
 
 @pytest.mark.parametrize("foreign", ["stats", "dead_letter", "rejected", "function", "region"])
 def test_foreign_queue_is_left_alone(foreign: str, stack: StackOnMoto) -> None:
-    """A wrong file of outputs sends and deletes nothing: the function must name all three."""
+    """With wrong outputs, nothing is sent or deleted."""
     other = StackOnMoto(stack.moto, stack.datadog, stack.patch)
     for one in (stack, other):
         one.send_all(one.rejected_url, ["{}"])
@@ -314,9 +299,7 @@ def test_foreign_queue_is_left_alone(foreign: str, stack: StackOnMoto) -> None:
     elif foreign == "region":
         stack.outputs["alarm_topic_arn"] = {"value": f"arn:aws:sns:eu-west-1:{ACCOUNT}:x"}
     else:
-        urls = dict(stack.outputs["queue_urls"]["value"])
-        urls[foreign] = other.outputs["queue_urls"]["value"][foreign]
-        stack.outputs["queue_urls"] = {"value": urls}
+        stack.urls[foreign] = other.urls[foreign]
     commands = ("rejected replay", "dead replay", "rejected discard", "rejected save kept --delete")
     for command in commands:
         result = stack.run(f"{command} --yes")
@@ -341,10 +324,9 @@ def test_foreign_queue_is_left_alone(foreign: str, stack: StackOnMoto) -> None:
     ],
 )
 def test_nothing_is_lost_at_any_step(command: str, dead: bool, stack: StackOnMoto) -> None:
-    """A message is in the queue, or where it went, or in both; never in neither."""
+    """A message is in the queue, or where it went, or in both."""
     keys = [f"stats/a/{number}" for number in range(11)]  # one more than SQS gives in a call
     bodies = {notification(stack.bucket, key) for key in keys}
-    stack.patch.setattr(walk, "EMPTY_POLLS", 1)  # each is a step that tells nothing more
 
     def prepare() -> None:
         for url in (stack.rejected_url, stack.main_url):
