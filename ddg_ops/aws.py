@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any
 
 import botocore.session
@@ -51,22 +52,16 @@ class Aws:
         region = region or os.environ.get("AWS_REGION")  # botocore reads AWS_DEFAULT_REGION alone
         if region:
             self.session.set_config_variable("region", region)
-        self._clients: dict[str, Any] = {}
-        self._submitters: dict[Settings, Clients] = {}
+        self.client = cache(self._make_client)  # each is made once
+        self.submitter = cache(self._make_submitter)
 
-    def client(self, service: str) -> Any:
-        """Return the client of a service; each is made once."""
-        if service not in self._clients:
-            retries = {"mode": "standard", "total_max_attempts": 3}
-            config = Config(connect_timeout=5, read_timeout=30, retries=retries)  # type: ignore[arg-type]  # so the stubs
-            self._clients[service] = self.session.create_client(service, config=config)
-        return self._clients[service]
+    def _make_client(self, service: str) -> Any:
+        retries = {"mode": "standard", "total_max_attempts": 3}
+        config = Config(connect_timeout=5, read_timeout=30, retries=retries)  # type: ignore[arg-type]  # so the stubs
+        return self.session.create_client(service, config=config)
 
-    def submitter(self, settings: Settings) -> Clients:
-        """Return the clients that the submitter's functions need."""
-        if settings not in self._submitters:
-            self._submitters[settings] = make_clients(settings, self.session)
-        return self._submitters[settings]
+    def _make_submitter(self, settings: Settings) -> Clients:
+        return make_clients(settings, self.session)
 
     @property
     def region(self) -> str:

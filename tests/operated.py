@@ -116,7 +116,6 @@ class StackOnMoto:
                 Threshold=0,
                 ComparisonOperator="GreaterThanThreshold",
             )
-            self.alarm(alarm, "OK")
         self.topic = self.aws["sns"].create_topic(Name=f"{self.name}-alarms")["TopicArn"]
         self.pager: str = self.aws["sns"].subscribe(
             TopicArn=self.topic, Protocol="email", Endpoint="a@example.com"

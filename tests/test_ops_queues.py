@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
 from ddg_ops import queues, walk
 from ddg_ops.queues import Groups
@@ -21,31 +20,6 @@ from tests.interrupted import CUT_OFF, every_interruption
 from tests.operated import ACCOUNT, StackOnMoto, make_stack, notification, reject, stats
 
 stack = pytest.fixture(make_stack)
-
-
-def test_story_of_a_broken_job(stack: StackOnMoto) -> None:
-    """A job's files are refused: find out why, correct the job, send the files again."""
-    for number in range(3):
-        stack.put(f"stats/nightly/{number}.json", stats(rows=str(number)))
-    stack.put("stats/etl/1.json", stats(rows=1))
-    stack.submit()
-    assert stack.run("check").code == 1
-    listed = stack.run("rejected list --json").document
-    assert [(each["count"], each["job"]) for each in listed["groups"]] == [(3, "job:nightly")]
-    assert '"rows" is the string "' in listed["groups"][0]["reason"]
-    assert '| {"timestamp": ' in stack.run("rejected show --job nightly --limit 1").out
-    dry = stack.run("rejected replay --job nightly")
-    assert re.search(r' 3  would be refused again\n +"rows" is the string "\d"', dry.out)
-
-    for number in range(3):  # the job writes them again
-        stack.put(f"stats/nightly/{number}.json", stats(rows=number))
-    stack.take(stack.main_url)  # as if these had come under other keys
-    assert "     3  would be submitted\n" in stack.run("rejected replay --job nightly").out
-    assert stack.bodies(stack.main_url) == []
-    assert "3 sent from" in stack.run("rejected replay --job nightly --yes").out
-    stack.submit()
-    assert ("rows", ("env:test", "job:nightly")) in stack.datadog.points
-    assert stack.run("check").code == 0
 
 
 # --- list, show ---
@@ -156,10 +130,8 @@ def test_selection_by_time_and_number(stack: StackOnMoto) -> None:
         found = stack.run("rejected list --json --since", since).document
         assert found["messages_chosen"] == chosen
     limited = stack.run("rejected list --limit 1")
-    assert (limited.code, f"1 message of {stack.name}-rejected, by --limit 1" in limited.out) == (
-        0,
-        True,
-    )
+    assert limited.code == 0
+    assert f"1 message of {stack.name}-rejected, by --limit 1." in limited.out
 
 
 def test_show_has_the_files(stack: StackOnMoto) -> None:
@@ -261,30 +233,18 @@ def test_replay_ends_though_all_come_back(stack: StackOnMoto) -> None:
     assert len(stack.bodies(stack.rejected_url)) == 11  # the files are gone: refused again
 
 
-DENIED = ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "Send")
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "said"),
-    [(None, 3, "4 sent from"), (DENIED, 3, "your AWS profile may not Send (no)")],
-    ids=["some", "none"],
-)
-def test_replay_keeps_what_sqs_does_not_accept(
-    error: BaseException | None, code: int, said: str, stack: StackOnMoto
-) -> None:
-    """SQS may accept some messages and not others, or none: those are visible again."""
+def test_replay_keeps_what_sqs_does_not_accept(stack: StackOnMoto) -> None:
+    """SQS may accept some messages of a call and not others."""
     reject(stack, *(f"stats/a/{number}" for number in range(5)))
     send = queues.send
 
-    def refuse(stack_: Any, messages: Any) -> Any:
-        if error:
-            raise error
-        return send(stack_, messages[:4])
+    def refuse_one(stack_: Any, messages: Any) -> Any:
+        return send(stack_, [each for each in messages if "/4" not in each.body])
 
-    stack.patch.setattr(queues, "send", refuse)
+    stack.patch.setattr(queues, "send", refuse_one)
     result = stack.run("rejected replay --yes")
-    assert (result.code, said in result.out + result.err) == (code, True)
-    assert len(stack.bodies(stack.rejected_url)) == (5 if error else 1)
+    assert (result.code, "4 sent from" in result.out) == (3, True)
+    assert len(stack.bodies(stack.rejected_url)) == 1
 
 
 @pytest.mark.parametrize("foreign", ["stats", "dead_letter", "rejected", "function", "region"])

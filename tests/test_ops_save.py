@@ -6,12 +6,12 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from botocore.exceptions import ClientError
 
-from ddg_ops import queues, walk
+from ddg_ops import queues
 from tests.interrupted import CUT_OFF, every_interruption
 from tests.operated import StackOnMoto, make_stack, reject, stats
 
@@ -20,7 +20,7 @@ Patch = pytest.MonkeyPatch
 
 
 def test_save(stack: StackOnMoto) -> None:
-    """The message with its reason, and the file as it is; deleted only with --delete --yes."""
+    """Messages with their reasons, and the files as they are; --delete --yes then deletes."""
     stack.put("stats/a/x.json", b"\x00not JSON")
     bodies = reject(stack, "stats/a/x.json", "stats/a/gone.json")
     result = stack.run("rejected save kept/here --json")
@@ -40,7 +40,7 @@ def test_save(stack: StackOnMoto) -> None:
 
 
 def test_save_stays_in_its_folder(stack: StackOnMoto) -> None:
-    """A key is no path: whatever it holds, the file is beside its message."""
+    """A key can't name a path; its file is beside its message."""
     keys = ("stats/a/..", "stats/../../evil", "stats/a/\x1b[31m~`$(x)`;x", "stats/a/" + "n" * 300)
     for key in keys:
         stack.put(key, b"x")
@@ -52,24 +52,21 @@ def test_save_stays_in_its_folder(stack: StackOnMoto) -> None:
     assert all(name.isascii() and name.isprintable() and len(name) < 150 for name in names)
 
 
-def test_save_deletes_nothing_that_is_not_safe(stack: StackOnMoto) -> None:
-    """A file that can't be read or written now isn't saved: its message stays."""
+def test_save_deletes_only_what_is_safe(stack: StackOnMoto) -> None:
+    """A message stays if its file can't be read or written."""
     bodies = reject(stack, "stats/a/1")
     Path("file").write_text("")
     result = stack.run("rejected save file/folder --delete --yes")
     assert (result.code, result.err) == (3, "ddg-ops: file/folder: Not a directory.\n")
-
-    def fail(aws: Any, file: Any) -> Any:
-        raise ClientError({"Error": {"Code": "SlowDown", "Message": "no"}}, "GetObject")
-
-    stack.patch.setattr(queues, "open_object", fail)
+    error = ClientError({"Error": {"Code": "SlowDown", "Message": "no"}}, "GetObject")
+    stack.patch.setattr(queues, "open_object", Mock(side_effect=error))
     result = stack.run("rejected save kept --delete --yes")
     assert (result.code, "SlowDown" in result.err) == (3, True)
     assert stack.bodies(stack.rejected_url) == bodies
 
 
 def test_discard(stack: StackOnMoto) -> None:
-    """Dry without --yes; with it a line of each message is on the disk first."""
+    """Dry without --yes; with it, each message is first written to a file."""
     bodies = reject(stack, "stats/a/1", "stats/a/2")
     dry = stack.run("rejected discard")
     assert "     2  job:a\n        not JSON\n" in dry.out
@@ -91,7 +88,7 @@ def save_bad_files(stack: StackOnMoto, *jobs: str) -> list[Path]:
 
 
 def test_edited_files_are_sent(stack: StackOnMoto) -> None:
-    """What has been mended goes up under a new key of the same job, and its message is dropped."""
+    """A corrected file gets a new key of the same job, and its message is deleted."""
     good, _bad = save_bad_files(stack, "a", "b")
     good.write_text(json.dumps(stats(rows=7)))
     dry = stack.run("rejected send kept")
@@ -118,7 +115,7 @@ def test_edited_files_are_sent(stack: StackOnMoto) -> None:
 def test_files_that_are_too_old_stay(
     options: str, max_age: str, code: int, stack: StackOnMoto
 ) -> None:
-    """By the clock of now; with --historical too where the function itself would refuse them."""
+    """Their age counts now; --historical doesn't help if the function itself would refuse them."""
     stack.set_environment(MAX_AGE_SECONDS=max_age)
     [file] = save_bad_files(stack, "a")
     file.write_text('{"timestamp": 1764000000, "rows": 1}')
@@ -129,9 +126,8 @@ def test_files_that_are_too_old_stay(
 
 @pytest.mark.filterwarnings(CUT_OFF)
 def test_no_edited_file_is_lost_at_any_step(stack: StackOnMoto) -> None:
-    """A message leaves the queue when its file is up, and a second try sends the same key."""
+    """A message is deleted once its file is in the bucket; a second try sends the same key."""
     keys = [f"stats/a/{number}.json" for number in range(2)]
-    stack.patch.setattr(walk, "EMPTY_POLLS", 1)
 
     def prepare() -> None:
         stack.purge(stack.rejected_url)

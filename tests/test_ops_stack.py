@@ -8,15 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.operated import (
-    KEY,
-    REGION,
-    StackOnMoto,
-    make_stack,
-    run,
-    stats,
-    terraform,
-)
+from tests.operated import KEY, REGION, StackOnMoto, make_stack, run, stats, terraform
 from tests.wire import Wire
 
 URLS = dict.fromkeys(("stats", "dead_letter", "rejected"), "https://x")
@@ -27,15 +19,15 @@ Patch = pytest.MonkeyPatch
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: Patch) -> None:
-    """Files of a test are named as a person would name them."""
+    """Files have plain names."""
     monkeypatch.chdir(tmp_path)
 
 
 # --- The stack ---
 
 
-def test_stack_is_terraforms(stack: StackOnMoto) -> None:
-    """In the folder of the state nothing has to be named, the region neither."""
+def test_stack_of_this_folder(stack: StackOnMoto) -> None:
+    """In the folder of the state no option is needed, not even the region."""
     Path("out.json").write_text(json.dumps(stack.outputs))
     terraform('[ "$*" = "output -json -no-color" ] && cat out.json', stack.patch)
     stack.patch.delenv("AWS_DEFAULT_REGION")
@@ -45,7 +37,7 @@ def test_stack_is_terraforms(stack: StackOnMoto) -> None:
 
 @pytest.mark.parametrize("variable", ["AWS_REGION", "AWS_DEFAULT_REGION", "--region"])
 def test_stack_by_name(variable: str, stack: StackOnMoto) -> None:
-    """A name is enough; the region is an option, or either variable, of which the first wins."""
+    """The region is an option, AWS_REGION or AWS_DEFAULT_REGION: the first of them wins."""
     stack.patch.delenv("AWS_DEFAULT_REGION")
     assert "no AWS region" in run("check --stack", stack.name).err
     region = ["--region", REGION] if variable == "--region" else []
@@ -60,14 +52,14 @@ def test_stack_by_name(variable: str, stack: StackOnMoto) -> None:
 @pytest.mark.parametrize(
     ("script", "problem"),
     [
-        pytest.param("echo '{}'", "`terraform output` names no stack:", id="nothing applied"),
-        pytest.param("echo no", "`terraform output` isn't JSON", id="no JSON"),
-        pytest.param("echo '│ Error: B' >&2; exit 1", "failed: Error: B.", id="not initialised"),
-        pytest.param(None, "no terraform here to ask", id="no terraform"),
+        ("echo '{}'", "`terraform output` names no stack:"),
+        ("echo no", "`terraform output` isn't JSON"),
+        ("echo '│ Error: B' >&2; exit 1", "failed: Error: B."),
+        (None, "no terraform here to ask"),
     ],
 )
 def test_no_stack_from_terraform(script: str | None, problem: str, monkeypatch: Patch) -> None:
-    """What is wrong is said in a line, with the ways to name a stack."""
+    """One line: the problem, and the ways to name a stack."""
     terraform(script or "", monkeypatch)
     if script is None:
         monkeypatch.setenv("PATH", "/nowhere")
@@ -78,31 +70,28 @@ def test_no_stack_from_terraform(script: str | None, problem: str, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "problem"),
+    ("content", "problem"),
     [
-        pytest.param("queue_urls", {}, "lacks 'stats'", id="another project"),
-        pytest.param("queue_urls", {"stats": "x"}, "lacks 'dead_letter'", id="a queue is missing"),
-        pytest.param("queue_urls", "x", "has another shape", id="a text for an object"),
-        pytest.param("bucket", {"value": 5}, "has another shape", id="a number for a text"),
-        pytest.param("alarm_names", 5, "has another shape", id="alarms"),
-        pytest.param("", [1], "names no stack", id="a list"),
-        pytest.param("", "\x00[", "isn't JSON", id="no JSON"),
-        pytest.param("", "[" * 100_000, "isn't JSON", id="deep"),
-        pytest.param("", b"\xff\xfe", "isn't JSON", id="no text"),
+        (json.dumps(OUTPUTS | {"queue_urls": {"stats": "x"}}), "lacks 'dead_letter'"),
+        (json.dumps(OUTPUTS | {"queue_urls": "x"}), "has another shape"),
+        (json.dumps(OUTPUTS | {"bucket": {"value": 5}}), "has another shape"),
+        (json.dumps(OUTPUTS | {"alarm_names": 5}), "has another shape"),
+        ("[1]", "names no stack"),
+        ("[" * 100_000, "isn't JSON"),
+        ("\xff\xfe", "isn't JSON"),
     ],
+    ids=["lacks", "text", "number", "alarms", "list", "deep", "encoding"],
 )
-def test_outputs_of_another_shape(name: str, value: object, problem: str) -> None:
-    """One line, and no traceback."""
-    content: object = OUTPUTS | {name: value} if name else value
-    raw = content.encode() if isinstance(content, str) else content
-    Path("o.json").write_bytes(raw if isinstance(raw, bytes) else json.dumps(raw).encode())
+def test_outputs_of_another_shape(content: str, problem: str) -> None:
+    """One line, no traceback."""
+    Path("o.json").write_bytes(content.encode("latin-1"))
     result = run("check --stack o.json")
     assert (result.code in (2, 3), result.out, result.err.count("\n")) == (True, "", 1)
     assert problem in result.err
 
 
 def test_stack_that_is_elsewhere(stack: StackOnMoto) -> None:
-    """Another name, or another region than the outputs'."""
+    """An unknown name, or another region than the outputs'."""
     assert f"no stack nobodys in {REGION}" in run("check --stack nobodys").err
     Path("o.json").write_text(json.dumps(stack.outputs))
     result = run("check --stack o.json --region eu-west-1")
@@ -114,7 +103,7 @@ def test_stack_that_is_elsewhere(stack: StackOnMoto) -> None:
 
 
 def test_profile_and_region_reach_all(stack: StackOnMoto) -> None:
-    """Whatever a command asks of AWS is signed by the profile and for the region it was given."""
+    """Every request is signed by the given profile, for the given region."""
     patch = stack.patch
     stack = StackOnMoto(stack.moto, stack.datadog, patch, region="eu-west-1")
     arn = stack.aws["secretsmanager"].create_secret(Name=stack.name, SecretString=KEY)["ARN"]
@@ -146,20 +135,19 @@ def test_profile_and_region_reach_all(stack: StackOnMoto) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "problem"),
+    ("code", "problem", "line"),
     [
-        ("InvalidClientTokenId", "AWS doesn't know these credentials"),
-        ("SignatureDoesNotMatch", "AWS doesn't know these credentials"),
-        ("ExpiredToken", "your AWS credentials have expired"),
-        ("AccessDenied", "may not GetCallerIdentity"),
-        ("Odd\x1b[31m", "AWS answered Odd"),
+        ("InvalidClientTokenId", "AWS doesn't know these credentials", "rejected list --stack a"),
+        ("SignatureDoesNotMatch", "AWS doesn't know these credentials", "check --stack o.json"),
+        ("ExpiredToken", "your AWS credentials have expired", "rejected list --stack a"),
+        ("AccessDenied", "may not GetCallerIdentity", "check --stack o.json"),
+        ("Odd\x1b[31m", "AWS answered Odd", "check --stack o.json"),
     ],
 )
-@pytest.mark.parametrize("line", ["rejected list --stack any", "check --stack o.json"])
 def test_wrong_credentials_are_one_line(
     code: str, problem: str, line: str, monkeypatch: Patch
 ) -> None:
-    """No traceback, and once, not for each part: what is wrong and what to do."""
+    """No traceback, and one line, not one for each part."""
     Path("o.json").write_text(json.dumps(OUTPUTS))
     shown = code.encode("unicode_escape").decode()
     error = f"<Error><Code>{shown}</Code><Message>No.</Message></Error>"
@@ -169,30 +157,29 @@ def test_wrong_credentials_are_one_line(
     assert problem in result.err
 
 
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+
+
 @pytest.mark.parametrize(
-    ("environment", "problem"),
+    ("environment", "removed", "problem"),
     [
-        pytest.param({"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "can't be reached", id="network"),
-        pytest.param({"AWS_ACCESS_KEY_ID": None}, "credentials", id="half of the credentials"),
-        pytest.param(
-            {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None},
-            "no AWS credentials",
-            id="no credentials",
-        ),
-        pytest.param({"AWS_DEFAULT_REGION": None}, "no AWS region", id="no region"),
-        pytest.param({"AWS_PROFILE": "gone"}, "profile (gone) could not be found", id="profile"),
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, (), "can't be reached"),
+        ({}, KEYS[:1], "no AWS credentials"),
+        ({}, KEYS, "no AWS credentials"),
+        ({}, ("AWS_DEFAULT_REGION",), "no AWS region"),
+        ({"AWS_PROFILE": "gone"}, (), "profile (gone) could not be found"),
     ],
+    ids=["network", "half", "credentials", "region", "profile"],
 )
 def test_no_way_to_aws_is_one_line(
-    environment: dict[str, str | None], problem: str, monkeypatch: Patch
+    environment: dict[str, str], removed: tuple[str, ...], problem: str, monkeypatch: Patch
 ) -> None:
     """No traceback here either."""
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # botocore's, between its attempts
     for name, value in environment.items():
-        if value is None:
-            monkeypatch.delenv(name)
-        else:
-            monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name, value)
+    for name in removed:
+        monkeypatch.delenv(name)
     result = run("rejected list --stack any")
     assert (result.code, result.out, result.err.count("\n")) == (3, "", 1)
     assert problem in result.err
