@@ -4,8 +4,9 @@ FAILED is broken. What can't be seen from here is unknown, and may be fine.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ RESUME = "ddg-ops resume --yes"
 NO_KEY = "Put the key there, or name another secret in ddg_api_key_secret_arn, and apply."
 LATER = "Check again in some minutes, or follow a file: ddg-ops check --canary"
 EXAMPLES = ["", "--canary", "--canary --bucket acme-data", "--stack ddg-stats --json"]
+SUM_AND_MAXIMUM = {"Period": 300, "Statistics": ["Sum", "Maximum"]}
+PERCENTILE = {"Period": 3600, "ExtendedStatistics": ["p95"]}
 Findings = Iterator[Finding]
 
 
@@ -107,7 +110,6 @@ def examine(stack: Stack, canaries: Sequence[str], timeout: float) -> Iterator[t
         ("queues", check_queue(stack, stack.dead_letter_url, "List them: ddg-ops dead list")),
         ("outcomes", check_outcomes(stack, follows=bool(timeout))),
         ("alarms", check_alarms(stack)),
-        ("heartbeat", check_heartbeat(stack)),
         *(("canary", follow_canary(stack, settings, bucket, timeout)) for bucket in followed),
         ("access", check_access([bucket for bucket in others if bucket not in followed])),
     ]
@@ -187,28 +189,34 @@ def check_mapping(stack: Stack) -> Findings:
             yield Finding("ok", f"{queue} is mapped to {stack.function}")
 
 
-def check_queue(stack: Stack, url: str, fix: str, seconds: float = -1.0) -> Findings:
-    """Check that no message is in a queue for more than some seconds."""
-    (name, number), oldest = stack.waiting(url), 0.0
-    for point in points(stack, "AWS/SQS QueueName ApproximateAgeOfOldestMessage", name, 15)[:1]:
-        oldest = point["Maximum"]
+def check_queue(stack: Stack, url: str, fix: str, seconds: float = 0.0) -> Findings:
+    """Check that no message waits in a queue for some seconds, or at all."""
+    name, number = stack.waiting(url)
+    ages = points(stack, "AWS/SQS", "ApproximateAgeOfOldestMessage", 15, QueueName=name)
+    oldest = ages[0]["Maximum"] if ages else 0.0
     text = f"{name}: about {count(number, 'message')}"
     text += f", the oldest for {age(oldest)}" if number and oldest else ""
-    is_stuck = number and oldest > seconds
+    is_stuck = number and oldest >= seconds
     yield Finding("FAILED", text, fix) if is_stuck else Finding("ok", text)
 
 
-def points(stack: Stack, metric: str, value: str, minutes: int, **statistics: Any) -> list[Any]:
-    """Return the points of a metric (namespace, dimension, name), the newest first."""
-    namespace, dimension, name = metric.split()
+def points(
+    stack: Stack,
+    namespace: str,
+    metric: str,
+    minutes: int,
+    statistics: Mapping[str, Any] = SUM_AND_MAXIMUM,
+    **dimension: str,
+) -> list[Any]:
+    """Return the points of a metric, the newest first."""
     now = datetime.now(UTC)
     found: list[Any] = stack.aws.client("cloudwatch").get_metric_statistics(
         Namespace=namespace,
-        MetricName=name,
-        Dimensions=[{"Name": dimension, "Value": value}],
+        MetricName=metric,
+        Dimensions=[{"Name": name, "Value": value} for name, value in dimension.items()],
         StartTime=now - timedelta(minutes=minutes),
         EndTime=now + timedelta(minutes=1),
-        **(statistics or {"Period": 300, "Statistics": ["Sum", "Maximum"]}),
+        **statistics,
     )["Datapoints"]
     return sorted(found, key=lambda point: point["Timestamp"], reverse=True)
 
@@ -216,9 +224,9 @@ def points(stack: Stack, metric: str, value: str, minutes: int, **statistics: An
 def check_outcomes(stack: Stack, *, follows: bool) -> Findings:
     """Check what became of the last hour's files, and how fast; follows: there is a canary."""
     minutes = max([60, *silence_minutes(stack)])
-    metric = "DatadogStats FunctionName"
+    own_points = partial(points, stack, "DatadogStats", FunctionName=stack.function)
     totals = {
-        name: sum(p["Sum"] for p in points(stack, f"{metric} {name}", stack.function, minutes))
+        name: sum(point["Sum"] for point in own_points(name, minutes))
         for name in ("Submitted", "Refused", "Retried")
     }
     if not any(totals.values()):
@@ -228,8 +236,7 @@ def check_outcomes(stack: Stack, *, follows: bool) -> Findings:
         text = f"in the last {minutes} minutes: {numbers}"
         reasons = "The reasons: ddg-ops tail --since 1h"
         yield Finding("note", text, reasons) if totals["Retried"] else Finding("ok", text)
-    percentile = {"Period": 3600, "ExtendedStatistics": ["p95"]}
-    delays = points(stack, f"{metric} DelayMilliseconds", stack.function, 60, **percentile)
+    delays = own_points("DelayMilliseconds", 60, PERCENTILE)
     if known := [each["ExtendedStatistics"]["p95"] for each in delays]:
         text = f"95% of the last hour's files were in Datadog {max(known) / 1000:,.1f} s"
         yield Finding("ok", f"{text} after S3's event, or sooner")
@@ -267,7 +274,7 @@ def its_alarms(stack: Stack) -> list[dict[str, Any]]:
 
 
 def check_alarms(stack: Stack) -> Findings:
-    """Check which alarms are on or gone, and whether anybody is notified."""
+    """Check which alarms are on or gone, who is notified, and what they can't notice."""
     alarms = its_alarms(stack)
     missing = sorted(set(stack.alarm_names) - {alarm["AlarmName"] for alarm in alarms})
     ringing = [alarm for alarm in alarms if alarm["StateValue"] == "ALARM"]
@@ -278,14 +285,10 @@ def check_alarms(stack: Stack) -> Findings:
         yield Finding("FAILED", f"not there: {', '.join(missing) or 'all of them'}", APPLY)
     elif not ringing:
         yield Finding("ok", f"none of {len(alarms)} is on")
-    topic = stack.topic_arn
-    answer = stack.aws.client("sns").list_subscriptions_by_topic(TopicArn=topic)
+    topic, sns = stack.topic_arn, stack.aws.client("sns")
+    answer = sns.list_subscriptions_by_topic(TopicArn=topic)
     if not any(each["SubscriptionArn"].startswith("arn:") for each in answer["Subscriptions"]):
         yield Finding("note", f"they notify nobody: {topic} has no subscription", SUBSCRIBE)
-
-
-def check_heartbeat(stack: Stack) -> Findings:
-    """Say who notices a dead pipeline, if nothing writes files regularly."""
     if not stack.generator:
         text = "neither generator nor heartbeat runs: only alarms of silent jobs notice a dead "
         yield Finding("note", f"{text}pipeline ({count(len(stack.watched), 'job')} watched)")
