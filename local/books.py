@@ -1,13 +1,13 @@
-"""What became of each file of the local run, by the queue's messages and the submitter's log."""
+"""The outcome of each file of the local run, from the queue's messages and the submitter's log."""
 
 import json
 import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from ddg_outcomes import where
 from ddg_s3_objects import Message, find_files, read_messages
@@ -18,110 +18,109 @@ NEEDS_NOTHING = "not below its bucket's prefix, or a marker"
 
 @dataclass
 class Entry:
-    """A file that somebody wrote; written again, or sent again, it begins anew."""
+    """A file that somebody wrote. If it is written or sent again, a new entry replaces it."""
 
     name: str  # s3://bucket/key
-    at: float  # when S3 told of it, epoch seconds
+    at: float  # when S3 notified the queue, epoch seconds
     outcome: str = WAITING
     reason: str = ""  # why it is refused or waits
-    seconds: float | None = None  # from then to its outcome
+    seconds: float | None = None  # from the notification to the outcome
     tries: int = 0
-    beginning: str = ""  # of the content, where it is refused
+    beginning: str = ""  # of the content, if it is refused
 
 
-@dataclass
+class Received(NamedTuple):
+    """A file of a batch."""
+
+    entry: Entry
+    message_id: str
+    raw_name: str  # as the log has it once the file is submitted
+
+
 class Books:
-    """Every file by its outcome; only so many of those that are settled are kept."""
+    """Every file by its outcome; only the last settled ones are kept."""
 
-    keep: int
-    files: dict[str, Entry] = field(default_factory=dict)  # the oldest first
-    counts: Counter[str] = field(default_factory=Counter)  # of all there ever were, by outcome
-    changes: int = 0
-
-    def __post_init__(self) -> None:
+    def __init__(self, keep: int) -> None:
+        self.keep = keep
+        self.files: dict[str, Entry] = {}  # the oldest first
+        self.counts: Counter[str] = Counter()  # by outcome, forgotten files included
+        self.changes = time.time_ns()  # grows with each change; another number after a restart
         self._lock = threading.Lock()
-        self._seen: dict[str, None] = {}  # ids of messages, the oldest first
 
-    def arrive(self, message_id: str, body: str, at: float) -> None:
-        """Enter the files of a message that is in the queue."""
+    def look(self, queue: Any) -> None:
+        """Enter the files whose messages are visible in a queue (moto's own object)."""
+        with self._lock:  # so that no batch with them is settled in between
+            for each in queue.messages:
+                message = Message(each.id, each.body, ())
+                for file in find_files(each.body):
+                    self._enter(where(file, message), each.sent_timestamp / 1000)
+
+    def receive(self, event: Mapping[str, Any]) -> list[Received]:
+        """Enter the files of a batch, and return them."""
+        sent = {each["messageId"]: each["attributes"]["SentTimestamp"] for each in event["Records"]}
+        batch = []
         with self._lock:
-            if message_id not in self._seen:
-                self._seen[message_id] = None
-                for file in find_files(body):
-                    self._begin(where(file, Message(message_id, body, ())), at)
+            for message in read_messages(event):
+                for file in message.files:
+                    entry = self._enter(where(file, message), int(sent[message.message_id]) / 1000)
+                    entry.tries = file.receive_count
+                    raw_name = f"s3://{file.bucket}/{file.key}"
+                    batch.append(Received(entry, message.message_id, raw_name))
+        return batch
 
-    def _begin(self, name: str, at: float) -> Entry:
+    def _enter(self, name: str, at: float) -> Entry:
         entry = self.files.get(name)
         if entry is None or entry.outcome != WAITING:
             if entry:
-                self.counts[entry.outcome] -= 1
-                del self.files[name]
+                self.counts[self.files.pop(name).outcome] -= 1
             self.counts[WAITING] += 1
             self.changes += 1
             entry = self.files[name] = Entry(name, at)
         return entry
 
-    def settle(self, event: Mapping[str, Any], failed: set[str], log: Sequence[str]) -> list[Entry]:
-        """Enter what a batch came to; return the entries of its files.
+    def settle(self, batch: Sequence[Received], failed: set[str], log: Sequence[str]) -> None:
+        """Enter the outcomes of a batch.
 
-        failed: ids of the messages that stay in the queue. log: what the submitter printed.
+        failed: IDs of the messages that stay in the queue. log: what the submitter printed.
         """
-        told = {line for line in log if line.startswith("submitted [")}
-        submitted = {name for line in told for name in json.loads(line.partition(" ")[2])}
-        sent = {
-            record["messageId"]: int(record["attributes"]["SentTimestamp"]) / 1000
-            for record in event["Records"]
-        }
-        settled = []
+        lists = [line.partition(" ")[2] for line in log if line.startswith("submitted [")]
+        submitted = {name for names in lists for name in json.loads(names)}
         with self._lock:
-            for message in read_messages(event):
-                for file in message.files:
-                    name, raw = where(file, message), f"s3://{file.bucket}/{file.key}"
-                    entry = self._begin(name, sent[message.message_id])
-                    entry.tries = file.receive_count
-                    if message.message_id in failed:
-                        entry.reason = find_reason(name, log)
-                    else:
-                        self._end(entry, raw in submitted, log)
-                    settled.append(entry)
-                self._seen[message.message_id] = None
+            for entry, message_id, raw_name in batch:
+                refused = f"refused {entry.name}: "
+                reasons = [line.removeprefix(refused) for line in log if line.startswith(refused)]
+                self.counts[entry.outcome] -= 1
+                if message_id in failed:
+                    entry.outcome, entry.reason = WAITING, find_reason(entry.name, log)
+                elif raw_name in submitted:
+                    entry.outcome, entry.reason = SUBMITTED, ""
+                elif reasons:
+                    entry.outcome, entry.reason = REFUSED, reasons[-1]
+                else:
+                    entry.outcome, entry.reason = IGNORED, NEEDS_NOTHING
+                self.counts[entry.outcome] += 1
+                waits = entry.outcome == WAITING
+                entry.seconds = None if waits else max(0.0, time.time() - entry.at)
             self.changes += 1
-        return settled
-
-    def _end(self, entry: Entry, submitted: bool, log: Sequence[str]) -> None:
-        refused = f"refused {entry.name}: "
-        reasons = [line.removeprefix(refused) for line in log if line.startswith(refused)]
-        if submitted:
-            entry.outcome, entry.reason = SUBMITTED, ""
-        elif reasons:
-            entry.outcome, entry.reason = REFUSED, reasons[-1]
-        else:
-            entry.outcome, entry.reason = IGNORED, NEEDS_NOTHING
-        entry.seconds = max(0.0, time.time() - entry.at)
-        self.counts[WAITING] -= 1
-        self.counts[entry.outcome] += 1
 
     def latest(self, most: int, *outcomes: str) -> list[Entry]:
-        """Return the latest files, the newest first, of some outcomes or of all."""
+        """Return the latest files, the newest first, of these outcomes or of all."""
         with self._lock:
-            entries = reversed(list(self.files.values()))
-        chosen = (entry for entry in entries if not outcomes or entry.outcome in outcomes)
-        return [entry for entry, _ in zip(chosen, range(most), strict=False)]
+            entries = [e for e in self.files.values() if not outcomes or e.outcome in outcomes]
+        return entries[: -most - 1 : -1]
 
-    def forget(self) -> Iterator[str]:
-        """Forget the oldest settled files beyond those to be kept, and yield their names."""
+    def forget(self) -> list[str]:
+        """Forget the oldest settled files beyond those to be kept; return their names."""
         with self._lock:
             settled = [name for name, entry in self.files.items() if entry.outcome != WAITING]
             old = settled[: max(0, len(settled) - self.keep)]
             for name in old:
                 del self.files[name]
-            for message_id in list(self._seen)[: -self.keep]:
-                del self._seen[message_id]
-        yield from old
+        return old
 
 
 def find_reason(name: str, log: Sequence[str]) -> str:
-    """Return why a file is retried; a line names the first files of each reason."""
+    """Return why a file is retried; a line names only the first files of its reason."""
     lines = [match[1] for line in log if (match := re.match(r"retried \d+: (.*)", line))]
-    naming = [line for line in lines if name in line] or lines or ["it isn't said why"]
+    naming = [line for line in lines if name in line] or lines or ["the log has no reason"]
     return re.split(r": (?:s3://|message )", naming[0])[0]

@@ -1,15 +1,15 @@
 """Lambda's event source mapping for a queue, as far as the local run needs it.
 
 https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html says which messages are
-deleted. A failed message is delivered again after the queue's visibility timeout, and the queue
-moves it to the dead-letter queue in the end.
+deleted. A failed message is delivered again after the queue's visibility timeout; in the end the
+queue moves it to the dead-letter queue.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from local.lambda_runtime import REGION, FunctionError
+from local.lambda_runtime import REGION
 
 SQS_LIMIT = 10  # messages that SQS delivers or deletes in one call
 
@@ -19,7 +19,6 @@ class Batch(NamedTuple):
 
     received: int  # messages
     failed: int  # of these, left in the queue
-    error: FunctionError | None = None  # why all of them failed
 
 
 @dataclass
@@ -28,20 +27,20 @@ class EventSource:
 
     sqs: Any  # boto3's client
     queue_url: str
-    function: Callable[[object], object]  # LambdaFunction.invoke
+    function: Callable[[object], Any]  # such as LambdaFunction.invoke
     batch_size: int = SQS_LIMIT
 
     def poll(self) -> Batch | None:
-        """Deliver one batch to the function; return None if the queue is empty."""
+        """Deliver one batch to the function; return None if the queue is empty.
+
+        What the function raises passes through; the batch stays in the queue then.
+        """
         messages = {message["MessageId"]: message for message in self._receive()}
         if not messages:
             return None
         arn = ":".join(["arn:aws:sqs", REGION, *self.queue_url.split("/")[-2:]])
-        try:
-            answer = self.function({"Records": [sqs_record(m, arn) for m in messages.values()]})
-        except FunctionError as error:
-            return Batch(len(messages), len(messages), error)
-        failed = failed_ids(answer, messages)
+        answer = self.function({"Records": [sqs_record(m, arn) for m in messages.values()]})
+        failed = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
         done = [messages[message_id]["ReceiptHandle"] for message_id in messages.keys() - failed]
         for start in range(0, len(done), SQS_LIMIT):
             entries = [
@@ -77,17 +76,3 @@ def sqs_record(message: Mapping[str, Any], queue_arn: str) -> dict[str, Any]:
         "eventSourceARN": queue_arn,
         "awsRegion": REGION,
     }
-
-
-def failed_ids(answer: Any, message_ids: Iterable[str]) -> set[str]:
-    """Return the ids of the messages that a function's response leaves in the queue.
-
-    None of them without a response or failures; all of them if the response is malformed.
-    """
-    everything = set(message_ids)
-    try:
-        failures = answer.get("batchItemFailures") if answer else None
-        failed = {failure["itemIdentifier"] for failure in failures or ()}
-    except (AttributeError, KeyError, TypeError):
-        return everything
-    return failed if failed <= everything else everything

@@ -1,6 +1,6 @@
 """The pipeline on this machine until Ctrl-C, for your own uploads: `make local`.
 
-S3 and SQS are moto's, both functions are those of the zips, Datadog is a strict local one; the
+S3 and SQS are moto's, both functions run from their zips, and Datadog is a strict local server. The
 stack's settings file applies. A page shows what arrives.
 """
 
@@ -12,7 +12,6 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,35 +23,26 @@ from rich.console import Console
 
 from ddg_ops.settings_file import SETTINGS_FILE, read_settings_file, submitter_environment
 from ddg_settings import AWS_ERRORS, read_settings
-from local.books import REFUSED, Books, Entry
+from local.books import REFUSED, Books
 from local.datadog_server import Answer
-from local.event_source import failed_ids
 from local.lambda_runtime import ACCOUNT, REGION, FunctionError
 from local.page import serve
-from local.pipeline import (
-    API_KEY,
-    ROOT,
-    WATCH_SECONDS,
-    Pipeline,
-    again_and_again,
-    parse_options,
-    run_pipeline,
-)
+from local.pipeline import API_KEY, ROOT, Pipeline, parse_options, run_pipeline
 from local.samples import File
 
 PORT = 8123  # of the page; S3 and SQS are on the next one
 KEPT_FILES = 10_000
 KEPT_SECONDS = 3600.0  # points
-KEPT_REFUSALS = 1000  # moto's SQS takes the longer for each call the more messages it holds
+KEPT_REFUSALS = 1000  # moto's SQS gets slower with every message that it holds
+KEPT_LINES = 20_000  # of the submitter's log
 TIDY_SECONDS = 5.0
-LOG_SECONDS = 3600  # of one stream; the one before it is kept too
 DEFAULT_SETTINGS = ROOT / SETTINGS_FILE
 UNUSED = {"DATADOG_API_KEY": "unused", "REJECTED_QUEUE_URL": "https://unused"}
-MAX_RECEIVE_COUNT = 20  # as in the stack, but 3 s apart: its hour is a minute here
+MAX_RECEIVE_COUNT = 20  # as in the stack, but 3 s apart: the stack's hour is a minute here
 BEGINNING_BYTES = 400
 
 TYPE = """
-S3 and SQS are on {endpoint}; in another shell:
+S3 and SQS are at {endpoint}. In another shell:
 
   unset AWS_PROFILE AWS_SESSION_TOKEN
   export AWS_ENDPOINT_URL={endpoint} NO_PROXY=127.0.0.1
@@ -70,7 +60,7 @@ The same in Python:
   key = f"{prefix}my-job/{{uuid.uuid4()}}.json"
   boto3.client("s3").put_object(Bucket="{bucket}", Key=key, Body=body)
 
-What was refused, what waits, where a file is:
+The operator's command works here, too; for example:
 
   .venv/bin/ddg-ops rejected list --stack {outputs}
 """
@@ -80,54 +70,63 @@ class Live:
     """The running pipeline, as the page shows it and its buttons use it."""
 
     def __init__(self, pipeline: Pipeline, variables: Mapping[str, Any]) -> None:
-        self.pipeline, self.variables = pipeline, variables
+        self.pipeline = pipeline
+        self.metrics: Mapping[str, Any] = variables["metrics"]  # as the settings describe them
         self.books = Books(KEPT_FILES)
-        session = boto3.Session("local", "local", region_name=REGION)
-        self.aws: Any = {
-            name: session.client(name, endpoint_url=pipeline.stack.endpoint)
-            for name in ("s3", "iam", "lambda", "logs", "sns")
-        }
-        backend = get_backend("sqs")[ACCOUNT][REGION].queues
-        name = variables.get("name") or "ddg-stats"
-        kinds = ("", "-dead-letter", "-rejected")
-        self.queues: list[Any] = [backend[name + kind] for kind in kinds]
-        self.function = f"{name}-metric-submit"
-        self.log_group = f"/aws/lambda/{self.function}"
-        self.max_tries = MAX_RECEIVE_COUNT  # then a file is in the dead-letter queue
+        self.stack = pipeline.stack
         self.prefix = pipeline.environment["STATS_PREFIX"]
+        self.max_tries = MAX_RECEIVE_COUNT  # then a file's message is in the dead-letter queue
         self.answer = "202"  # Datadog's, by its name on the page
         self.outages: list[tuple[float, float | None]] = []  # began, ended
-        self.running: list[Future[None]] = []  # until a defect ends them
-        self.tidied = 0.0
+        self._function = f"{self.stack.bucket.name}-metric-submit"
+        self._log_group = f"/aws/lambda/{self._function}"
+        session = boto3.Session("local", "local", region_name=REGION)
+        self._aws: Any = {
+            name: session.client(name, endpoint_url=self.stack.endpoint)
+            for name in ("s3", "iam", "lambda", "logs")
+        }
+        # moto's own objects: some of what they know and keep can't be reached by requests
+        queues, name = get_backend("sqs")[ACCOUNT][REGION].queues, self.stack.bucket.name
+        self._queues: list[Any] = [
+            queues[name + kind] for kind in ("", "-dead-letter", "-rejected")
+        ]
+        self._tidied = 0.0
+
+    def look(self) -> None:
+        """Enter the files that have come into the queue."""
+        self.books.look(self._queues[0])
 
     def invoke(self, event: Any) -> object:
-        """Take a batch through the submitter, and enter what comes of it."""
-        ids = {record["messageId"] for record in event["Records"]}
-        log, failed = self.pipeline.submitter.log, ids
+        """Pass a batch to the submitter, and enter the outcomes."""
+        batch, log = self.books.receive(event), self.pipeline.submitter.log
         try:
-            answer = self.pipeline.submitter.invoke(event)
-            failed = failed_ids(answer, ids)
+            answer: Any = self.pipeline.submitter.invoke(event)
         except FunctionError as error:
-            log.append(f"retried {len(ids)}: {error}")
-            raise
-        finally:
-            for entry in self.books.settle(event, failed, log):
-                if entry.outcome == REFUSED and not entry.beginning:
-                    entry.beginning = self.read_beginning(entry)
-            self.keep_log()
+            log.append(f"retried {len(batch)}: {error}")
+            ids = [record["messageId"] for record in event["Records"]]
+            answer = {"batchItemFailures": [{"itemIdentifier": each} for each in ids]}
+        failed = {each["itemIdentifier"] for each in answer["batchItemFailures"]}
+        self.books.settle(batch, failed, log)
+        for entry, *_ in batch:
+            if entry.outcome == REFUSED and not entry.beginning:
+                entry.beginning = self._read_beginning(entry.name)
+        # Where ddg-ops looks for it
+        now = int(1000 * time.time())
+        self._aws["logs"].put_log_events(
+            logGroupName=self._log_group,
+            logStreamName="local",
+            logEvents=[{"timestamp": now, "message": line} for line in log if line],
+        )
+        log.clear()
+        if time.monotonic() > self._tidied + TIDY_SECONDS:
+            self.tidy()
         return answer
-
-    @property
-    def changes(self) -> tuple[object, ...]:
-        """Return what differs as soon as there is something new to be shown."""
-        posted = [request.at for request in self.pipeline.datadog.requests[-1:]]
-        return self.books.changes, posted, self.outages[-1:]
 
     def put(self, file: File) -> None:
         """Write a file under a key of its own."""
         folder, _, name = file.key.rpartition("/")
         key = f"{self.prefix}{folder}/{secrets.token_hex(4)}-{name}"
-        self.pipeline.stack.bucket.put_object(Key=key, Body=file.body)
+        self.stack.bucket.put_object(Key=key, Body=file.body)
 
     def answer_with(self, name: str, answer: Answer | None) -> None:
         """Break Datadog, or mend it with None."""
@@ -136,63 +135,41 @@ class Live:
         if self.outages and self.outages[-1][1] is None:
             self.outages[-1] = (self.outages[-1][0], time.time())
         if answer:
-            self.outages = [*self.outages[-99:], (time.time(), None)]
+            self.outages.append((time.time(), None))
         self.answer = name
+        self.books.changes += 1
 
-    def read_beginning(self, entry: Entry) -> str:
+    def _read_beginning(self, name: str) -> str:
         """Return the beginning of a file's content as text."""
-        bucket, _, key = entry.name.removeprefix("s3://").partition("/")
-        with suppress(*AWS_ERRORS):  # it is gone, empty, or a message that names none
-            some = f"bytes=0-{BEGINNING_BYTES - 1}"
-            answer = self.aws["s3"].get_object(Bucket=bucket, Key=key, Range=some)
+        bucket, _, key = name.removeprefix("s3://").partition("/")
+        some = f"bytes=0-{BEGINNING_BYTES - 1}"
+        with suppress(*AWS_ERRORS):  # the file is gone or empty, or the message names none
+            answer = self._aws["s3"].get_object(Bucket=bucket, Key=key, Range=some)
             return str(answer["Body"].read().decode(errors="replace"))
         return ""
 
-    def keep_log(self) -> None:
-        """Move what the submitter printed to where ddg-ops looks for it."""
-        log, now = self.pipeline.submitter.log, time.time()
-        stream = str(int(now / LOG_SECONDS))
-        with suppress(*AWS_ERRORS):  # it is there
-            self.aws["logs"].create_log_stream(logGroupName=self.log_group, logStreamName=stream)
-        events = [{"timestamp": int(1000 * now), "message": line} for line in log if line]
-        log.clear()
-        if events:
-            self.aws["logs"].put_log_events(
-                logGroupName=self.log_group, logStreamName=stream, logEvents=events
-            )
-
-    def watch(self) -> None:
-        """See what has come into the queue; now and then, forget what is old."""
-        for message in self.queues[0]._messages[:]:  # moto's own: receiving would take them
-            self.books.arrive(message.id, message.body, message.sent_timestamp / 1000)
-        if time.monotonic() > self.tidied + TIDY_SECONDS:
-            self.tidied = time.monotonic()
-            self.tidy()
-
     def tidy(self) -> None:
-        """Bound the memory, however long this runs."""
+        """Forget what is old, so that the memory stays bounded over hours."""
+        self._tidied = time.monotonic()
         before = time.time() - KEPT_SECONDS
         self.outages = [outage for outage in self.outages if (outage[1] or before) >= before]
         self.pipeline.datadog.forget(before)
         for name in self.books.forget():
             bucket, _, key = name.removeprefix("s3://").partition("/")
-            with suppress(*AWS_ERRORS):
-                self.aws["s3"].delete_object(Bucket=bucket, Key=key)
+            with suppress(*AWS_ERRORS):  # deleted by the user, or the message named none
+                self._aws["s3"].delete_object(Bucket=bucket, Key=key)
         reset_model_data()  # for its dashboard, moto keeps every message and object there ever was
-        for queue in self.queues:
+        for queue in self._queues:
             queue.deleted_messages.clear()
-        del self.queues[2]._messages[:-KEPT_REFUSALS]
-        streams = self.aws["logs"].describe_log_streams(logGroupName=self.log_group)["logStreams"]
-        for stream in streams[:-2]:
-            self.aws["logs"].delete_log_stream(
-                logGroupName=self.log_group, logStreamName=stream["logStreamName"]
-            )
+        del self._queues[2]._messages[:-KEPT_REFUSALS]
+        logs = get_backend("logs")[ACCOUNT][REGION].groups[self._log_group]
+        del logs.streams["local"].events[:-KEPT_LINES]
 
     def register(self, zips: Path, outputs: Path) -> None:
-        """Let AWS's services know of the submitter, and write outputs, for ddg-ops."""
-        stack, names = self.pipeline.stack, {"FunctionName": self.function}
-        role = self.aws["iam"].create_role(RoleName=self.function, AssumeRolePolicyDocument="{}")
-        self.aws["lambda"].create_function(
+        """Make the submitter known to moto's Lambda and write a file of outputs, for ddg-ops."""
+        names = {"FunctionName": self._function}
+        role = self._aws["iam"].create_role(RoleName=self._function, AssumeRolePolicyDocument="{}")
+        self._aws["lambda"].create_function(
             **names,
             Runtime="python3.13",
             Role=role["Role"]["Arn"],
@@ -200,45 +177,42 @@ class Live:
             Code={"ZipFile": (zips / "ddg_metric_submit.zip").read_bytes()},
             Environment={"Variables": dict(self.pipeline.environment)},
         )
-        self.aws["lambda"].create_event_source_mapping(
-            **names,
-            EventSourceArn=stack.queue.attributes["QueueArn"],
-            FunctionResponseTypes=["ReportBatchItemFailures"],
+        self._aws["lambda"].create_event_source_mapping(
+            **names, EventSourceArn=self.stack.queue.attributes["QueueArn"]
         )
-        # Else moto would take the messages itself, to run the function in Docker
-        self.queues[0].lambda_event_source_mappings.clear()
-        self.aws["logs"].create_log_group(logGroupName=self.log_group)
-        urls = {"stats": stack.queue, "dead_letter": stack.dead_letters, "rejected": stack.rejected}
+        # Otherwise moto takes the messages itself, to run the function in Docker
+        self._queues[0].lambda_event_source_mappings.clear()
+        self._aws["logs"].create_log_group(logGroupName=self._log_group)
+        self._aws["logs"].create_log_stream(logGroupName=self._log_group, logStreamName="local")
         values = {
-            "bucket": stack.bucket.name,
-            "prefix": self.pipeline.environment["STATS_PREFIX"],
-            "queue_urls": {name: queue.url for name, queue in urls.items()},
-            "function_names": {"metric_submit": self.function},
-            "log_groups": {"metric_submit": self.log_group},
-            "alarm_topic_arn": self.aws["sns"].create_topic(Name="alarms")["TopicArn"],
+            "bucket": self.stack.bucket.name,
+            "prefix": self.prefix,
+            "queue_urls": {
+                "stats": self.stack.queue.url,
+                "dead_letter": self.stack.dead_letters.url,
+                "rejected": self.stack.rejected.url,
+            },
+            "function_names": {"metric_submit": self._function},
+            "alarm_topic_arn": f"arn:aws:sns:{REGION}:{ACCOUNT}:alarms",  # names the region
         }
         outputs.write_text(json.dumps({name: {"value": value} for name, value in values.items()}))
 
 
 @contextmanager
 def run_live(options: argparse.Namespace, variables: Mapping[str, Any]) -> Iterator[Live]:
-    """Run the pipeline with the settings of a stack, and all that the page needs."""
-    name = variables.get("name") or "ddg-stats"
+    """Run the pipeline with a stack's settings, and everything that the page needs."""
     with run_pipeline(
         options.zips,
-        options.packages,
-        submitter_environment(variables) | {"LOG_FILES": "true"},
-        options.port and options.port + 1,
-        name=name,
+        settings=submitter_environment(variables) | {"LOG_FILES": "true"},
+        port=options.port and options.port + 1,
+        name=variables.get("name") or "ddg-stats",
         max_receive_count=MAX_RECEIVE_COUNT,
-        prefix="",  # so that the page can tell of a file that is beside it
+        prefix="",  # so that the page shows files beside the prefix, too
         others=variables["buckets"],
     ) as pipeline:
         live = Live(pipeline, variables)
         live.register(options.zips, options.outputs)
-        watching = again_and_again(live.watch, lambda: WATCH_SECONDS)
-        with watching as watch, pipeline.event_source(live.invoke) as polling:
-            live.running = [watch, polling]
+        with pipeline.event_source(live.invoke):
             try:
                 yield live
             finally:
@@ -248,7 +222,7 @@ def run_live(options: argparse.Namespace, variables: Mapping[str, Any]) -> Itera
 def main() -> int:
     """Run until Ctrl-C."""
     parser = argparse.ArgumentParser("python -m local.live", description=__doc__)
-    page = "of the page; S3 and SQS take the next one"
+    page = "of the page; S3 and SQS use the next one"
     parser.add_argument("--port", type=int, default=PORT, help=page)
     parser.add_argument("--settings", type=Path, default=DEFAULT_SETTINGS)
     parser.add_argument("--outputs", type=Path, default=Path("local.outputs.json"))
@@ -268,23 +242,20 @@ def main() -> int:
     console = Console(highlight=False)
     try:
         with run_live(options, variables) as live:
-            stack = live.pipeline.stack
-            console.print(
-                TYPE.format(
-                    endpoint=stack.endpoint,
-                    region=REGION,
-                    key=API_KEY,
-                    bucket=stack.bucket.name,
-                    prefix=live.pipeline.environment["STATS_PREFIX"],
-                    outputs=options.outputs,
-                ),
-                soft_wrap=True,
-            )
+            told = {
+                "endpoint": live.stack.endpoint,
+                "region": REGION,
+                "key": API_KEY,
+                "bucket": live.stack.bucket.name,
+                "prefix": live.prefix,
+                "outputs": options.outputs,
+            }
+            console.print(TYPE.format_map(told), soft_wrap=True)
             with serve(live, options.port) as url:
-                console.print(f"The page: {url}\n\nCtrl-C ends it, and forgets everything.")
-                # Until a defect ends it. It looks up every second, as not every signal wakes it.
-                while not wait(live.running, 1, FIRST_COMPLETED).done:
-                    pass
+                console.print(f"The page: {url}\n\nCtrl-C ends it and forgets everything.")
+                # A defect ends the polling. Sleep briefly, as not every signal wakes the thread.
+                while not live.pipeline.polling.done():
+                    time.sleep(1)
     except KeyboardInterrupt:
         console.print("Ended; nothing is left running.")
     return 0

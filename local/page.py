@@ -1,4 +1,4 @@
-"""The local run's page: what arrives, live, and buttons that let things happen."""
+"""The live page of the local run, and its buttons."""
 
 import time
 from collections import defaultdict
@@ -32,19 +32,18 @@ ANSWERS = {
     "403": Answer(403, b'{"errors": ["Forbidden"]}'),
     "slow": Answer(accept=True, delay=5.0),
 }
+NOTHING = ("", 204)
 POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
 
 
 def make_app(live: "Live") -> Flask:
-    """Return the page; it takes no request meant for another host, or sent by another's page."""
+    """Return the page; it rejects requests with another host's name or from another origin."""
     app = Flask(__name__, static_folder=FOLDER, static_url_path="/page")
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of its own provider
-    started = time.time()
 
     @app.before_request
-    def refuse_others() -> None:
-        port = request.environ["SERVER_PORT"]
-        hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
+    def reject_others() -> None:
+        hosts = {f"{name}:{request.environ['SERVER_PORT']}" for name in ("127.0.0.1", "localhost")}
         origin = request.headers.get("Origin", f"http://{request.host}")
         if request.host not in hosts or origin.removeprefix("http://") not in hosts:
             abort(403)
@@ -57,7 +56,7 @@ def make_app(live: "Live") -> Flask:
 
     @app.get("/")
     def index() -> Response:
-        return send_file(FOLDER / "index.html")
+        return app.send_static_file("index.html")
 
     @app.get("/plotly.js")
     def plotly() -> Response:
@@ -65,10 +64,10 @@ def make_app(live: "Live") -> Flask:
 
     @app.get("/state")
     def state() -> Response | tuple[str, int]:
-        version = f"{started}, {live.changes}"
-        if request.args.get("seen") == version:
-            return "", 204
-        return jsonify(describe(live, version))
+        live.look()
+        if request.args.get("seen") == str(live.books.changes):
+            return NOTHING
+        return jsonify(describe(live))
 
     @app.post("/drop/<what>")
     def drop(what: str) -> tuple[str, int]:
@@ -77,37 +76,35 @@ def make_app(live: "Live") -> Flask:
         if what not in samples:
             abort(404)
         live.put(samples[what])
-        return "", 204
+        return NOTHING
 
     @app.post("/burst")
     def burst() -> tuple[str, int]:
         live.pipeline.generator.invoke({"files": BURST})
-        return "", 204
+        return NOTHING
 
     @app.post("/datadog/<answer>")
     def datadog(answer: str) -> tuple[str, int]:
         if answer not in ANSWERS:
             abort(404)
         live.answer_with(answer, ANSWERS[answer])
-        return "", 204
+        return NOTHING
 
     return app
 
 
-def describe(live: "Live", version: str) -> dict[str, Any]:
+def describe(live: "Live") -> dict[str, Any]:
     """Return all that the page shows."""
-    books, now = live.books, time.time()
+    books, now, metrics = live.books, time.time(), describe_metrics(live)
     counts = {outcome: books.counts[outcome] for outcome in OUTCOMES}
     outages = [(began, ended or now) for began, ended in live.outages]
-    metrics = describe_metrics(live)
     moments = [moment for outage in outages for moment in outage]
     moments += [s["points"][end][0] for m in metrics for s in m["series"] for end in (0, -1)]
     lists = {"files": (), "refused": (REFUSED,), "waiting": (WAITING,)}
     return {
-        "version": version,
-        "written": sum(counts.values()),
-        "counts": counts,
-        "prefix": f"s3://{live.pipeline.stack.bucket.name}/{live.prefix}",
+        "version": str(books.changes),
+        "counts": {"written": sum(counts.values())} | counts,
+        "prefix": f"s3://{live.stack.bucket.name}/{live.prefix}",
         "datadog": live.answer,
         "max_tries": live.max_tries,
         "outages": outages,
@@ -121,29 +118,29 @@ def describe(live: "Live", version: str) -> dict[str, Any]:
 
 def describe_metrics(live: "Live") -> list[dict[str, Any]]:
     """Return the metrics with the latest points, by name; of each, the series with the latest."""
-    datadog, told = live.pipeline.datadog, live.variables["metrics"]
+    datadog = live.pipeline.datadog
     metrics: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for (metric, tags), values in list(datadog.points.items()):
-        points = sorted(values.items())
-        if points:
+        if points := sorted(values.items()):
             metrics[metric].append({"job": describe_tags(tags), "points": points})
-    for series in metrics.values():
-        series.sort(key=lambda each: each["points"][-1], reverse=True)
-        series[SHOWN_SERIES:] = []
-        series.sort(key=lambda each: each["job"])
-    latest = sorted(metrics, key=lambda name: max(s["points"][-1][0] for s in metrics[name]))
+
+    def latest(name: str) -> int:
+        metrics[name].sort(key=lambda series: series["points"][-1], reverse=True)
+        return int(metrics[name][0]["points"][-1][0])
+
+    shown = sorted(sorted(metrics, key=latest, reverse=True)[:SHOWN_METRICS])
     return [
         {
-            "name": metric,
-            "about": describe_metric(datadog.types[metric], told.get(metric, {})),
-            "series": metrics[metric],
+            "name": name,
+            "about": describe_metric(datadog.types[name], live.metrics.get(name, {})),
+            "series": sorted(metrics[name][:SHOWN_SERIES], key=lambda series: series["job"]),
         }
-        for metric in sorted(latest[-SHOWN_METRICS:])
+        for name in shown
     ]
 
 
 def describe_tags(tags: tuple[str, ...]) -> str:
-    """Return what tells a series from its neighbours: the job, then other tags."""
+    """Return the name of a series: its job, then its other tags."""
     jobs = [tag.removeprefix("job:") for tag in tags if tag.startswith("job:")]
     return ", ".join([*(jobs or ["no job"]), *(tag for tag in tags if not tag.startswith("job:"))])
 

@@ -5,13 +5,12 @@ import json
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, MappingProxyType
 from typing import Any, NamedTuple, NoReturn
@@ -21,27 +20,25 @@ from moto.server import ThreadedMotoServer
 
 from local.datadog_server import DatadogServer
 from local.event_source import EventSource
-from local.lambda_runtime import REGION, FunctionError, LambdaFunction
+from local.lambda_runtime import LAMBDA_PACKAGES, REGION, LambdaFunction
 from local.samples import MAPPED
 
 ROOT = Path(__file__).resolve().parent.parent
-API_KEY = "0123456789abcdef0123456789abcdef"  # as long as a real one; the local Datadog takes it
+API_KEY = "0123456789abcdef0123456789abcdef"  # as long as a real one; the local Datadog accepts it
 PREFIX = "stats/"
 FUNCTIONS = ("ddg_metric_submit", "ddg_mock_datasource")
 
-FUNCTION_SECONDS = 30.0  # the functions' timeout
-VISIBILITY_SECONDS = 3  # a retried file comes back after these; minutes in the real stack
+VISIBILITY_SECONDS = 3  # then a failed message is delivered again; minutes in the real stack
 MAX_RECEIVE_COUNT = 5
 BATCH_SIZE = 100  # messages
 WATCH_SECONDS = 0.1  # between two looks at a queue
 
 
 class Stack(NamedTuple):
-    """What the functions meet, on moto: buckets and queues are boto3's resources."""
+    """The buckets and queues around the submitter, on moto: boto3's resources."""
 
     endpoint: str
     bucket: Any
-    silent_bucket: Any  # sends no notifications
     queue: Any
     dead_letters: Any
     rejected: Any
@@ -56,11 +53,11 @@ def create_stack(
     prefix: str = PREFIX,
     others: Iterable[str] = (),
 ) -> Stack:
-    """Create buckets and queues, and let the bucket notify the queue of what is below its prefix.
+    """Create buckets and queues; the bucket notifies the queue of objects below the prefix.
 
-    others: more buckets, which notify it of all that they get.
+    others: more buckets, which notify the queue of every object.
     """
-    session = boto3.Session("local", "local", region_name=REGION)  # moto takes any credentials
+    session = boto3.Session("local", "local", region_name=REGION)  # moto accepts any credentials
     sqs: Any = session.resource("sqs", endpoint_url=endpoint)
     s3: Any = session.resource("s3", endpoint_url=endpoint)
     dead_letters = sqs.create_queue(QueueName=f"{name}-dead-letter")
@@ -74,19 +71,18 @@ def create_stack(
     }
     queue = sqs.create_queue(QueueName=name, Attributes=attributes)
     for bucket, below in {name: prefix, **dict.fromkeys(others, "")}.items():
-        notified = {"QueueArn": queue.attributes["QueueArn"], "Events": ["s3:ObjectCreated:*"]}
+        rule = {"QueueArn": queue.attributes["QueueArn"], "Events": ["s3:ObjectCreated:*"]}
         if below:
-            notified["Filter"] = {"Key": {"FilterRules": [{"Name": "prefix", "Value": below}]}}
+            rule["Filter"] = {"Key": {"FilterRules": [{"Name": "prefix", "Value": below}]}}
         s3.create_bucket(Bucket=bucket).Notification().put(
-            NotificationConfiguration={"QueueConfigurations": [notified]}
+            NotificationConfiguration={"QueueConfigurations": [rule]}
         )
-    silent_bucket = s3.create_bucket(Bucket=f"{name}-silent")
     rejected = sqs.create_queue(QueueName=f"{name}-rejected")
-    return Stack(endpoint, s3.Bucket(name), silent_bucket, queue, dead_letters, rejected)
+    return Stack(endpoint, s3.Bucket(name), queue, dead_letters, rejected)
 
 
 def depth(queue: Any) -> int:
-    """Return how many messages a queue holds, those being worked on included."""
+    """Return how many messages a queue holds, including those in flight."""
     queue.reload()
     names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
     return sum(int(queue.attributes[name]) for name in names)
@@ -108,12 +104,10 @@ def take_all(queue: Any) -> list[Any]:
 
 
 @contextmanager
-def again_and_again(
-    step: Callable[[], object], pause: Callable[[], float]
-) -> Iterator[Future[None]]:
-    """Take a step after each pause, in a thread; at the end, raise what the last one raised.
+def repeating(step: Callable[[], object], pause: Callable[[], float]) -> Iterator[Future[None]]:
+    """Take a step after each pause (in seconds) in a thread, until the block ends or a step raises.
 
-    What is yielded is done as soon as a step raises.
+    Yields the future of the thread. What a step raised is raised at the end of the block.
     """
     stop = threading.Event()
 
@@ -122,17 +116,17 @@ def again_and_again(
             step()
 
     with ThreadPoolExecutor(max_workers=1) as executor:
-        repeating = executor.submit(repeat)
+        future = executor.submit(repeat)
         try:
-            yield repeating
+            yield future
         finally:
             stop.set()
-    repeating.result()
+    future.result()
 
 
 @dataclass
 class Pipeline:
-    """All that runs, and what is seen of it."""
+    """All parts of the running pipeline."""
 
     stack: Stack
     datadog: DatadogServer
@@ -140,22 +134,17 @@ class Pipeline:
     submitter: LambdaFunction
     environment: Mapping[str, str]  # of both functions
     retried: int = 0  # messages that went back to the queue
-    error: FunctionError | None = None  # of the submitter, which never fails as a whole
+    polling: Future[None] = field(default_factory=Future)  # done if the submitter has failed
 
     def depth(self) -> int:
-        """Return how many messages the submitter still has to deal with.
-
-        Raises FunctionError once the submitter has failed: there is nothing to wait for then.
-        """
-        if self.error is not None:
-            raise self.error
+        """Return how many messages wait for the submitter; raise FunctionError if it has failed."""
+        if self.polling.done():
+            self.polling.result()
         return depth(self.stack.queue)
 
     @contextmanager
-    def event_source(
-        self, invoke: Callable[[object], object] | None = None
-    ) -> Iterator[Future[None]]:
-        """Feed the queue to the submitter, or to what stands before it."""
+    def event_source(self, invoke: Callable[[object], object] | None = None) -> Iterator[None]:
+        """Feed the queue to the submitter, or to a function that invokes it."""
         queue = self.stack.queue
         function = invoke or self.submitter.invoke
         source = EventSource(queue.meta.client, queue.url, function, BATCH_SIZE)
@@ -163,34 +152,33 @@ class Pipeline:
         def poll() -> None:
             if batch := source.poll():
                 self.retried += batch.failed
-                self.error = self.error or batch.error
 
-        # The submitter is closed first: a run that is interrupted waits for nothing.
-        with again_and_again(poll, lambda: WATCH_SECONDS) as polling, closing(self.submitter):
-            yield polling
+        # The submitter is closed first, so that an interrupted run doesn't wait for it.
+        with repeating(poll, lambda: WATCH_SECONDS) as self.polling, closing(self.submitter):
+            yield
 
     @contextmanager
     def schedule(self) -> Iterator[None]:
-        """Invoke the generator once a second: EventBridge's schedule, in a hurry."""
-        # A little after the full second: no two invocations then share one.
-        with again_and_again(lambda: self.generator.invoke({}), lambda: 1.02 - time.time() % 1):
+        """Invoke the generator once a second, as EventBridge's schedule does once a minute."""
+        # Shortly after the full second, so that no two files have the same timestamp.
+        with repeating(lambda: self.generator.invoke({}), lambda: 1.02 - time.time() % 1):
             yield
 
 
 @contextmanager
 def run_pipeline(
     zips: Path,
-    packages: Path,
+    packages: Path = LAMBDA_PACKAGES,
     settings: Mapping[str, str] = MappingProxyType({}),
     port: int = 0,
     **stack_options: Any,
 ) -> Iterator[Pipeline]:
-    """Start every part, and end them all whatever happens.
+    """Start every part; stop them all at the end of the block.
 
     settings: more of the functions' environment. port: of S3 and SQS. The rest is create_stack's.
     """
     with ExitStack() as exits:
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request otherwise
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line for each request
         moto = ThreadedMotoServer("127.0.0.1", port, verbose=False)
         moto.start()
         exits.callback(moto.stop)
@@ -215,7 +203,6 @@ def run_pipeline(
                     environment,
                     packages=packages,
                     name=name,
-                    timeout=FUNCTION_SECONDS,
                 )
             )
             for name in FUNCTIONS
@@ -223,43 +210,37 @@ def run_pipeline(
         yield Pipeline(stack, datadog, generator, submitter, environment)
 
 
-# --- The commands that run it ---
+# --- For the commands that run it ---
 
 
 def parse_options(
     parser: argparse.ArgumentParser, arguments: Sequence[str] | None
 ) -> argparse.Namespace:
-    """Return a command's options, and prepare the process for the pipeline.
+    """Return a command's options, with `zips`, and prepare the process for the pipeline.
 
-    What is missing on this machine ends the program. On a signal, KeyboardInterrupt unwinds: every
-    part is a context manager, and ends itself.
+    Ends the program if something is missing. From now on a signal raises KeyboardInterrupt, which
+    ends every part: each is a context manager.
     """
-    runtime = Path(sys.prefix, "lambda-runtime")  # in .venv
-    zips, packages = "where zipper.sh left the two zips", "where awslambdaric and boto3 are"
-    parser.add_argument("--zips", type=Path, default=ROOT, help=zips)
-    parser.add_argument("--packages", type=Path, default=runtime, help=packages)
+    help_zips = "the folder where zipper.sh left the zips"
+    parser.add_argument("--zips", type=Path, default=ROOT, help=help_zips)
     options = parser.parse_args(arguments)
     needed = {options.zips / f"{name}.zip": "./zipper.sh makes it" for name in FUNCTIONS}
-    needed[options.packages / "awslambdaric"] = "`make venv` installs it"
+    needed[LAMBDA_PACKAGES / "awslambdaric"] = "`make venv` installs it"
     for path, remedy in needed.items():
         if not path.exists():
             parser.error(f"{path} isn't there: {remedy}.")
     for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, end_in_order)
-    keep_to_loopback()
+        signal.signal(name, interrupt)
+    # Nothing in the environment may lead boto3 beyond loopback.
+    for variable in [variable for variable in os.environ if variable.startswith("AWS_")]:
+        del os.environ[variable]
+    os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
     return options
 
 
-def keep_to_loopback() -> None:
-    """Take from the environment what could lead boto3 elsewhere."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        del os.environ[name]
-    os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
-    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
-
-
-def end_in_order(_number: int, _frame: FrameType | None) -> NoReturn:
-    """Unwind on a signal, once: a second Ctrl-C would leave things behind."""
+def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Raise KeyboardInterrupt, once: a second Ctrl-C would leave parts running."""
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -3,105 +3,72 @@
 import gzip
 import json
 import random
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from local.ledger import Point
 
-JOBS = ("orders", "invoices", "clicks", "payments", "search")  # that a burst is of, at least
-JOB_FILES = 1000  # of one job, a second each: none is older than MAX_AGE_SECONDS
-# A tool's own output, and the job in whose folder it is mapped
+JOBS = ("orders", "invoices", "clicks", "payments", "search")  # of a burst
+JOB_FILES = 1000  # of one job in a burst, a second apart: none is older than MAX_AGE_SECONDS
+# A job whose files another tool writes, with the mapping that reads them
 MAPPED = {"mapped-sample": "{timestamp: at, models: length(results), seconds: elapsed_time}"}
 
 
 class File(NamedTuple):
-    """A file that somebody writes, and what shall become of it."""
+    """A file to be written, and what should arrive."""
 
     what: str
     key: str  # below the prefix
     body: bytes
-    points: Sequence[Point]  # none: it shall be refused
+    points: Sequence[Point]  # none: the file must be refused
+
+
+def sample(what: str, key: str, body: object, metrics: Mapping[str, Any]) -> File:
+    """Return a file; metrics: metric -> second -> value. A body that isn't bytes becomes JSON."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    tags = (f"job:{key.partition('/')[0]}",)
+    points = [Point(name, tags, *each) for name in metrics for each in metrics[name].items()]
+    return File(what, key, content, points)
 
 
 def good_files(now: int) -> list[File]:
-    """Return a file of each shape that the contract allows, with what Datadog shall make of it."""
-    array = [{"timestamp": now - 1, "rows": 1200}, {"timestamp": now, "rows": 1260}]
-    lines = [json.dumps({"timestamp": now - age, "pages": 40 + age}) for age in range(3)]
+    """Return a file of each shape that the contract allows."""
+    array = {now - 1: 1200, now: 1260}
+    rows = [{"timestamp": second, "rows": number} for second, number in array.items()]
+    pages = {now - age: 40 + age for age in range(3)}
+    lines = [json.dumps({"timestamp": second, "pages": n}) for second, n in pages.items()]
+    zipped = gzip.compress(json.dumps({"timestamp": now, "load": 0.75}).encode())
     read, seconds = random.randint(900, 1100), round(random.uniform(3, 5), 2)
     nested = {"timestamp": now, "rows": {"read": read, "bad": None, "kept": read - 4}}
     mapped = {"at": now, "elapsed_time": seconds, "results": [{"status": "success"}] * 3}
-    tagged = {"timestamp": now, "tags": ["Env:Demo", "team:data"], "runs": 1}
+    counted = {"rows.read": {now: read}, "rows.kept": {now: read - 4}}
+    took = {"models": {now: 3}, "seconds": {now: seconds}}
     return [
-        File(
-            "an array",
-            "report/array.json",
-            json.dumps(array).encode(),
-            [Point("rows", ("job:report",), row["timestamp"], row["rows"]) for row in array],
-        ),
-        File(
-            "JSON Lines",
-            "crawler/lines.jsonl",
-            "\n".join(lines).encode(),
-            [Point("pages", ("job:crawler",), now - age, 40 + age) for age in range(3)],
-        ),
-        File(
-            "gzip",
-            "warehouse/2019 + later.json.gz",
-            gzip.compress(json.dumps({"timestamp": now, "load": 0.75}).encode()),
-            [Point("load", ("job:warehouse",), now, 0.75)],
-        ),
-        File(
-            "nested",
-            "import/nested.json",
-            json.dumps(nested).encode(),
-            [
-                Point(f"rows.{name}", ("job:import",), now, n)
-                for name, n in (("read", read), ("kept", read - 4))
-            ],
-        ),
-        File(
-            "tagged",
-            "My Job/tagged.json",
-            json.dumps(tagged).encode(),
-            [Point("runs", ("env:demo", "job:my_job", "team:data"), now, 1)],
-        ),
-        File(
-            "mapped",
-            "mapped-sample/run_results.json",
-            json.dumps(mapped).encode(),
-            [
-                Point(name, ("job:mapped-sample",), now, n)
-                for name, n in (("models", 3), ("seconds", seconds))
-            ],
-        ),
+        sample("an array", "report/array.json", rows, {"rows": array}),
+        sample("JSON Lines", "crawler/lines.jsonl", "\n".join(lines).encode(), {"pages": pages}),
+        sample("gzip", "warehouse/2019 + later.json.gz", zipped, {"load": {now: 0.75}}),
+        sample("nested", "import/nested.json", nested, counted),
+        sample("mapped", "mapped-sample/run_results.json", mapped, took),
     ]
 
 
 def bad_files(now: int) -> list[File]:
-    """Return a file whose writer was interrupted, and one that Datadog would drop behind a 202."""
-    cut_short, of_2019 = (
-        json.dumps({"timestamp": second, "sample.stats": 1231, "processed.data": 321}).encode()
-        for second in (now, 1575839011)
-    )
+    """Return a file that is cut short, and one so old that Datadog would drop its points."""
+    cut_short = json.dumps({"timestamp": now, "sample.stats": 1231, "processed.data": 321})
+    of_2019 = {"timestamp": 1575839011, "sample.stats": 1231, "processed.data": 321}
     return [
-        File("cut short", "report/cut-short.json", cut_short[:-8], []),
-        File("of 2019", "report/of-2019.json", of_2019, []),
+        sample("cut short", "report/cut-short.json", cut_short[:-8].encode(), {}),
+        sample("of 2019", "report/of-2019.json", of_2019, {}),
     ]
 
 
 def burst_files(count: int, now: int) -> Iterator[File]:
-    """Yield files of several jobs, each job's a second apart and none in the future."""
+    """Yield files of several jobs; those of a job are a second apart, none in the future."""
     chance = random.Random(count)
     jobs = [*JOBS, *(f"job-{number}" for number in range(len(JOBS), -(-count // JOB_FILES)))]
     for number in range(count):
         age, job = divmod(number, len(jobs))
         metrics = {"rows.read": chance.randint(900, 1100), "seconds": round(chance.random(), 3)}
-        yield File(
-            "burst",
-            f"{jobs[job]}/{now}/{number:06}.json",
-            json.dumps({"timestamp": now - age, **metrics}).encode(),
-            [
-                Point(metric, (f"job:{jobs[job]}",), now - age, value)
-                for metric, value in metrics.items()
-            ],
-        )
+        key = f"{jobs[job]}/{now}/{number:06}.json"
+        expected = {name: {now - age: value} for name, value in metrics.items()}
+        yield sample("burst", key, {"timestamp": now - age, **metrics}, expected)

@@ -232,9 +232,7 @@ def test_zips_work_on_lambda(build: Path, moto: str, datadog: DatadogServer) -> 
         "STATS_BUCKET": "zips",
     }
     generator, submitter = (
-        LambdaFunction(
-            build / f"{name}.zip", f"{name}.lambda_handler", environment, packages=LAMBDA_PACKAGES
-        )
+        LambdaFunction(build / f"{name}.zip", f"{name}.lambda_handler", environment)
         for name in (SOURCE, SUBMIT)
     )
     with generator, submitter:

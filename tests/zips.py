@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LAMBDA_PACKAGES = Path(sys.prefix, "lambda-runtime")  # what Lambda brings
 SUBMITTER_PACKAGES = ("certifi", "charset_normalizer", "datadog", "idna", "requests", "urllib3")
 
 

@@ -2,8 +2,10 @@
 
 const POLL_MILLISECONDS = 300;
 const byId = (id) => document.getElementById(id);
-let seen = "";
+const theme = matchMedia("(prefers-color-scheme: dark)");
+let seen = ""; // the version of what is shown
 let latest = null;
+let cards = new Map(); // metric -> its graph
 
 /** Make an element. What comes from files and names is text, never markup. */
 function element(tag, kind, ...content) {
@@ -13,9 +15,7 @@ function element(tag, kind, ...content) {
   return made;
 }
 
-const ago = (seconds) => (seconds < 1 ? `${Math.round(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`);
-const theme = matchMedia("(prefers-color-scheme: dark)");
-const cards = new Map(); // by metric
+const duration = (seconds) => (seconds < 1 ? `${Math.round(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`);
 
 async function poll() {
   const answer = await fetch(`/state?seen=${encodeURIComponent(seen)}`).catch(() => null);
@@ -26,25 +26,19 @@ async function poll() {
 
 function show(state) {
   [latest, seen] = [state, state.version];
-  const parts = Object.entries(state.counts).map(([name, n]) => element("span", name, `${n} ${name}`));
-  const sum = parts.flatMap((part, index) => (index ? [" + ", part] : [part]));
-  byId("counts").replaceChildren(`${state.written} written = `, ...sum);
+  const counts = Object.entries(state.counts).map(([name, n]) => element("span", name, `${n} ${name}`));
+  byId("counts").replaceChildren(...counts.flatMap((count, i) => [i < 2 ? " = " : " + ", count]).slice(1));
   for (const button of byId("datadog").querySelectorAll("button")) {
     button.ariaPressed = button.dataset.post === `/datadog/${state.datadog}`;
   }
   byId("prefix").textContent = state.prefix;
-  for (const list of ["refused", "waiting", "files"]) {
-    byId(list).replaceChildren(...state[list].map(list === "files" ? briefly : inFull));
-  }
+  byId("files").replaceChildren(...state.files.map(inShort));
+  byId("refused").replaceChildren(...state.refused.map(inFull));
+  byId("waiting").replaceChildren(...state.waiting.map(inFull));
   drawMetrics();
 }
 
-function tries(file) {
-  const dead = "It is in the dead-letter queue: `ddg-ops dead replay` sends it again.";
-  return `Tries so far: ${file.tries}. ${file.tries < latest.max_tries ? "" : dead}`;
-}
-
-/** Return a colour of the style sheet's, as it is in light or dark. */
+/** Return the light or dark value of a colour in the style sheet. */
 function colour(name) {
   const probe = byId("metrics");
   probe.style.color = `var(--${name})`;
@@ -54,24 +48,15 @@ function colour(name) {
 }
 
 function drawMetrics() {
-  const names = new Set(latest.metrics.map((metric) => metric.name));
-  for (const [name, card] of cards) {
-    if (!names.has(name)) {
-      card.remove();
-      cards.delete(name);
-    }
-  }
+  const before = [...cards.keys()].join();
+  const make = () => element("article", "", element("h3", ""), element("div", "chart"));
+  cards = new Map(latest.metrics.map(({ name }) => [name, cards.get(name) ?? make()]));
+  // Only if they change: moving a graph closes its tooltip
+  if ([...cards.keys()].join() !== before) byId("metrics").replaceChildren(...cards.values());
   for (const metric of latest.metrics) {
-    if (!cards.has(metric.name)) cards.set(metric.name, element("article", ""));
-    const card = cards.get(metric.name);
-    if (!card.isConnected) {
-      card.append(element("h3", ""), element("div", "chart"));
-      const next = [...byId("metrics").children].find((other) => other.dataset.name > metric.name);
-      card.dataset.name = metric.name;
-      byId("metrics").insertBefore(card, next ?? null);
-    }
-    card.firstChild.replaceChildren(metric.name, element("small", "", metric.about));
-    drawChart(card.lastChild, metric);
+    const { firstChild: head, lastChild: chart } = cards.get(metric.name);
+    head.replaceChildren(metric.name, element("small", "", metric.about));
+    drawChart(chart, metric);
   }
 }
 
@@ -117,14 +102,19 @@ function drawChart(chart, metric) {
   );
 }
 
-function briefly(file) {
-  const time = file.seconds === null ? "" : element("span", "faint", `after ${ago(file.seconds)}`);
-  return element("li", "", element("span", `outcome ${file.outcome}`, file.outcome), element("code", "", file.name), time);
+function inShort(file) {
+  const outcome = element("span", `outcome ${file.outcome}`, file.outcome);
+  const time = file.seconds === null ? "" : element("span", "faint", `after ${duration(file.seconds)}`);
+  return element("li", "", outcome, element("code", "", file.name), time);
 }
 
 function inFull(file) {
   const line = element("li", "", element("code", "", file.name), element("p", file.outcome, file.reason));
-  if (file.outcome === "waiting") line.append(element("p", "faint", tries(file)));
+  if (file.outcome === "waiting") {
+    const dead = "It is in the dead-letter queue: `ddg-ops dead replay` sends it again.";
+    const end = file.tries < latest.max_tries ? "" : dead;
+    line.append(element("p", "faint", `Tries so far: ${file.tries}. ${end}`));
+  }
   if (file.beginning) line.append(element("pre", "", file.beginning));
   return line;
 }

@@ -2,9 +2,7 @@
 
 import base64
 import hashlib
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from local.datadog_server import DatadogServer
@@ -12,8 +10,6 @@ from local.event_source import EventSource
 from local.lambda_runtime import LambdaFunction
 from tests.terraform.cloud import Cloud
 from tests.terraform.root import Root
-
-PACKAGES = Path(sys.prefix, "lambda-runtime")  # what Lambda brings, fetched when .venv was made
 
 
 class MadeFunction:
@@ -36,16 +32,14 @@ class MadeFunction:
         return LambdaFunction(
             self._zip,
             self.configuration["Handler"],
-            {**self.environment, "AWS_ENDPOINT_URL": self._cloud.url, **replaced},
-            packages=PACKAGES,
-            name=self.configuration["FunctionName"],
-            timeout=self.configuration["Timeout"],
-            memory_size=self.configuration["MemorySize"],
-            credentials={
+            {**self.environment, "AWS_ENDPOINT_URL": self._cloud.url, **replaced}
+            | {
                 "AWS_ACCESS_KEY_ID": credentials["AccessKeyId"],
                 "AWS_SECRET_ACCESS_KEY": credentials["SecretAccessKey"],
                 "AWS_SESSION_TOKEN": credentials["SessionToken"],
             },
+            name=self.configuration["FunctionName"],
+            timeout=self.configuration["Timeout"],
         )
 
 
@@ -57,7 +51,6 @@ def submit_waiting(cloud: Cloud, root: Root, datadog: DatadogServer) -> list[str
     with made.running(DATADOG_HOST=datadog.url) as submitter, cloud.enforcing_iam():
         source = EventSource(queue, outputs["queue_urls"]["stats"], submitter.invoke)
         while (batch := source.poll()) is not None:
-            assert batch.error is None, batch.error
             assert batch.failed == 0, submitter.log
     return submitter.log
 
