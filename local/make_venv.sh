@@ -24,7 +24,7 @@ quietly() { # one changing line on a terminal; the whole output if the command f
 
 echo "Making .venv with $("$python" --version), once until the requirements change"
 "$python" -m venv --clear .venv
-echo "Installing packages (about 90, 450 MB on disk)"
+echo "Installing packages (about 90, 600 MB on disk)"
 pip_install -qq --constraint local/requirements.txt uv
 install --requirement local/requirements.txt
 .venv/bin/python -m pip download -qq --require-hashes --no-deps --dest .venv/wheels \

@@ -1,4 +1,4 @@
-"""`make local` and its page: uploads by hand, the stack's settings, ddg-ops, a real browser."""
+"""`make local` and its page: uploads, the stack's settings, ddg-ops, a real browser."""
 
 from __future__ import annotations
 
@@ -20,19 +20,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import boto3
 import pytest
 import urllib3
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from local.books import Books
-from local.browser import Browser, find_browser
 from local.live import Live, run_live
 from local.page import serve
 from local.pipeline import API_KEY
+from local.screenshot import find_browser
 from tests.events import sqs_event, sqs_record
 from tests.operated import run
-from tests.zips import LAMBDA_PACKAGES, ROOT
+from tests.zips import ROOT
 
 pytestmark = pytest.mark.xdist_group("page")
+expect.set_options(timeout=20_000)  # milliseconds, for a machine that is busy testing
 VARIABLES: dict[str, Any] = {
     "stats_prefix": "jobs/",
     "constant_tags": ["env:try"],
@@ -41,158 +44,158 @@ VARIABLES: dict[str, Any] = {
     "metrics": {"etl.took": {"type": "count", "interval": 60, "unit": "second"}},
     "buckets": {"acme-data": {}},
 }
+VALUES = """(metric) => [...document.querySelectorAll("article")]
+    .filter((card) => card.innerText.startsWith(metric))
+    .flatMap((card) => card.lastChild.data ?? []).flatMap((trace) => [...trace.y])"""
 
 
-class Page(NamedTuple):
+class Local(NamedTuple):
     """The local run, and where its page is."""
 
     live: Live
     url: str
     outputs: Path
-    uploaded: list[str]  # since all was settled
+    uploaded: list[str]  # since the last call of settled()
 
     def put(self, key: str, content: object, bucket: str = "ddg-stats") -> None:
         """Upload a file; an object becomes JSON."""
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.live.aws["s3"].put_object(Bucket=bucket, Key=key, Body=body)
+        self.live.stack.bucket.meta.client.put_object(Bucket=bucket, Key=key, Body=body)
         self.uploaded.append(f"s3://{bucket}/{key}")
 
-    def state(self) -> Any:
-        """Return what the page is told."""
-        return urllib3.request("GET", f"{self.url}/state").json()
-
     def settled(self) -> Any:
-        """Return what the page is told when no file waits any more."""
+        """Return what the page shows once no file waits."""
         deadline = time.monotonic() + 20
-        files = self.live.books.files
-        while {*self.uploaded} - files.keys() or self.state()["counts"]["waiting"]:
-            assert time.monotonic() < deadline, self.state()
-        self.uploaded.clear()
-        return self.state()
+        while True:
+            state = urllib3.request("GET", f"{self.url}/state").json()
+            entered = {*self.uploaded} <= self.live.books.files.keys()
+            if entered and not state["counts"]["waiting"]:
+                self.uploaded.clear()
+                return state
+            assert time.monotonic() < deadline, state
 
 
 @pytest.fixture(scope="module")
-def page(zips: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+def local(zips: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     outputs = tmp_path_factory.mktemp("local") / "outputs.json"
-    options = argparse.Namespace(zips=zips, packages=LAMBDA_PACKAGES, port=0, outputs=outputs)
+    options = argparse.Namespace(zips=zips, port=0, outputs=outputs)
     with run_live(options, VARIABLES) as live, serve(live, 0) as url:
-        yield Page(live, url, outputs, [])
+        yield Local(live, url, outputs, [])
     assert not outputs.exists()
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A browser without a window; nobody may complain in it, and it may ask nobody else."""
     if not (path := find_browser()):
         pytest.skip("no Chromium or Chrome on this machine")
-    with Browser(path) as browser:
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=path) as browser,
+    ):
         yield browser
 
 
 @pytest.fixture
-def seen(page: Page, browser: Browser) -> Iterator[Browser]:
-    """The page in the browser, which shows what there is so far."""
-    browser.events.clear()
-    browser.look(page.url, 1400, 900)
-    browser.wait("typeof Plotly === 'object' && seen")
-    yield browser
-    complaints = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
-    assert [event for event in browser.events if event["method"] in complaints] == []
-    asked = [
-        event["params"]["request"]["url"]
-        for event in browser.events
-        if event["method"] == "Network.requestWillBeSent"
-    ]
-    assert [url for url in asked if not url.startswith((page.url, "data:"))] == []
-
-
-def values(metric: str) -> str:
-    """Return a script for the values that a metric's graph has."""
-    return f"""[...document.querySelectorAll("article")]
-        .filter((card) => card.dataset.name === "{metric}")
-        .flatMap((card) => card.lastChild.data ?? []).flatMap((trace) => [...trace.y])"""
-
-
-def click(browser: Browser, what: str) -> None:
-    """Press a button."""
-    browser.evaluate(f"document.querySelector('[data-post=\"{what}\"]').click()")
+def page(local: Local, browser: Browser) -> Iterator[Page]:
+    """The page in the browser: it logs nothing, and asks no other host."""
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    seen: list[str] = []
+    page.on("console", lambda message: seen.append(message.text))
+    page.on("pageerror", lambda error: seen.append(str(error)))
+    page.on("request", lambda request: seen.append(request.url))
+    page.goto(local.url)
+    expect(page.get_by_text(" written")).to_be_visible()
+    yield page
+    page.close()
+    assert [each for each in seen if not each.startswith((local.url, "data:"))] == []
 
 
 # --- In the browser ---
 
 
-def test_empty_page_says_what_to_do(seen: Browser) -> None:
-    """Before anything was uploaded."""
-    shown = seen.evaluate("document.querySelector('main').innerText")
-    assert "No metric yet. Drop a file" in shown
-    assert "Drop a file with a button, or upload one below s3://ddg-stats/jobs/" in shown
+def test_empty_page_says_what_to_do(page: Page) -> None:
+    main = page.locator("main")
+    expect(main).to_contain_text("No metric yet. Drop a file")
+    expect(main).to_contain_text("upload one below s3://ddg-stats/jobs/")
 
 
-def test_uploaded_value_is_in_the_graph_within_two_seconds(page: Page, seen: Browser) -> None:
-    """As a browser on a machine that has something else to do sees it, too: the best of three."""
+def test_uploaded_value_is_in_the_graph_within_two_seconds(local: Local, page: Page) -> None:
+    """The best of three, as the machine may be busy."""
     took = []
     for value in (42.5, 43.5, 44.5):
-        now = int(time.time())
-        page.put(f"jobs/my-job/{uuid.uuid4()}.json", {"timestamp": now, "first": value})
-        took.append(seen.wait(f"{values('etl.first')}.includes({value})"))
+        started = time.monotonic()
+        content = {"timestamp": int(time.time()), "first": value}
+        local.put(f"jobs/my-job/{uuid.uuid4()}.json", content)
+        while value not in page.evaluate(VALUES, "etl.first"):
+            assert time.monotonic() < started + 20
+        took.append(time.monotonic() - started)
     assert min(took) < 2
-    assert seen.evaluate("document.querySelector('#counts').innerText").startswith("3 written = 3 ")
+    expect(page.locator("#counts")).to_contain_text("3 written = 3 submitted")
 
 
-def test_refusal_shows_its_reason_and_the_file_and_no_markup(page: Page, seen: Browser) -> None:
-    """Names and files are anybody's."""
+def test_refusal_shows_its_reason_and_the_file_and_no_markup(local: Local, page: Page) -> None:
+    """Anybody can choose names and contents."""
     hostile = '<img src=x onerror="hacked=1"><script>hacked=1</script>'
-    page.put(f"jobs/{hostile}/1.json", f"{{{hostile}".encode())
-    page.put(f"{hostile}.json", {})
-    page.live.pipeline.stack.queue.send_message(MessageBody=f"no notification: {hostile}")
-    seen.wait("document.querySelector('#files').innerText.includes('ignored')")
-    seen.wait("document.querySelectorAll('#refused li').length === 2")
-    shown = seen.evaluate("document.querySelector('#refused').innerText")
-    assert f"s3://ddg-stats/jobs/{hostile}/1.json" in shown
-    assert "not JSON: Expecting property name enclosed in double quotes: line 1 column 2" in shown
-    assert f"\n{{{hostile}" in shown
-    assert "the message names no object" in shown
-    assert seen.evaluate("document.querySelectorAll('main img, main script').length") == 0
-    assert seen.evaluate("typeof hacked") == "undefined"
+    local.put(f"jobs/{hostile}/1.json", f"{{{hostile}".encode())
+    local.put(f"{hostile}.json", {})
+    local.live.stack.queue.send_message(MessageBody=f"no notification: {hostile}")
+    expect(page.locator("#files")).to_contain_text("ignored")
+    refused = page.locator("#refused")
+    expect(refused.locator("li")).to_have_count(2)
+    for text in (
+        f"s3://ddg-stats/jobs/{hostile}/1.json",
+        "not JSON: Expecting property name enclosed in double quotes: line 1 column 2",
+        "the message names no object",
+    ):
+        expect(refused).to_contain_text(text)
+    expect(refused.locator("pre")).to_contain_text(f"{{{hostile}")
+    expect(page.locator("main img, main script")).to_have_count(0)
+    assert page.evaluate("typeof hacked") == "undefined"
 
 
 @pytest.mark.parametrize(
-    ("button", "reason"), [("503", "Datadog answered 503. <html>"), ("403", "Datadog answered 403")]
+    ("button", "reason"),
+    [("503: down", "Datadog answered 503. <html>"), ("403: wrong key", "Datadog answered 403")],
 )
-def test_outage_keeps_files_waiting(page: Page, seen: Browser, button: str, reason: str) -> None:
-    """Why is said; when Datadog is mended they arrive, and the graph shows when it was broken."""
-    click(seen, f"/datadog/{button}")
-    seen.wait(f"document.querySelector('[data-post=\"/datadog/{button}\"]').ariaPressed === 'true'")
-    click(seen, "/drop/nested")
-    seen.wait(f"document.querySelector('#waiting').innerText.includes('{reason}')")
-    click(seen, "/datadog/202")
-    seen.wait("document.querySelector('#waiting').childElementCount === 0")
-    seen.wait("document.querySelector('.chart').layout.shapes.length > 0")
-    assert page.state()["counts"]["waiting"] == 0
+def test_outage_keeps_files_waiting(local: Local, page: Page, button: str, reason: str) -> None:
+    """The page shows the reason; later the files arrive, and the graph is shaded. By keyboard."""
+    outage, waiting = page.get_by_role("button", name=button), page.locator("#waiting")
+    outage.press("Enter")
+    expect(outage).to_have_attribute("aria-pressed", "true")
+    page.get_by_role("button", name="good").press("Enter")
+    expect(waiting).to_contain_text(reason)
+    page.get_by_role("button", name="202: all is well").press("Enter")
+    expect(waiting.locator("li")).to_have_count(0)
+    expect(page.locator(".chart .shapelayer path").first).to_be_attached()
+    assert local.settled()["counts"]["waiting"] == 0
 
 
-def test_buttons_drop_files_of_all_kinds(page: Page, seen: Browser) -> None:
-    """Each becomes what it says; what is counted adds up."""
-    before = page.settled()["counts"]
-    seen.evaluate("document.querySelectorAll('#drop button').forEach((button) => button.click())")
-    seen.wait(f"latest.written === {sum(before.values()) + 107}")
-    after = page.settled()["counts"]
+def test_buttons_drop_files_of_all_kinds(local: Local, page: Page) -> None:
+    """Each becomes what it says; the counts add up."""
+    before = local.settled()["counts"]
+    for button in page.locator("#drop button").all():
+        button.click()
+    expect(page.locator("#counts")).to_contain_text(f"{before['written'] + 107} written")
+    after = local.settled()["counts"]
     gained = {outcome: after[outcome] - before[outcome] for outcome in after}
-    assert gained == {"submitted": 105, "refused": 2, "ignored": 0, "waiting": 0}
+    expected = {"written": 107, "submitted": 105, "refused": 2, "ignored": 0, "waiting": 0}
+    assert gained == expected
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("scheme", "paper"), [("light", "rgb(255, 255, 255)"), ("dark", "rgb(13, 17, 23)")]
+)
 @pytest.mark.parametrize("width", [1400, 400])
-def test_page_fits_the_screen(page: Page, seen: Browser, width: int, scheme: str) -> None:
-    """Nothing is beside it, and the colours are those that the system asks for."""
-    seen.look(page.url, width, 900, scheme)
-    seen.wait("document.querySelector('.chart .point')")
-    assert seen.evaluate("document.documentElement.scrollWidth") <= width
-    paper = seen.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(13, 17, 23)"}[scheme]
+def test_page_fits_the_screen(page: Page, width: int, scheme: Any, paper: str) -> None:
+    """Nothing exceeds the width; the colours are those that the system asks for."""
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=scheme)
+    expect(page.locator(".chart .point").first).to_be_attached()
+    page.wait_for_function("(width) => document.documentElement.scrollWidth <= width", arg=width)
+    expect(page.locator("body")).to_have_css("background-color", paper)
 
 
-# --- What it is told, and by whom ---
+# --- Requests, settings, ddg-ops ---
 
 
 @pytest.mark.parametrize(
@@ -207,22 +210,22 @@ def test_page_fits_the_screen(page: Page, seen: Browser, width: int, scheme: str
         ({"Origin": "http://127.0.0.1:1"}, 403),
     ],
 )
-def test_others_are_refused(page: Page, headers: dict[str, str], status: int) -> None:
-    """By whatever name another page calls this machine, it neither reads nor changes anything."""
-    port = page.url.rpartition(":")[2]
+def test_others_are_rejected(local: Local, headers: dict[str, str], status: int) -> None:
+    """Whatever name another site's page has for this machine, it reads and changes nothing."""
+    port = local.url.rpartition(":")[2]
     headers = {name: text.replace("PORT", port) for name, text in headers.items()}
-    read = urllib3.request("GET", f"{page.url}/state", headers=headers)
-    changed = urllib3.request("POST", f"{page.url}/datadog/202", headers=headers)
+    read = urllib3.request("GET", f"{local.url}/state", headers=headers)
+    changed = urllib3.request("POST", f"{local.url}/datadog/202", headers=headers)
     assert (read.status, changed.status) == (status, 204 if status == 200 else 403)
 
 
-def test_settings_of_the_stack_apply(page: Page) -> None:
-    """Prefix, tags, a job's mapping, a metric's type and unit, a bucket that was there before."""
+def test_settings_of_the_stack_apply(local: Local) -> None:
+    """Prefix, tags, a job's mapping, a metric's type and unit, another bucket."""
     now = int(time.time())
-    page.put("jobs/tool/1.json", {"at": now, "duration": 7})
-    page.put("stats/other/1.json", {"timestamp": now, "rows": 5}, bucket="acme-data")
-    page.put("other/1.json", {"timestamp": now, "rows": 5}, bucket="acme-data")
-    metrics = {metric["name"]: metric for metric in page.settled()["metrics"]}
+    local.put("jobs/tool/1.json", {"at": now, "duration": 7})
+    local.put("stats/other/1.json", {"timestamp": now, "rows": 5}, bucket="acme-data")
+    local.put("other/1.json", {"timestamp": now, "rows": 5}, bucket="acme-data")
+    metrics = {metric["name"]: metric for metric in local.settled()["metrics"]}
     told = [metrics["etl.took"]["about"], metrics["etl.rows"]["about"]]
     assert told == ["count, second", "gauge"]
     assert metrics["etl.took"]["series"] == [{"job": "tool, env:try", "points": [[now, 7.0]]}]
@@ -241,51 +244,49 @@ def test_settings_of_the_stack_apply(page: Page) -> None:
         ("tail --no-follow", 0, "ops/bad.json"),
     ],
 )
-def test_operator_s_command_works(
-    page: Page, monkeypatch: pytest.MonkeyPatch, command: str, code: int, said: str
+def test_ddg_ops_works(
+    local: Local, monkeypatch: pytest.MonkeyPatch, command: str, code: int, said: str
 ) -> None:
-    """With the outputs that are written; the page stands for what is not here."""
-    page.put("jobs/ops/good.json", {"timestamp": int(time.time()), "rows": 3})
-    page.put("jobs/ops/bad.json", b"bad")
-    page.settled()
+    """With the file of outputs that `make local` writes."""
+    local.put("jobs/ops/good.json", {"timestamp": int(time.time()), "rows": 3})
+    local.put("jobs/ops/bad.json", b"bad")
+    local.settled()
     monkeypatch.setattr("ddg_ops.walk.WAIT_SECONDS", 0)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", page.live.pipeline.stack.endpoint)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", local.live.stack.endpoint)
     monkeypatch.setenv("DATADOG_API_KEY", API_KEY)
-    result = run(command, "--stack", str(page.outputs))
+    result = run(command, "--stack", str(local.outputs))
     assert (result.code, said in result.out) == (code, True), result
 
 
 # --- Hours ---
 
 
-def test_books_keep_what_waits_and_the_last_files() -> None:
-    """Counts go on; a file that is sent again, or written again, begins anew."""
+def test_books_keep_waiting_files_and_the_last_settled_ones() -> None:
+    """Counts go on. A file that is sent or written again gets a new entry."""
     books = Books(keep=2)
     records = [sqs_record([f"stats/{n}.json"], bucket="b") for n in range(5)]
-    for record in records:
-        books.arrive(record["messageId"], record["body"], 0)
-        books.arrive(record["messageId"], record["body"], 0)
     log = ['submitted ["s3://b/stats/1.json", "s3://b/stats/2.json"]']
     log += ["refused s3://b/stats/3.json: not JSON", "retried 1: no: s3://b/stats/0.json, s3://b/c"]
-    books.settle(sqs_event(records), {records[0]["messageId"]}, log)
-    for record in records:  # as they are seen in the queue until they are deleted
-        books.arrive(record["messageId"], record["body"], 0)
+    batch = books.receive(sqs_event(records))
+    assert dict(books.counts) == {"waiting": 5}
+    books.settle(batch, {records[0]["messageId"]}, log)
     assert dict(books.counts) == {"waiting": 1, "submitted": 2, "refused": 1, "ignored": 1}
     assert [entry.reason for entry in books.latest(9, "waiting", "refused")] == ["not JSON", "no"]
     assert [name[-6:] for name in books.forget()] == ["1.json", "2.json"]
     assert [name[-6:] for name in books.files] == ["0.json", "3.json", "4.json"]
-    books.arrive("again", records[3]["body"], 0)
+    books.receive(sqs_event([records[0], records[3]]))
     assert dict(books.counts) == {"waiting": 2, "submitted": 2, "refused": 0, "ignored": 1}
 
 
-def test_memory_is_bounded(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is old goes, from the stand-ins too."""
-    page.put("jobs/old/1.json", {"timestamp": int(time.time()), "rows": 3})
-    page.put("jobs/old/2.json", b"bad")
-    page.settled()
-    live, stack = page.live, page.live.pipeline.stack
+def test_memory_is_bounded(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old data goes, from the stand-ins too."""
+    local.put("jobs/old/1.json", {"timestamp": int(time.time()), "rows": 3})
+    local.put("jobs/old/2.json", b"bad")
+    local.settled()
+    live, stack = local.live, local.live.stack
     monkeypatch.setattr("local.live.KEPT_SECONDS", -60.0)
     monkeypatch.setattr("local.live.KEPT_REFUSALS", 1)
+    monkeypatch.setattr("local.live.KEPT_LINES", 1)
     monkeypatch.setattr("local.datadog_server.KEPT_REQUESTS", 1)
     live.books.keep = 0
     live.tidy()
@@ -294,6 +295,11 @@ def test_memory_is_bounded(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (datadog.points, len(datadog.requests), live.books.files) == ({}, 1, {})
     assert [*stack.bucket.objects.all()] == live.pipeline.submitter.log == []
     assert stack.rejected.attributes["ApproximateNumberOfMessages"] == "1"
+    logs = boto3.client("logs", endpoint_url=stack.endpoint)
+    assert (
+        len(logs.filter_log_events(logGroupName="/aws/lambda/ddg-stats-metric-submit")["events"])
+        == 1
+    )
 
 
 # --- The command ---
@@ -305,7 +311,7 @@ def live_command(folder: Path, zips: Path, *options: str) -> list[str]:
 
 
 def find_port() -> int:
-    """Return a port that is free, as is the next one; below those that connections are given."""
+    """Return a free port whose next one is free too; outside the range of outgoing connections."""
     for port in random.sample(range(10_000, 30_000, 2), 100):
         with (
             suppress(OSError),
@@ -317,7 +323,7 @@ def find_port() -> int:
 
 
 def test_command_says_what_to_type_and_ends_with_ctrl_c(zips: Path, tmp_path: Path) -> None:
-    """The Python that it shows uploads a file, with the environment that it shows."""
+    """The Python that it prints uploads a file, in the environment that it prints."""
     port = find_port()
     command = live_command(tmp_path, zips, "--port", str(port))
     environment = {"PYTHONUNBUFFERED": "1", "TMPDIR": str(tmp_path), "COLUMNS": "80"}
@@ -362,7 +368,7 @@ def test_command_says_what_to_type_and_ends_with_ctrl_c(zips: Path, tmp_path: Pa
 def test_settings_with_a_fault_end_the_command(
     zips: Path, tmp_path: Path, settings: object, said: str
 ) -> None:
-    """As Terraform's plan does, before anything is started."""
+    """As they end Terraform's plan, before anything starts."""
     file = tmp_path / "stack.json"
     if settings:
         file.write_text(json.dumps(settings))
@@ -371,8 +377,8 @@ def test_settings_with_a_fault_end_the_command(
     assert (result.returncode, said in result.stderr) == (2, True), result.stderr
 
 
-def test_port_that_is_taken_is_told(zips: Path, tmp_path: Path) -> None:
-    """With what to type."""
+def test_taken_port_is_named(zips: Path, tmp_path: Path) -> None:
+    """The message says what to type."""
     port = find_port() + 1
     with socket.create_server(("127.0.0.1", port)):
         command = live_command(tmp_path, zips, "--port", str(port - 1))
@@ -383,7 +389,7 @@ def test_port_that_is_taken_is_told(zips: Path, tmp_path: Path) -> None:
 
 
 def test_screenshot_is_drawn(zips: Path, tmp_path: Path) -> None:
-    """The README's, of a story that is shorter."""
+    """The README's, of a shorter story."""
     if not find_browser():
         pytest.skip("no Chromium or Chrome on this machine")
     picture = tmp_path / "page.png"
