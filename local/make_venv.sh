@@ -30,4 +30,5 @@ install --requirement local/requirements.txt
 .venv/bin/python -m pip download -qq --require-hashes --no-deps --dest .venv/wheels \
   --requirement requirements.txt
 prefix="" target=.venv/lambda-runtime install --constraint local/requirements.txt awslambdaric boto3
+.venv/bin/python -m compileall -q .venv/lambda-runtime # as Lambda's is; the local run writes no bytecode
 install --no-build-isolation --no-deps --editable . # .venv/bin/ddg-ops
