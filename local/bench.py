@@ -31,12 +31,11 @@ from ddg_stats_file import read_stats_file
 from local import make_zip
 from local.bench_servers import serve, sqs_event
 from local.chart import FAINT, GOOD, INK, style
-from local.lambda_runtime import LambdaFunction
+from local.lambda_runtime import LAMBDA_PACKAGES, LambdaFunction
 from local.pipeline import run_pipeline
 from local.tables import make_table, write_between
 
 ROOT = Path(__file__).resolve().parent.parent
-LAMBDA_PACKAGES = Path(sys.prefix, "lambda-runtime")  # what Lambda brings
 BOTO3 = "import boto3\nboto3.client('s3')\ndef lambda_handler(event, context): pass\n"
 CONTENDERS = ("plain", "powertools", "floor", "ours", "bare_put", "generator")
 LOOP_FILES = 20  # for those who take one file after the other: enough to measure each
@@ -181,7 +180,7 @@ class Bench:
 def delays(zips: Path, files: int) -> Iterator[Row]:
     """Send files one by one through the whole pipeline; yield the delays that it reports."""
     print(f"delay of {files} files, one by one", flush=True)
-    with run_pipeline(zips, LAMBDA_PACKAGES) as pipeline, pipeline.event_source():
+    with run_pipeline(zips) as pipeline, pipeline.event_source():
         for number in range(files):
             content = json.dumps({"timestamp": int(time.time()), "n": number})
             pipeline.stack.bucket.put_object(Key=f"stats/delay/{number}.json", Body=content)

@@ -168,7 +168,6 @@ class Pipeline:
 @contextmanager
 def run_pipeline(
     zips: Path,
-    packages: Path = LAMBDA_PACKAGES,
     settings: Mapping[str, str] = MappingProxyType({}),
     port: int = 0,
     **stack_options: Any,
@@ -198,11 +197,7 @@ def run_pipeline(
         submitter, generator = (
             exits.enter_context(
                 LambdaFunction(
-                    zips / f"{name}.zip",
-                    f"{name}.lambda_handler",
-                    environment,
-                    packages=packages,
-                    name=name,
+                    zips / f"{name}.zip", f"{name}.lambda_handler", environment, name=name
                 )
             )
             for name in FUNCTIONS

@@ -15,9 +15,9 @@ import boto3
 import pytest
 
 from local.datadog_server import DatadogServer
-from local.lambda_runtime import LambdaFunction
+from local.lambda_runtime import LAMBDA_PACKAGES, LambdaFunction
 from tests.events import sqs_event, sqs_record
-from tests.zips import LAMBDA_PACKAGES, ROOT
+from tests.zips import ROOT
 
 SUBMIT, SOURCE = "ddg_metric_submit", "ddg_mock_datasource"
 ZIPS = (f"{SUBMIT}.zip", f"{SOURCE}.zip")
