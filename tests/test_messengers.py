@@ -285,17 +285,14 @@ def test_object_beside_an_unreadable_record_is_submitted(submitter: Submitter) -
 
 def notify(way: str, moto: str, bucket: str, queue: str) -> dict[str, Any]:
     """Connect a bucket and a queue; return the bucket's configuration."""
-    events = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]
-    if way == "s3":
-        return {"QueueConfigurations": [{"QueueArn": queue, "Events": events}]}
     if way == "eventbridge":
         pattern = {"source": ["aws.s3"], "detail": {"bucket": {"name": [bucket]}}}
         aws("events", moto).put_rule(Name=bucket, EventPattern=json.dumps(pattern))
         aws("events", moto).put_targets(Rule=bucket, Targets=[{"Id": "queue", "Arn": queue}])
         return {"EventBridgeConfiguration": {}}
     topic = aws("sns", moto).create_topic(Name=bucket)["TopicArn"]
-    raw = {"RawMessageDelivery": "true" if way == "sns-raw" else "false"}
-    aws("sns", moto).subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue, Attributes=raw)
+    aws("sns", moto).subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue)
+    events = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]
     return {"TopicConfigurations": [{"TopicArn": topic, "Events": events}]}
 
 
@@ -307,7 +304,7 @@ def received(sqs: Any, url: str) -> Iterator[dict[str, Any]]:
             yield sqs_record(body=message["Body"])
 
 
-@pytest.mark.parametrize("way", ["s3", "sns", "sns-raw", "eventbridge"])
+@pytest.mark.parametrize("way", ["sns", "eventbridge"])
 def test_files_arrive_by_each_way(submitter: Submitter, way: str) -> None:
     moto, bucket = submitter.moto, f"messenger-{way}"
     s3, sqs = aws("s3", moto), aws("sqs", moto)

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import random
 import threading
 import time
 from concurrent.futures import Future
@@ -10,17 +9,13 @@ from typing import Any
 
 import pytest
 
-from local.datadog_server import Answer, Request
+from local.datadog_server import Answer
 from tests.events import BUCKET, notification, sqs_record, stats
 from tests.scripted_server import Call, Objects, Script, response, s3_error
 from tests.submitter import COUNTS, Submitter
 
 MALFORMED = b'{"timestamp": '
 DENIED: Script = lambda call: s3_error("403 Forbidden", "AccessDenied")  # noqa: E731  # a row
-
-
-def reset(call: Call) -> bytes:
-    raise ConnectionResetError
 
 
 # --- The main job ---
@@ -91,47 +86,6 @@ def test_message_ends_as_the_worst_of_its_files(submitter: Submitter) -> None:
     outcome = submitter.submit_from({**objects, denied: stats()}, waiting)  # as it comes again
     assert outcome.files == (2, 1, 0)
     assert [rejected.body for rejected in outcome.rejected] == [waiting["body"]]
-
-
-def test_every_file_of_a_mixed_batch_has_one_outcome(submitter: Submitter) -> None:
-    good = {f"stats/good/{n:02}": stats(age=n, m=n, **{f"m{n}": n}) for n in range(30)}
-    bad = {f"stats/bad/{n}": content for n, content in enumerate([b"", MALFORMED, stats(9999)])}
-    poison = {f"stats/poison/{n}": stats(age=n, poison=1) for n in range(2)}
-    trouble: Objects = {"stats/no/0": DENIED, "stats/no/1": reset}
-    markers = {"stats/good/_SUCCESS": b"{}", "stats/good/": b""}
-
-    def respond(request: Request) -> Answer | None:
-        series = request.series or []
-        if sum(len(each["points"]) for each in series) > 20:
-            return Answer(413)
-        poisonous = any(each["metric"] == "poison" for each in series)
-        return Answer(400, b'{"errors": ["poison"]}') if poisonous else None
-
-    submitter.datadog.respond = respond
-    messages = [
-        *(sqs_record([key], receive_count=2) for key in [*good, *bad, *poison, *trouble, *markers]),
-        sqs_record(["stats/good/00", "stats/good/01"]),  # notified twice
-        sqs_record(["stats/gone"]),
-        sqs_record(["stats/poison/0", "stats/bad/0"]),  # delivered for the first time
-        sqs_record(body='{"Service": "Amazon S3", "Event": "s3:TestEvent"}'),
-        sqs_record(body="nonsense"),
-    ]
-    random.Random(1).shuffle(messages)
-    outcome = submitter.submit_from({**good, **bad, **poison, **trouble, **markers}, *messages)
-    assert outcome.files == (30 + 2, 3 + 2 + 2, 2 + 2)
-    assert outcome.summary["Points"] == 2 * 32
-    expected = {("m", ("job:good",)): [*range(29, -1, -1)]}
-    assert submitter.stored() == expected | {(f"m{n}", ("job:good",)): [n] for n in range(30)}
-
-    def keys(bodies: list[str]) -> list[str]:
-        names = [json.loads(body)["Records"] for body in bodies if body != "nonsense"]
-        return sorted(each["s3"]["object"]["key"] for records in names for each in records)
-
-    rejected = [message.body for message in outcome.rejected]
-    assert rejected.count("nonsense") == 1
-    assert keys(rejected) == sorted([*bad, *poison, "stats/gone"])
-    waiting = keys([messages[n]["body"] for n in outcome.retried])
-    assert waiting == sorted([*trouble, "stats/poison/0", "stats/bad/0"])
 
 
 # --- The log ---

@@ -212,12 +212,13 @@ def test_slow_s3_meets_the_deadline(submitter: Submitter) -> None:
 
 
 def test_requests_that_hang_do_not_delay_the_next_batch(submitter: Submitter) -> None:
-    """Their threads are left behind."""
+    """Their threads are left behind, and no request is started when the time is up."""
     keys = [f"stats/{n}" for n in range(100)]
     objects: Objects = {**dict.fromkeys(keys, silent), "stats/good": stats()}
-    with submitter.reading_from(bucket_of(objects)):
+    with submitter.reading_from(bucket_of(objects)) as s3:
         outcome = submitter.submit(sqs_record(keys), context=Context(4))
         assert outcome.files == (0, 0, 100)
+        assert len(s3.calls) <= 64
         assert submitter.submit(sqs_record(["stats/good"]), context=Context(4)).files == (1, 0, 0)
 
 
