@@ -43,9 +43,6 @@ def send(**options: Any) -> Any:
     return Metric.send(metric="m", points=(NOW, 1), **options)
 
 
-# --- Why the submitter doesn't leave answers to the package ---
-
-
 @pytest.mark.parametrize(
     ("status", "body", "muted", "unmuted"),
     [
@@ -93,18 +90,6 @@ def test_three_timeouts_silence_a_warm_process_for_300_seconds(
             send()
     clock.time = lambda: NOW + 301
     assert send() == {"status": "ok"}
-
-
-def test_every_sandbox_becomes_a_host(datadog: DatadogServer, initialize: Initialize) -> None:
-    """A point of another host doesn't overwrite the first one."""
-    initialize(host_name="box")  # without one it runs `hostname`
-    send()
-    send(attach_host_name=False)
-    assert list(datadog.points) == [("m", ("host:box",)), ("m", ())]
-    assert "content-encoding" not in datadog.requests[0].headers  # unless it is asked for
-
-
-# --- The place for another HTTP client ---
 
 
 @pytest.mark.parametrize("status", [202, 403, 503])

@@ -93,14 +93,11 @@ def test_file_is_read_up_to_the_limit(submitter: Submitter, answer: Any) -> None
     assert "Split" in outcome.reasons[0]
 
 
-@pytest.mark.parametrize(
-    "header", [b"Content-Length: 5000000000", b"x: y"], ids=["with-length", "until-closed"]
-)
-def test_reading_stops_at_the_limit(submitter: Submitter, header: bytes) -> None:
+def test_reading_stops_at_the_limit(submitter: Submitter) -> None:
     sent = []
 
     def endless(call: Call) -> Iterator[bytes]:
-        yield b"HTTP/1.1 200 OK\r\n" + header + b"\r\n\r\n"
+        yield b"HTTP/1.1 200 OK\r\n\r\n"
         for _ in range(5000):
             sent.append(1)
             yield b" " * 1_000_000
@@ -151,12 +148,7 @@ def sending(answer: bytes) -> Script:
 
 ERRORS: dict[Script, str] = {  # what S3 sends, and how the reason begins
     sending(response("403 Forbidden")): "S3 answered 403",
-    sending(response("500 Error", b"<Error><Message>no</Message></Error>")): "S3 answered 500",
     sending(s3_error("500 Error", "x" * 1_000_000)): f"S3 answered {'x' * 400}.",
-    sending(s3_error("403 E", "AccessDenied")): "S3 answered AccessDenied",
-    sending(s3_error("404 E", "NoSuchBucket")): "S3 answered NoSuchBucket",
-    sending(s3_error("400 E", "ExpiredToken")): "S3 answered ExpiredToken",
-    sending(s3_error("301 E", "PermanentRedirect")): "S3 answered PermanentRedirect",
     sending(s3_error("503 E", "SlowDown")): "S3 answered SlowDown",
     breaking_off(b"HTTP/1.1 500 E\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n<Err"): "S3 can't be",
     breaking_off(response(body=stats())[:-1]): "S3 can't be read",

@@ -62,11 +62,10 @@ def test_files_are_retried_after_any_other_status(
     assert submitter.submit_from(FILES, *messages).files == (2, 0, 0)
 
 
-@pytest.mark.parametrize("status", [302, 307])
-def test_redirect_is_not_followed(submitter: Submitter, status: int) -> None:
+def test_redirect_is_not_followed(submitter: Submitter) -> None:
     """The request to another host would contain the key."""
     with DatadogServer("test-key") as elsewhere:
-        redirect = Answer(status, b"", headers={"Location": f"{elsewhere.url}/api/v1/series"})
+        redirect = Answer(307, b"", headers={"Location": f"{elsewhere.url}/api/v1/series"})
         submitter.datadog.respond = submitter.datadog.respond_validate = lambda request: redirect
         outcome = submitter.submit_from(FILES)
         assert elsewhere.requests + elsewhere.validations == []
