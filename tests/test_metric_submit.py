@@ -2,7 +2,6 @@
 
 import json
 import logging
-import threading
 import time
 from concurrent.futures import Future
 from typing import Any
@@ -11,11 +10,14 @@ import pytest
 
 from local.datadog_server import Answer
 from tests.events import BUCKET, notification, sqs_record, stats
-from tests.scripted_server import Call, Objects, Script, response, s3_error
+from tests.scripted_server import Call, Objects, s3_error
 from tests.submitter import COUNTS, Submitter
 
 MALFORMED = b'{"timestamp": '
-DENIED: Script = lambda call: s3_error("403 Forbidden", "AccessDenied")  # noqa: E731  # a row
+
+
+def denied(call: Call) -> bytes:
+    return s3_error("403 Forbidden", "AccessDenied")
 
 
 # --- The main job ---
@@ -69,10 +71,10 @@ def test_redelivery_sends_the_same_points(submitter: Submitter) -> None:
 
 def test_message_ends_as_the_worst_of_its_files(submitter: Submitter) -> None:
     """Retried comes before refused. A file is refused only when its whole message is."""
-    good, bad, worse, denied = (f"stats/{name}" for name in ("good", "bad", "worse", "denied"))
-    objects: Objects = {good: stats(), bad: MALFORMED, worse: b"{}", denied: DENIED}
+    good, bad, worse, no = (f"stats/{name}" for name in ("good", "bad", "worse", "no"))
+    objects: Objects = {good: stats(), bad: MALFORMED, worse: b"{}", no: denied}
     settled = submitter.message(good, bad, worse)
-    waiting = submitter.message(good, bad, denied)
+    waiting = submitter.message(good, bad, no)
     outcome = submitter.submit_from(objects, settled, waiting, submitter.message(good))
     assert (outcome.files, outcome.retried) == ((3, 2, 2), [1])
     [rejected] = outcome.rejected
@@ -83,7 +85,7 @@ def test_message_ends_as_the_worst_of_its_files(submitter: Submitter) -> None:
     [line] = [line for line in outcome.log if "refused once" in line]
     assert line.startswith("retried 1: refused once its message is settled: not JSON: ")
     assert line.endswith(f": s3://{BUCKET}/{bad}")
-    outcome = submitter.submit_from({**objects, denied: stats()}, waiting)  # as it comes again
+    outcome = submitter.submit_from({**objects, no: stats()}, waiting)  # as it comes again
     assert outcome.files == (2, 1, 0)
     assert [rejected.body for rejected in outcome.rejected] == [waiting["body"]]
 
@@ -146,21 +148,15 @@ def test_hostile_lengths_fit_a_log_line(
 
 
 def test_summary_has_the_time_that_s3_and_datadog_took(submitter: Submitter) -> None:
-    waiting = threading.Event()
     wait = Future.result
 
-    def result(future: Any, timeout: float | None = None) -> Any:
-        waiting.set()
+    def wait_longer(future: Any, timeout: float | None = None) -> Any:
+        submitter.clock.spend(2)
         return wait(future, timeout)
 
-    def slowly(call: Call) -> bytes:
-        waiting.wait()  # before anybody waits for S3, its time doesn't count
-        submitter.clock.spend(2)
-        return response(body=stats())
-
-    submitter.environment.setattr(Future, "result", result)
+    submitter.environment.setattr(Future, "result", wait_longer)
     submitter.datadog.respond = lambda request: submitter.clock.spend(7)
-    outcome = submitter.submit_from({"stats/a": slowly})
+    outcome = submitter.submit_from({"stats/a": stats()})
     assert 2000 <= outcome.summary["FetchMilliseconds"] < 4000
     assert 7000 <= outcome.summary["PostMilliseconds"] < 9000
     assert abs(outcome.summary["_aws"]["Timestamp"] / 1000 - time.time()) < 5

@@ -281,7 +281,7 @@ def test_missing_certificates_are_named(submitter: Submitter) -> None:
 
 def test_slow_datadog_delays_neither_this_batch_nor_the_next(submitter: Submitter) -> None:
     """The datadog package would be silent for 300 s after three timeouts."""
-    context = Context(2.8)
+    context = Context(4)
     with submitter.posting_to(then(b"HTTP/1.1 202 Accepted\r\nx: ", drip)):
         outcome = submitter.submit_from(FILES, context=context)
     assert context.get_remaining_time_in_millis() > 250
@@ -350,7 +350,7 @@ def test_post_that_was_given_up_is_not_sent_later(submitter: Submitter) -> None:
     submitter.datadog.respond = while_the_next_is_asked
     with submitter.reading_from(lambda call: response(body=stats())):
         message = sqs_record(["stats/a"])
-        outcome = submitter.submit(message, context=Context(2.8))
+        outcome = submitter.submit(message, context=Context(3.5))
         assert ("timed out" in outcome.log[0], outcome.summary["Requests"]) == (True, 0)
         assert "404" in submitter.submit(message).log[0]
     assert len(submitter.datadog.requests) == 1
