@@ -59,13 +59,6 @@ def test_batch_takes_one_post(submitter: Submitter) -> None:
     assert submitter.stored()["m", ("job:job",)] == list(range(29, -1, -1))
 
 
-def test_redelivery_sends_the_same_points(submitter: Submitter) -> None:
-    files = {"stats/job/a.json": stats(m=5)}
-    submitter.submit_from(files)
-    assert submitter.submit_from(files, *[sqs_record(files)] * 2).files == (2, 0, 0)
-    assert submitter.stored() == {("m", ("job:job",)): [5.0]}
-
-
 # --- Outcomes ---
 
 

@@ -102,7 +102,6 @@ def test_limit_is_exact(make: Callable[[int], bytes], limit: int, problem: str) 
     ("timestamp", "now", "max_age", "problem"),
     [
         (NOW + 600, NOW - 0.5, MAX_AGE, "600 s ahead"),
-        (NOW + 601, NOW, 0, "601 s ahead"),
         (NOW - 3600, NOW + 0.5, MAX_AGE, "3600 s old"),
         (NOW - 61, NOW, 60, "older than 60 s"),
     ],

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
 
-from tests.events import notification, s3_record, sqs_record, stats
+from tests.events import s3_record, sqs_record, stats
 from tests.scripted_server import Call, response, s3_error
 from tests.submitter import Outcome, Submitter
 
@@ -103,13 +103,6 @@ def test_each_watched_job_in_a_batch_has_its_own_metrics(submitter: Submitter) -
     lines = job_lines(outcome).items()
     counts = {job: (line["Submitted"], line["Refused"]) for job, line in lines}
     assert counts == {"good": (3, 1), "a b": (0, 1), "late": (0, 0)}
-
-
-def test_watched_job_is_found_below_the_prefix_of_its_bucket(submitter: Submitter) -> None:
-    submitter.set(JOBS='{"etl": {"watched": true}}', BUCKETS='{"acme": "out/"}')
-    message = sqs_record(body=notification(["out/etl/a.json"], bucket="acme"))
-    lines = job_lines(submitter.submit_from({"out/etl/a.json": stats()}, message))
-    assert {job: line["Submitted"] for job, line in lines.items()} == {"etl": 1}
 
 
 # --- Submitted files ---

@@ -33,14 +33,6 @@ def answering(datadog: DatadogServer, *answers: Answer | None) -> None:
 # --- Each status ---
 
 
-@pytest.mark.parametrize("body", [b"", HTML, b'{"errors": []}', b"\xff", b"x" * 100_000])
-def test_202_counts_with_any_body(submitter: Submitter, body: bytes) -> None:
-    answering(submitter.datadog, Answer(202, body, accept=True))
-    outcome = submitter.submit_from(FILES)
-    assert (outcome.files, outcome.log) == ((2, 0, 0), [])
-    assert len(submitter.datadog.requests) == outcome.summary["Requests"] == 1
-
-
 @pytest.mark.parametrize("body", [b"", ERRORS, HTML])
 @pytest.mark.parametrize("status", [0, 200, 302, 401, 403, 408, 429, 503])
 def test_files_are_retried_after_any_other_status(
