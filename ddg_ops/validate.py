@@ -152,14 +152,25 @@ def propose_mapping(file: File, content: bytes, settings: Settings) -> tuple[Set
 
     Raises StatsFileError if there is none.
     """
-    mapping = propose_for(read_document(content))
+    folder = job_folder(file.key, settings.prefix_of(file.bucket))
+
+    def mapped(mapping: str) -> Settings:
+        return settings._replace(jobs=json.dumps({folder: {"mapping": mapping}}))
+
+    def accepts(mapping: str) -> bool:
+        try:
+            parse(file, content, mapped(mapping), math.inf)
+        except StatsFileError:
+            return False
+        return True
+
+    mapping = propose_for(read_document(content), accepts)
     if not mapping:
         raise StatsFileError(
-            "nothing can be proposed: all numbers are in lists of numbers, or there are none, or "
+            "no mapping can be proposed: the file has no numbers, or only lists of numbers, or "
             f"they would make more than {MAX_MAPPED_SERIES:,} series. See {RECIPES}."
         )
-    folder = job_folder(file.key, settings.prefix_of(file.bucket))
-    return settings._replace(jobs=json.dumps({folder: {"mapping": mapping}})), mapping
+    return mapped(mapping), mapping
 
 
 def flatten(samples: Sequence[Sample], settings: Settings, metrics: Metrics) -> list[Point]:

@@ -54,7 +54,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             0,
             '"jobs": {"new": {"mapping": "results[*].{tags: {name: name}, s: s}"}}\nok  ',
         ),
-        ("--propose misspelt.json", 1, "refused  misspelt.json: nothing can be proposed"),
+        ("--propose misspelt.json", 1, "refused  misspelt.json: no mapping can be proposed"),
         ("--propose _SUCCESS", 0, "_SUCCESS: a marker"),
         ("rows.json --settings none.json", 3, "none.json: No such file"),
         ("rows.json --settings misspelt.json", 2, 'jobs["a"] has no "maping", but mapping'),
