@@ -90,10 +90,8 @@ class Stack(NamedTuple):
         """Return the event source mappings from a queue to the submitter."""
         functions = self.aws.client("lambda")
         answer = functions.list_event_source_mappings(EventSourceArn=queue_arn)  # a page: 100
-        its_own = re.compile(f".*:function:{re.escape(self.function)}(:.*)?")
-        return [
-            each for each in answer["EventSourceMappings"] if its_own.match(each["FunctionArn"])
-        ]
+        found = answer["EventSourceMappings"]
+        return [each for each in found if each["FunctionArn"].split(":")[6] == self.function]
 
     def prove(self) -> None:
         """Raise Stop unless the three queues are the function's own, in this account and region.
@@ -110,8 +108,7 @@ class Stack(NamedTuple):
             facts = {
                 f"its queues aren't in {here}": all(f":{here}:" in q["QueueArn"] for q in queues),
                 f"{main} isn't mapped to {self.function}": self.mappings(main),
-                f"{main} has no dead-letter queue {dead}": f'"{dead}"'
-                in queues[0]["RedrivePolicy"],
+                f"{main} doesn't redrive to {dead}": dead in queues[0].get("RedrivePolicy", ""),
                 f"{self.function} rejects to {rejects_to}, not to {rejected}": (
                     queue_path(rejects_to) == queue_path(self.rejected_url)
                 ),

@@ -23,9 +23,8 @@ from ddg_s3_objects import File, find_files, job_folder, job_tag
 from ddg_stats_file import normalise_tag
 
 TEN = 10  # messages: SQS's limit for a request
-RECEIVERS = 8  # polls in parallel, in each round
+RECEIVERS = 8  # polls in parallel; a round of them that are all empty is the end
 WAIT_SECONDS = 1  # long polling: SQS then asks all its servers
-EMPTY_POLLS = 3  # a round of at least so many that are all empty is the end
 STALE_ROUNDS = 6  # in a row with nothing new: the end can't be reached
 MAX_HELD = 110_000  # SQS allows 120,000 messages in flight
 VISIBILITY_SECONDS = 300  # or twice what the whole queue takes, by the pace so far
@@ -199,11 +198,10 @@ class Walk:
 
     def _new_messages(self) -> Iterator[list[Message]]:
         """Yield the messages not seen before, up to ten at a time."""
-        polls = max(EMPTY_POLLS, min(RECEIVERS, self._visible // TEN))
         stale = 0  # rounds
         while stale < STALE_ROUNDS and len(self._held) < MAX_HELD:
             stale += 1
-            batches = list(self._threads.map(lambda _: self._receive(), range(polls)))
+            batches = list(self._threads.map(lambda _: self._receive(), range(RECEIVERS)))
             if not any(batches):
                 self.complete = True
                 return

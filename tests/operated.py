@@ -402,6 +402,7 @@ def make_stack(
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
     monkeypatch.setattr("botocore.session.create_loader", shared_loader)
     monkeypatch.setattr(walk, "WAIT_SECONDS", 0)
+    monkeypatch.setattr(walk, "RECEIVERS", 2)
     for module in (canary, log):
         monkeypatch.setattr(module, "POLL_SECONDS", 0)
     monkeypatch.setattr(backfill, "PAUSES", (0.0,))

@@ -247,7 +247,9 @@ def test_replay_keeps_what_sqs_does_not_accept(stack: StackOnMoto) -> None:
     assert len(stack.bodies(stack.rejected_url)) == 1
 
 
-@pytest.mark.parametrize("foreign", ["stats", "dead_letter", "rejected", "function", "region"])
+@pytest.mark.parametrize(
+    "foreign", ["stats", "dead_letter", "rejected", "function", "mapping", "region"]
+)
 def test_foreign_queue_is_left_alone(foreign: str, stack: StackOnMoto) -> None:
     """With wrong outputs, nothing is sent or deleted."""
     other = StackOnMoto(stack.moto, stack.datadog, stack.patch)
@@ -256,6 +258,8 @@ def test_foreign_queue_is_left_alone(foreign: str, stack: StackOnMoto) -> None:
         one.send_all(one.dead_letter_url, ["{}"])
     if foreign == "function":
         stack.outputs["function_names"] = other.outputs["function_names"]
+    elif foreign == "mapping":
+        stack.aws["lambda"].delete_event_source_mapping(UUID=stack.mapping)
     elif foreign == "region":
         stack.outputs["alarm_topic_arn"] = {"value": f"arn:aws:sns:eu-west-1:{ACCOUNT}:x"}
     else:
