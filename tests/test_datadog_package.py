@@ -15,7 +15,7 @@ import datadog as package
 import pytest
 from datadog import api
 from datadog.api.api_client import APIClient
-from datadog.api.exceptions import ApiError, HttpBackoff, HTTPError, HttpTimeout
+from datadog.api.exceptions import ApiError, HTTPError
 from datadog.api.metrics import Metric
 
 from local.datadog_server import Answer, DatadogServer
@@ -30,9 +30,7 @@ def initialize(datadog: DatadogServer, monkeypatch: pytest.MonkeyPatch) -> Initi
     known = {"_mute": True, "_return_raw_response": False, "_host_name": None}
     for name, value in (known | {"_application_key": None}).items():
         monkeypatch.setattr(api, name, value)
-    for name, value in {"_backoff_timestamp": None, "_http_client": None}.items():
-        monkeypatch.setattr(APIClient, name, value)
-    monkeypatch.setattr(APIClient, "_timeout_counter", 0)
+    monkeypatch.setattr(APIClient, "_http_client", None)
     return partial(
         package.initialize, api_key="test-key", api_host=datadog.url, host_name="sandbox"
     )
@@ -70,26 +68,6 @@ def test_answers_are_misread(
             assert vars(raised.value) == {}
         else:
             assert send() == expected
-
-
-def test_three_timeouts_silence_a_warm_process_for_300_seconds(
-    datadog: DatadogServer, initialize: Initialize, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """max_timeouts has no effect."""
-    clock = types.SimpleNamespace(time=lambda: NOW)
-    monkeypatch.setattr("datadog.api.api_client.time", clock)
-    datadog.respond = lambda request: Answer(delay=60.0)
-    initialize(timeout=0.05, max_timeouts=100)
-    for _ in range(3):
-        with pytest.raises(HttpTimeout):
-            send()
-    datadog.respond = None
-    for now in (NOW, NOW + 299):
-        clock.time = partial(int, now)
-        with pytest.raises(HttpBackoff):
-            send()
-    clock.time = lambda: NOW + 301
-    assert send() == {"status": "ok"}
 
 
 @pytest.mark.parametrize("status", [202, 403, 503])

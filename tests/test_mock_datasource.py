@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
 from ddg_stats_file import read_stats_file
-from tests.scripted_server import Call, ScriptedServer, response, s3_error
 from tests.submitter import cold_start
 
 SCHEDULED = {"version": "0", "detail-type": "Scheduled Event", "source": "aws.events", "detail": {}}
@@ -27,23 +24,13 @@ class Generator:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.stored: dict[str, bytes] = {}
         self.patch = patch
-        self.server = ScriptedServer(self._put)
-        patch.setenv("AWS_ENDPOINT_URL", self.server.url)
+        patch.setattr("boto3.client", lambda *_, **__: SimpleNamespace(put_object=self.put))
         patch.setenv("STATS_BUCKET", "stats-bucket")
         self.module: Any = cold_start("ddg_mock_datasource")
 
-    def _put(self, call: Call) -> bytes:
-        assert call.method == "PUT"
-        self.stored[call.path.removeprefix("/stats-bucket/")] = call.body
-        return response()
-
-    def store_directly(self) -> None:
-        """Store without HTTP, for thousands of files."""
-
-        def put(Bucket: str, Key: str, Body: str, **_: str) -> None:  # noqa: N803  # boto3's names
-            self.stored[Key] = Body.encode()
-
-        self.patch.setattr("boto3.client", lambda *_, **__: SimpleNamespace(put_object=put))
+    def put(self, Bucket: str, Key: str, Body: str, ContentType: str) -> None:  # noqa: N803  # S3's
+        assert (Bucket, ContentType) == ("stats-bucket", "application/json")
+        self.stored[Key] = Body.encode()
 
     def invoke(self, event: object) -> list[dict[str, float]]:
         """Return the contents of the files that the handler says it wrote; all are good."""
@@ -55,10 +42,8 @@ class Generator:
 
 
 @pytest.fixture
-def generator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Generator]:
-    made = Generator(monkeypatch)
-    with made.server:
-        yield made
+def generator(monkeypatch: pytest.MonkeyPatch) -> Generator:
+    return Generator(monkeypatch)
 
 
 @pytest.mark.parametrize("event", [SCHEDULED, {"files": 1}], ids=["schedule", "one"])
@@ -89,7 +74,6 @@ def test_one_file(
 
 def test_many_files(generator: Generator) -> None:
     """They are a second apart, the last one is of now, and no key is used twice."""
-    generator.store_directly()
     for files in (25, 3000):
         timestamps = [each["timestamp"] for each in generator.invoke({"files": files})]
         assert [later - earlier for earlier, later in pairwise(timestamps)] == [1] * (files - 1)
@@ -107,7 +91,6 @@ def test_impossible_number_of_files_is_refused(generator: Generator, files: obje
 
 def test_numbers_change_in_small_steps(generator: Generator) -> None:
     """A warm process continues with its last numbers."""
-    generator.store_directly()
     written = generator.invoke({"files": 300}) + generator.invoke({})
     for name in ("sample.stats", "processed.data"):
         values = [each[name] for each in written]
@@ -122,7 +105,6 @@ def test_numbers_change_in_small_steps(generator: Generator) -> None:
 )
 def test_numbers_stay_positive(generator: Generator, extreme: float, first: list[int]) -> None:
     """The first ones are near those of the README."""
-    generator.store_directly()
     generator.patch.setattr("random.uniform", lambda low, high: low + (high - low) * extreme)
     written = [[*each.values()][1:] for each in generator.invoke({"files": 300})]
     assert written[0] == first
@@ -137,7 +119,10 @@ def test_missing_bucket_is_named(generator: Generator) -> None:
 
 def test_error_of_s3_is_raised(generator: Generator) -> None:
     """Lambda counts it, and an alarm rings."""
-    answers = iter([response()] * 2 + [s3_error("403 Forbidden", "AccessDenied")] * 9)
-    generator.server.script = lambda call: next(answers)
-    with pytest.raises(ClientError, match="AccessDenied"):
+
+    def deny(**_: str) -> None:
+        raise PermissionError
+
+    generator.patch.setattr(generator, "put", deny)
+    with pytest.raises(PermissionError):
         generator.invoke({"files": 5})
