@@ -131,6 +131,32 @@ def bucket_of(objects: Objects) -> Script:
     return answer
 
 
+def sending(answer: bytes) -> Script:
+    """Return a script that sends the same bytes each time."""
+    return lambda call: answer
+
+
+def closing_after(sent: bytes) -> Script:
+    """Return a script that sends some bytes and closes the connection."""
+
+    def script(call: Call) -> Iterator[bytes]:
+        yield sent
+        raise ConnectionAbortedError
+
+    return script
+
+
+def reset(call: Call) -> bytes:
+    raise ConnectionResetError
+
+
+def drip(call: Call) -> Iterator[bytes]:
+    """Send a long body slowly."""
+    yield b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+    while not call.stopping.wait(0.02):
+        yield b" "
+
+
 def silent(call: Call) -> bytes:
     """Answer when the script ends, with an error that no client retries.
 

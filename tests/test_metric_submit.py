@@ -10,15 +10,11 @@ import pytest
 
 from local.datadog_server import Answer
 from tests.events import BUCKET, notification, sqs_record, stats
-from tests.scripted_server import Call, Objects, s3_error
+from tests.scripted_server import Objects, s3_error, sending
 from tests.submitter import COUNTS, Submitter
 
 MALFORMED = b'{"timestamp": '
-
-
-def denied(call: Call) -> bytes:
-    return s3_error("403 Forbidden", "AccessDenied")
-
+DENIED = s3_error("403 Forbidden", "AccessDenied")
 
 # --- The main job ---
 
@@ -65,7 +61,7 @@ def test_batch_takes_one_post(submitter: Submitter) -> None:
 def test_message_ends_as_the_worst_of_its_files(submitter: Submitter) -> None:
     """Retried comes before refused. A file is refused only when its whole message is."""
     good, bad, worse, no = (f"stats/{name}" for name in ("good", "bad", "worse", "no"))
-    objects: Objects = {good: stats(), bad: MALFORMED, worse: b"{}", no: denied}
+    objects: Objects = {good: stats(), bad: MALFORMED, worse: b"{}", no: sending(DENIED)}
     settled = submitter.message(good, bad, worse)
     waiting = submitter.message(good, bad, no)
     outcome = submitter.submit_from(objects, settled, waiting, submitter.message(good))
@@ -132,7 +128,7 @@ def test_hostile_lengths_fit_a_log_line(
     names = {"bucket": BUCKET, "key": "stats/a"} | hostile
     s3 = {"bucket": {"name": names["bucket"]}, "object": {"key": names["key"]}}
     body = json.dumps({"Records": [{"s3": s3}]}, ensure_ascii=False)
-    with submitter.reading_from(lambda call: s3_error("400 Bad Request", "KeyTooLongError")):
+    with submitter.reading_from(sending(s3_error("400 Bad Request", "KeyTooLongError"))):
         outcome = submitter.submit(*(sqs_record(body=body) for _ in range(messages)))
     assert outcome.files == files
     [line] = [line for line in outcome.log if line.startswith(("refused", "retried"))]

@@ -3,13 +3,24 @@
 import gzip
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.events import BUCKET, Context, sqs_record, stats
-from tests.scripted_server import Call, Objects, Script, bucket_of, response, s3_error, silent
+from tests.scripted_server import (
+    Call,
+    Objects,
+    Script,
+    bucket_of,
+    closing_after,
+    drip,
+    reset,
+    response,
+    s3_error,
+    sending,
+    silent,
+)
 from tests.submitter import Submitter
 
 LIMIT = 10 * 1024 * 1024
@@ -49,44 +60,31 @@ def test_other_names_are_stats_files(submitter: Submitter) -> None:
 
 def test_content_encoding_is_not_used(submitter: Submitter) -> None:
     """The first bytes of an object tell whether it is gzip."""
-
-    def encoded(content: bytes) -> Script:
-        return lambda call: response(body=content, Content_Encoding="gzip")
-
-    objects = {"stats/a": encoded(gzip.compress(stats(m=1))), "stats/b": encoded(stats(n=1))}
+    contents = {"stats/a": gzip.compress(stats(m=1)), "stats/b": stats(n=1)}
+    objects = {
+        key: sending(response(body=content, Content_Encoding="gzip"))
+        for key, content in contents.items()
+    }
     assert submitter.submit_from(objects).files == (2, 0, 0)
     assert submitter.stored() == {(name, ()): [1.0] for name in "mn"}
 
 
-def told(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield a response of S3's, with its length."""
-    content = b"".join(pieces)
-    yield response(body=content)
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
+FRAMES: dict[str, Callable[[bytes], Script]] = {
+    "with-length": lambda content: sending(response(body=content)),
+    "chunked": lambda content: sending(CHUNKED % (len(content), content)),
+    "until-closed": lambda content: closing_after(b"HTTP/1.1 200 OK\r\n\r\n" + content),
+}
 
 
-def chunked(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield a response without a length."""
-    yield b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    for piece in pieces:
-        yield b"%x\r\n%b\r\n" % (len(piece), piece)
-    yield b"0\r\n\r\n"
-
-
-def until_closed(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield a response that ends with its connection."""
-    yield b"HTTP/1.1 200 OK\r\n\r\n"
-    yield from pieces
-    raise ConnectionAbortedError
-
-
-@pytest.mark.parametrize("answer", [told, chunked, until_closed])
-def test_file_is_read_up_to_the_limit(submitter: Submitter, answer: Any) -> None:
+@pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
+def test_file_is_read_up_to_the_limit(
+    submitter: Submitter, frame: Callable[[bytes], Script]
+) -> None:
     """One byte more is refused. A proxy may leave out the length."""
-    whole = stats(m=1)
-    objects = {"short": [whole[:9], whole[9:]], "over": [stats().ljust(LIMIT), b" "]}
-    objects["limit"] = [stats(n=1).ljust(LIMIT // 2), b" " * (LIMIT // 2)]
-    with submitter.reading_from(lambda call: answer(objects[call.path.rpartition("/")[2]])):
-        outcome = submitter.submit(*(submitter.message(f"stats/{name}") for name in objects))
+    contents = {"short": stats(m=1), "limit": stats(n=1).ljust(LIMIT), "over": b" " * (LIMIT + 1)}
+    objects = {f"stats/{name}": frame(content) for name, content in contents.items()}
+    outcome = submitter.submit_from(objects)
     assert outcome.files == (2, 1, 0)
     assert submitter.stored() == {("m", ()): [1.0], ("n", ()): [1.0]}
     assert [message.attributes["key"] for message in outcome.rejected] == ["stats/over"]
@@ -128,31 +126,13 @@ def test_large_object_is_requested_again_in_its_turn(submitter: Submitter) -> No
 # --- Errors ---
 
 
-def reset_at_once(call: Call) -> bytes:
-    raise ConnectionResetError
-
-
-def breaking_off(sent: bytes) -> Script:
-    """Return a script that closes the connection after some bytes."""
-
-    def script(call: Call) -> Iterator[bytes]:
-        yield sent
-        raise ConnectionAbortedError
-
-    return script
-
-
-def sending(answer: bytes) -> Script:
-    return lambda call: answer
-
-
 ERRORS: dict[Script, str] = {  # what S3 sends, and how the reason begins
     sending(response("403 Forbidden")): "S3 answered 403",
     sending(s3_error("500 Error", "x" * 1_000_000)): f"S3 answered {'x' * 400}.",
     sending(s3_error("503 E", "SlowDown")): "S3 answered SlowDown",
-    breaking_off(b"HTTP/1.1 500 E\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n<Err"): "S3 can't be",
-    breaking_off(response(body=stats())[:-1]): "S3 can't be read",
-    reset_at_once: "S3 can't be read",
+    closing_after(b"HTTP/1.1 500 E\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n<Err"): "S3 can't be",
+    closing_after(response(body=stats())[:-1]): "S3 can't be read",
+    reset: "S3 can't be read",
     sending(b"220 smtp.example.com ready\r\n\r\n"): "S3 can't be read",
 }
 
@@ -185,16 +165,10 @@ def test_throttled_request_is_retried_at_once(submitter: Submitter) -> None:
         assert submitter.submit(sqs_record(["stats/a.json"])).files == (1, 0, 0)
 
 
-def drips(call: Call) -> Iterator[bytes]:
-    yield b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
-    while not call.stopping.wait(0.02):
-        yield b" "
-
-
 def test_slow_s3_meets_the_deadline(submitter: Submitter) -> None:
     """Its file is retried; the others are submitted or refused."""
     context = Context(4)
-    files: Objects = {"a": stats(m=1), "slow": drips, "b": b"{}", "c": stats(n=1)}
+    files: Objects = {"a": stats(m=1), "slow": drip, "b": b"{}", "c": stats(n=1)}
     objects = {f"stats/{name}": content for name, content in files.items()}
     with submitter.reading_from(bucket_of(objects)):
         outcome = submitter.submit(*(sqs_record([key]) for key in objects), context=context)
@@ -217,7 +191,7 @@ def test_requests_that_hang_do_not_delay_the_next_batch(submitter: Submitter) ->
 def test_slow_object_does_not_hold_up_its_neighbours(submitter: Submitter) -> None:
     submitter.environment.setattr(submitter.module, "FETCH_SECONDS", 0.5)
     files = {f"stats/{n:02}": stats(age=n) for n in range(1, 100)}
-    outcome = submitter.submit_from({"stats/00": drips, **files})
+    outcome = submitter.submit_from({"stats/00": drip, **files})
     assert (outcome.files, outcome.retried) == ((99, 0, 1), [0])
     assert outcome.summary["FetchMilliseconds"] < 5000  # of sixty seconds
 

@@ -35,7 +35,7 @@ def answering(datadog: DatadogServer, *answers: Answer | None) -> None:
 
 @pytest.mark.parametrize("body", [b"", ERRORS, HTML])
 @pytest.mark.parametrize("status", [0, 200, 302, 401, 403, 408, 429, 503])
-def test_files_are_retried_after_any_other_status(
+def test_files_are_retried_after_other_statuses_than_202(
     submitter: Submitter, status: int, body: bytes
 ) -> None:
     """The log says why. An outage is retried at once. 0: the connection is reset."""

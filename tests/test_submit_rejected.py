@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.events import BUCKET, Context, notification, sqs_record, stats
-from tests.scripted_server import Call, Script, response, silent
+from tests.scripted_server import Script, reset, response, sending, silent
 from tests.submitter import Submitter
 
 MALFORMED = b'{"timestamp": '
@@ -95,19 +95,11 @@ def test_message_stays_under_256_kib(submitter: Submitter, spare: int, attribute
 # --- Errors of the queue ---
 
 
-def reset(call: Call) -> bytes:
-    raise ConnectionResetError
+WITHOUT_ID = [response(body=each) for each in (b"{}", b'{"MessageId": ""}', b"<html>Sign in")]
+FORBIDDEN = response("403 Forbidden", b'{"__type": "AccessDenied"}')
 
 
-def answer(body: bytes, status: str = "200 OK") -> Script:
-    return lambda call: response(status, body)
-
-
-WITHOUT_ID = [b"{}", b'{"MessageId": ""}', b"<html>Sign in</html>"]
-FORBIDDEN = answer(b'{"__type": "AccessDenied"}', "403 Forbidden")
-
-
-@pytest.mark.parametrize("script", [*map(answer, WITHOUT_ID), FORBIDDEN, reset, silent])
+@pytest.mark.parametrize("script", [*map(sending, [*WITHOUT_ID, FORBIDDEN]), reset, silent])
 def test_refused_file_is_retried_if_the_queue_does_not_take_it(
     submitter: Submitter, script: Script
 ) -> None:
@@ -122,7 +114,7 @@ def test_refused_file_is_retried_if_the_queue_does_not_take_it(
 
 def test_each_refusal_is_sent_by_itself(submitter: Submitter) -> None:
     """If one hangs, the others stay refused."""
-    kept = answer(b'{"MessageId": "1"}')
+    kept = sending(response(body=b'{"MessageId": "1"}'))
     files = {f"stats/{name}": MALFORMED for name in "ab"} | {"stats/good": stats()}
     hanging = [submitter.message("stats/b", "stats/good") for _ in range(8)]  # one for each thread
     messages = [submitter.message("stats/a"), *hanging]
