@@ -143,7 +143,6 @@ GOOD = [
     Good("sample-of-the-contract", SAMPLE, SAMPLE_READ),
     Good("object-over-several-lines", PRETTY, A_READ),
     Good("array", f"[{A}, {B}]", AB_READ),
-    Good("lines-ended-by-crlf", f"{A}\r\n{B}\r\n", AB_READ),
     Good("lines-with-blank-ones", f"\n \n{A}\n\n\t\r\n{B}\n\n", AB_READ),
     # Encodings, recognised by the first bytes
     Good("byte-order-mark", b"\xef\xbb\xbf" + SAMPLE, SAMPLE_READ),
@@ -167,8 +166,11 @@ GOOD = [
     Good("time-with-the-largest-offset", at_time("2019-12-07T21:04:31.5-23:59"), A_READ),
     # tags: an optional list of strings or object of scalars, for all metrics of the object
     Good("tags", tagged("team:data", "env:prod"), ("env:prod", "team:data")),
-    Good("tags-normalised", tagged("My Prod!", "1. x:\xc4\U0001f428x"), ("my_prod", "x:\xe4_x")),
-    Good("tags-that-become-one", tagged("x", "X", "x!"), ("x",)),
+    Good(
+        "tags-normalised",
+        tagged("My Prod!", "my PROD", "1. x:\xc4\U0001f428x"),
+        ("my_prod", "x:\xe4_x"),
+    ),
     Good("tags-as-many-as-allowed", tagged(*ALL_TAGS), tuple(ALL_TAGS)),
     Good(
         "tags-of-an-object",
@@ -201,12 +203,9 @@ GOOD = [
         at_now('"a": 0, "b": -1, "c": 0.1, "d": 1E3, "e": -2.5e-3, "f": 5e-324, "g": -0.0'),
         {"a": 0, "b": -1, "c": 0.1, "d": 1000.0, "e": -0.0025, "f": 5e-324, "g": -0.0},
     ),
-    Good("integer-beyond-64-bits", value(f"{2**64 + 1}"), {"a": 2**64 + 1}),
     Good("float-at-the-limit", value("-1.7976931348623157e308"), {"a": -1.7976931348623157e308}),
     # Names that Datadog keeps as they are
-    Good("name-of-every-kind-of-character", name("Zz_9.0a"), {"Zz_9.0a": 1}),
-    Good("name-with-underscores-apart", name("a_b_c.d_e"), {"a_b_c.d_e": 1}),
-    Good("name-with-escapes", '{"\\u0074imestamp": 1575839011, "\\u0061": 1}', A_READ),
+    Good("name-of-every-kind-of-character", name("Z_9.0a_b."), {"Z_9.0a_b.": 1}),
     Good("name-of-200-characters", name(LONGEST), {LONGEST: 1}),
     # Several objects of the same second
     Good(
@@ -239,7 +238,6 @@ NOTHING_LEFT = "nothing is left of the tag "
 BAD = [
     # Not JSON
     Bad("text-in-line-3", "\n\n  hello", "line 3 column 3.", "Expecting value"),
-    Bad("control-character-in-a-string", name("a\tb"), "line 1 column 29.", "control character"),
     Bad("two-objects-in-a-line", A + B, "line 1 column 34.", ON_A_LINE),
     Bad("objects-over-several-lines", PRETTY + PRETTY, "line 1 column 1.", "than one line"),
     Bad("line-with-bad-json", f"{B}\noops\n{A}", "line 2 column 1.", "Expecting value"),
@@ -247,7 +245,6 @@ BAD = [
     Bad("white-space-not-of-json", f"\x0c{A}", "line 1 column 1.", "Expecting value"),
     # Not UTF-8
     Bad("utf-16-cut", A.encode("utf-16")[:-1], "byte 66 ", "is not UTF-16"),
-    Bad("utf-16-of-nothing", b"\xff\xfe", "the file", "is empty"),
     Bad("latin-1-after-a-mark", b'\xef\xbb\xbf{"\xe4": 1}', "byte 5 ", "is not UTF-8"),
     Bad("gzip-of-latin-1", zipped(b'{"\xe4": 1}'), "byte 2 ", "is not UTF-8"),
     # Truncated or broken gzip
@@ -288,7 +285,6 @@ BAD = [
     Bad("value-of-5000-digits", value("-" + "1" * 5000), '"a"', TOO_LARGE),
     Bad("value-of-400-digits-later", lines(A, value("1" * 400)), 'line 2: "a"', TOO_LARGE),
     # The same name twice
-    Bad("name-twice", at_now('"a": 1, "a": 1'), '"a"', TWICE),
     Bad("name-twice-in-line-2", lines(B, at_now('"a": 1, "a": 1')), "near line 2", TWICE),
     Bad("name-twice-by-objects", at_now('"r": {}, "r": {"a": 1}'), '"r"', TWICE),
     Bad("name-twice-nested-first", at_now('"a": {"b": 1}, "a.b": 1'), '"a.b"', TWICE),
@@ -302,11 +298,9 @@ BAD = [
     Bad("name-of-201-characters", name(LONGEST + "a"), f'{"a" * 80}"', REWRITTEN),
     Bad("name-of-201-once-joined", at_now(f'"{HALF_NAME}": {{"{HALF_NAME}": 1}}'), "aa", REWRITTEN),
     Bad("name-of-81-escapes", name("\xe9" * 81), "\\u00e9" * 13 + "\\...", REWRITTEN),
-    Bad("name-nested-in-underscore", at_now('"a_": {"b": 1}'), '"a_.b"', REWRITTEN),
     # Lone surrogates
     Bad("surrogate-last", name(r"a\udfff"), r'"a\udfff"', HALF),
     Bad("surrogate-in-a-name-of-null", at_now('"a": 1, "\\udc28": null'), r'"\udc28"', HALF),
-    Bad("surrogate-in-a-nested-name", value('{"b": 1, "\\ud83d": null}'), r'"a.\ud83d"', HALF),
     Bad("surrogates-in-wrong-order", tagged(f"x:{LOW}{HIGH}"), r'"x:\udc28\ud83d"', HALF),
     # Tags
     Bad("tag-of-an-object-list", OBJECT_TAGS % "[]", 'tag "b" in "tags"', f"a list: {STRINGS}"),
