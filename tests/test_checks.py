@@ -1,5 +1,6 @@
-"""Linters and type checks, so that one command says all."""
+"""Linters and type checks, which `make test` runs with the tests."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,10 @@ SCRIPTS = sorted(
     ],
 )
 def test_check_finds_nothing(command: list[str | Path]) -> None:
-    """The tool, with the settings of pyproject.toml, has nothing to say about the project."""
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_sources_hold_no_key() -> None:
+    for file in (*ROOT.glob("ddg_*.py"), *ROOT.glob("*.tf")):
+        assert not re.search(r"\b([0-9a-f]{32}|[0-9a-f]{40})\b", file.read_text()), file

@@ -1,4 +1,4 @@
-"""Every file has an outcome, whatever the bytes of a file, a message or an answer are.
+"""Every file has an outcome, whatever the bytes of a file, a name or an answer are.
 
 The fixture checks each time that no message is lost, no log line is broken, and no key is shown.
 """
@@ -6,13 +6,16 @@ The fixture checks each time that no message is lost, no log line is broken, and
 import gzip
 import json
 import time
+from functools import partial
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.events import sqs_record, stats
-from tests.scripted_server import Call, response
+from local.datadog_server import Answer, stored_tag
+from tests.events import STARTED, stats
+from tests.scripted_server import Call, s3_error, sending
 from tests.submitter import Submitter
 
 hostile = settings(max_examples=30, deadline=None, suppress_health_check=[*HealthCheck])
@@ -38,16 +41,6 @@ files = st.binary(max_size=500) | st.builds(
     whole,
     st.integers(0, 8),
     st.binary(max_size=8),
-)
-names = st.text() | anything
-records = st.builds(
-    lambda bucket, key: {"s3": {"bucket": {"name": bucket}, "object": {"key": key}}}, names, names
-)
-bodies = (
-    st.text()
-    | st.just("x" * 262_144)
-    | anything.map(json.dumps)
-    | st.lists(records | anything, max_size=5).map(lambda each: json.dumps({"Records": each}))
 )
 STATUSES = (b"200 OK", b"202 Accepted", b"400 Bad", b"413 x", b"503", b"999 ?")
 HEADERS = b"""Content-Length: 4|Content-Length: -1|Content-Length: 99999999999|: |\xff\0: \x80
@@ -75,16 +68,6 @@ def test_any_file(submitter: Submitter, content: bytes) -> None:
 
 
 @hostile
-@given(body=bodies)
-def test_any_message(submitter: Submitter, body: str) -> None:
-    """Its objects are submitted, or the rejected queue has it."""
-    with submitter.reading_from(lambda call: response(body=stats())):
-        outcome = submitter.submit(sqs_record(body=body))
-    assert outcome.retried == []
-    assert len(outcome.rejected) == (outcome.files[1] > 0)
-
-
-@hostile
 @given(answer=answers, receive_count=st.integers(1, 2))
 def test_any_answer(submitter: Submitter, answer: bytes, receive_count: int) -> None:
     """Only a 202 is success, and no file is refused at the first delivery."""
@@ -100,3 +83,40 @@ def test_any_answer(submitter: Submitter, answer: bytes, receive_count: int) -> 
     assert outcome.files != (1, 0, 0) or b"202" in status
     refusable = receive_count == 2 and (b"400" in status or b"413" in status)
     assert outcome.files != (0, 1, 0) or refusable
+
+
+BIDIRECTIONAL = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+HOSTILE = {
+    "line-ends": "a\nb\r\nc\x85\u2028\u2029d",
+    "directions": f"{BIDIRECTIONAL}nosj.a",
+    "escape-sequences": "a\x1b[31m\x1b]0;title\x07\x9b31mb\x00",
+    "json": 'a"}, {"_aws": {"CloudWatchMetrics": []}, "b',
+    "tag-syntax": "a,b:c|d#e",
+    "format-strings": "a%s{}$(b)`b`",
+    "outside-the-bmp": "\U0001f4a3" * 100,
+    "no-characters": "a\ufffe\uffffb",
+    "long": "a" * 900,
+    "parent-folders": "../../etc/passwd",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_name_breaks_no_line_and_no_tag(submitter: Submitter, name: str) -> None:
+    """It is a job, a value, a metric, or Datadog's answer. The fixture checks lines and reasons."""
+    bad = [{"timestamp": name, "m": 1}, {"timestamp": STARTED, "m": name}]
+    bad += [{"timestamp": STARTED, name: "1"}]
+    contents = {f"stats/{n}": json.dumps(content).encode() for n, content in enumerate(bad)}
+    denied = s3_error("403 Forbidden", "AccessDenied")
+    good, key = {f"stats/{name}/file": stats()}, f"stats/{name}/no"
+    outcome = submitter.submit_from({**good, **contents, key: sending(denied)})
+    assert (outcome.files, len(outcome.log)) == ((1, 3, 1), 4)  # a line each
+    [request] = submitter.datadog.requests
+    for series in request.series or []:
+        assert series["tags"] == [stored_tag(tag) for tag in series["tags"]]
+    errors = json.dumps({"errors": [name]}, ensure_ascii=False)
+    told, cut = Answer(400, errors.encode()), Answer(500, f"{name}\xff{'x' * 70_000}".encode())
+    for answer, files in ((told, (0, 1, 0)), (cut, (0, 0, 1))):
+        submitter.datadog.respond = partial(lambda known, _: known, answer)
+        outcome = submitter.submit_from(good, submitter.message(*good, receive_count=2))
+        assert (outcome.files, len(outcome.log)) == (files, 1)
+        assert len(outcome.log[0]) < 3000

@@ -128,6 +128,7 @@ def test_large_object_is_requested_again_in_its_turn(submitter: Submitter) -> No
 
 ERRORS: dict[Script, str] = {  # what S3 sends, and how the reason begins
     sending(response("403 Forbidden")): "S3 answered 403",
+    sending(response("500 Error", b"<Error><Message>no</Message></Error>")): "S3 answered 500",
     sending(s3_error("500 Error", "x" * 1_000_000)): f"S3 answered {'x' * 400}.",
     sending(s3_error("503 E", "SlowDown")): "S3 answered SlowDown",
     closing_after(b"HTTP/1.1 500 E\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n<Err"): "S3 can't be",
