@@ -140,7 +140,7 @@ def check_function(stack: Stack, settings: Settings) -> Finding:
     if stack.bucket and settings.stats_prefix != stack.prefix:
         text = f"{name} reads files below {settings.stats_prefix}, not {stack.prefix}"
         return Finding("FAILED", text, BY_HAND)
-    return Finding("ok", f"{name} has its environment")
+    return Finding("ok", f"{name} has its settings")
 
 
 def check_settings_file() -> Findings:

@@ -262,7 +262,7 @@ def save_messages(
             deleted += walk.delete(messages) if delete and yes else 0
     lines = [f"{walk.taken:,} saved in {folder}: each message as <id>.json, with its files."]
     if delete:
-        lines.append(f"{deleted:,} deleted from {walk.name}{'' if yes else '; that takes --yes'}.")
+        lines.append(f"{deleted:,} deleted from {walk.name}{'' if yes else ': that takes --yes'}.")
     result = {"folder": str(folder), "saved": walk.taken, "deleted": deleted}
     return walk.report(screen, lines, result, done=deleted in (0, walk.taken))
 

@@ -156,5 +156,5 @@ def moment(text: str) -> Moment:
         return Moment(at.timestamp(), text)
     except (ValueError, OverflowError):
         raise click.BadParameter(
-            f"{text!r} isn't a time: 30m, 6h, 2d (ago), 12:00, 2025-11-24T12:00, now; in UTC"
+            f"{text!r} isn't a time: 30m, 6h, 2d (ago), 12:00, 2025-11-24T12:00, now; in UTC."
         ) from None

@@ -116,8 +116,10 @@ def on_queue(limit: int | None = None) -> Callable[[Callable[..., int]], Callabl
         @click.option("--job", default="", help="Only this job's: nightly, or job:nightly.")
         @click.option("--key", default="", help="Only with this text in the key.")
         @click.option("--reason", default="", help="Only with this text in the reason.")
-        @click.option("--since", type=moment, metavar="TIME", help="Sent since 6h, 12:00 (UTC).")
-        @click.option("--limit", type=click.IntRange(1), default=limit, help="At most so many.")
+        @click.option(
+            "--since", type=moment, metavar="TIME", help="Only sent since: 6h, 12:00 (UTC)."
+        )
+        @click.option("--limit", type=click.IntRange(1), default=limit, help="Stop after so many.")
         @stack_options
         @wraps(command)
         def with_walk(stack: Stack, **options: Any) -> int:
@@ -259,12 +261,12 @@ class Walk:
         """Print what the walk read and chose, then a command's own lines; return the exit code."""
         text = f"{count(self.read, 'message')} in {self.name}"
         if self._limited:
-            text = f"{count(self.taken, 'message')} of {self.name}, by {self._wanted}"
+            text = f"{count(self.taken, 'message')} of {self.name} ({self._wanted})"
         elif self.taken < self.read:
-            text = f"{self.taken:,} of {text}, by {self._wanted}"
+            text = f"{self.taken:,} of {text} ({self._wanted})"
         if self.read and not self.taken:
             jobs = (f"{job} ({n:,})" for job, n in self._jobs.most_common(SHOWN_JOBS))
-            text += f". Its jobs: {', '.join(jobs)}"
+            text += f". The jobs there: {', '.join(jobs)}"
         text += f". {self.problem}" if self.problem else ""
         if self._in_flight:
             text += f"; about {self._in_flight:,} more are in flight, held by another reader"

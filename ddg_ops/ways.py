@@ -72,11 +72,11 @@ def check_bucket(stack: Stack, bucket: str, prefix: str, ways: Ways) -> Finding:
     where, targets = f"s3://{bucket}/{prefix}", notified(configuration, prefix)
     is_on = "EventBridgeConfiguration" in configuration
     rules = [rule["Name"] for rule in ways.rules if matches(rule, bucket, prefix)]
-    found = ["its notification"] if ways.queue_arn in targets else []
-    found += [f"the topic {topic}" for topic in ways.topics & targets]
-    found += [f"EventBridge's rule {rule}" for rule in rules if is_on]
+    found = ["directly"] if ways.queue_arn in targets else []
+    found += [f"by the topic {topic}" for topic in ways.topics & targets]
+    found += [f"by EventBridge's rule {rule}" for rule in rules if is_on]
     if found:
-        return Finding("ok", f"{where} notifies {queue} by {found[0]}")
+        return Finding("ok", f"{where} notifies {queue} {found[0]}")
     topics = [arn for arn in targets if f'"{arn}"' in ways.policy and f":{account}:" not in arn]
     doubt = (
         problem

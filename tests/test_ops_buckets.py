@@ -34,7 +34,7 @@ def test_check_of_buckets(stack: StackOnMoto) -> None:
     assert [text for _, text in told][1:] == [
         "-by-eventbridge",
         "-by-sns",
-        "-stats by its notification",
+        "-stats directly",
     ]
     [access] = found["access"]
     assert access["state"] == "unknown"

@@ -93,13 +93,15 @@ def test_groups_are_bounded() -> None:
     assert (next(iter(groups)).title, next(iter(groups)).count) == ("of other kinds", 1_800)
 
 
-NO_SUCH_JOB = "0 of 3 messages in {}, by --job nope --reason old. Its jobs: job:etl (2), job:my_job"
+NO_SUCH_JOB = (
+    "0 of 3 messages in {} (--job nope --reason old). The jobs there: job:etl (2), job:my_job"
+)
 
 
 @pytest.mark.parametrize(
     ("options", "keys", "said"),
     [
-        ("--job My_Job", "My Job/1", "1 of 3 messages in {}, by --job My_Job."),
+        ("--job My_Job", "My Job/1", "1 of 3 messages in {} (--job My_Job)."),
         ("--job job:my_job", "My Job/1", "1 of 3 messages"),
         ("--reason 2H", "etl/1 etl/2", "2 of 3 messages"),
         ("--key etl/2", "etl/2", "1 of 3 messages"),
@@ -131,7 +133,7 @@ def test_selection_by_time_and_number(stack: StackOnMoto) -> None:
         assert found["messages_chosen"] == chosen
     limited = stack.run("rejected list --limit 1")
     assert limited.code == 0
-    assert f"1 message of {stack.name}-rejected, by --limit 1." in limited.out
+    assert f"1 message of {stack.name}-rejected (--limit 1)." in limited.out
 
 
 def test_show_has_the_files(stack: StackOnMoto) -> None:
