@@ -37,12 +37,10 @@ stack = pytest.fixture(make_stack)
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ('{"jobs": {"a": {"silent_after_hour": 2, "mappings": ""}}}', '"silent_after_hour", "mapp'),
         (
             '{"jobs": {"a": {"x": 2}}, "metrics": {"b": {"kind": 1}}}',
             '; metrics["b"] has no "kind"',
         ),
-        ('{"buckets": {"b": {"prefiks": "x/"}}}', 'buckets["b"] has no "prefiks", but prefix, not'),
         ('{"jobs": {"a": "numbers(@)"}}', 'jobs["a"] isn\'t an object'),
         ('{"metrics": ["a.b"]}', "`metrics` isn't an object"),
         ("[]", "isn't a JSON object"),
