@@ -4,6 +4,7 @@ https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html describes the API
 """
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -15,9 +16,13 @@ import uuid
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, Self
+
+from werkzeug import Request, Response
+from werkzeug.serving import make_server
+
+logging.getLogger("werkzeug").setLevel(logging.ERROR)  # otherwise it prints every request
 
 REGION = "us-east-1"
 ACCOUNT = "123456789012"  # moto's default
@@ -45,16 +50,17 @@ class FunctionError(Exception):
     """The handler raised or took too long, its module can't be imported, or its process ended."""
 
 
-class _Sandbox(HTTPServer):
-    """A process of the function and its Runtime API, which serves only during an invocation."""
+class _Sandbox:
+    """A process of the function and its Runtime API, which answers only during an invocation."""
 
     def __init__(self, command: list[str], environment: Mapping[str, str], **options: Any) -> None:
-        super().__init__(("127.0.0.1", 0), _RuntimeApi)
+        self._server = make_server("127.0.0.1", 0, Request.application(self._answer))
         self.event, self.arn, self.seconds = b"", "", 0.0  # of the next invocation
         self.reports: list[tuple[str, bytes]] = []  # next, response or error, and its content
+        api = f"127.0.0.1:{self._server.server_port}"
         self.process = subprocess.Popen(
             command,
-            env={**environment, "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self.server_port}"},
+            env={**environment, "AWS_LAMBDA_RUNTIME_API": api},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C must not reach it; close() ends it
@@ -65,11 +71,23 @@ class _Sandbox(HTTPServer):
         """Return what the process reports next; None after that time or if the process ends."""
         deadline = time.monotonic() + seconds
         while not self.reports and self.process.poll() is None:
-            self.timeout = min(WATCH_SECONDS, deadline - time.monotonic())
-            if self.timeout <= 0:
+            self._server.timeout = min(WATCH_SECONDS, deadline - time.monotonic())
+            if self._server.timeout <= 0:
                 return None
-            self.handle_request()
+            self._server.handle_request()
         return self.reports.pop() if self.reports else None
+
+    def _answer(self, request: Request) -> Response:
+        """Pass on the invocation, or receive the response to it or an error."""
+        self.reports.append((request.path.rpartition("/")[2], request.get_data()))
+        if request.method == "POST":
+            return Response(status=202)
+        headers = {
+            "Lambda-Runtime-Aws-Request-Id": str(uuid.uuid4()),
+            "Lambda-Runtime-Deadline-Ms": str(int((time.time() + self.seconds) * 1000)),
+            "Lambda-Runtime-Invoked-Function-Arn": self.arn,
+        }
+        return Response(self.event, headers=headers, content_type="application/json")
 
     def kill(self) -> None:
         """Kill the process and everything it started."""
@@ -80,45 +98,7 @@ class _Sandbox(HTTPServer):
         """Kill the process and close the Runtime API."""
         self.kill()
         self.process.wait()
-        self.server_close()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Ignore a connection that ended with its process; wait() notices the end."""
-        if not isinstance(error := sys.exception(), ConnectionError):
-            raise error or AssertionError
-
-
-class _RuntimeApi(BaseHTTPRequestHandler):
-    server: _Sandbox
-    wbufsize = -1  # headers and body in one packet
-
-    def do_GET(self) -> None:
-        """Pass on the invocation."""
-        self.server.reports.append(("next", b""))
-        headers = {
-            "Aws-Request-Id": str(uuid.uuid4()),
-            "Deadline-Ms": str(int((time.time() + self.server.seconds) * 1000)),
-            "Invoked-Function-Arn": self.server.arn,
-        }
-        self._answer(200, headers, self.server.event)
-
-    def do_POST(self) -> None:
-        """Receive the response to the invocation, or an error."""
-        content = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.reports.append((self.path.rpartition("/")[2], content))
-        self._answer(202, {}, b"")
-
-    def _answer(self, status: int, headers: Mapping[str, str], content: bytes) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(f"Lambda-Runtime-{name}", value)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing: the log is for the function's own output."""
+        self._server.server_close()
 
 
 class LambdaFunction:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import logging
 import os
 import signal
 import threading
@@ -177,7 +176,6 @@ def run_pipeline(
     settings: more of the functions' environment. port: of S3 and SQS. The rest is create_stack's.
     """
     with ExitStack() as exits:
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line for each request
         moto = ThreadedMotoServer("127.0.0.1", port, verbose=False)
         moto.start()
         exits.callback(moto.stop)
