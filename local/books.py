@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from ddg_outcomes import where
 from ddg_s3_objects import Message, find_files, read_messages
@@ -29,12 +29,7 @@ class Entry:
     beginning: str = ""  # of the content, if it is refused
 
 
-class Received(NamedTuple):
-    """A file of a batch."""
-
-    entry: Entry
-    message_id: str
-    raw_name: str  # as the log has it once the file is submitted
+Batch = list[tuple[Entry, str, str]]  # with the message's ID, and the name as it is in the log
 
 
 class Books:
@@ -55,17 +50,16 @@ class Books:
                 for file in find_files(each.body):
                     self._enter(where(file, message), each.sent_timestamp / 1000)
 
-    def receive(self, event: Mapping[str, Any]) -> list[Received]:
+    def receive(self, event: Mapping[str, Any]) -> Batch:
         """Enter the files of a batch, and return them."""
         sent = {each["messageId"]: each["attributes"]["SentTimestamp"] for each in event["Records"]}
-        batch = []
+        batch: Batch = []
         with self._lock:
             for message in read_messages(event):
                 for file in message.files:
                     entry = self._enter(where(file, message), int(sent[message.message_id]) / 1000)
                     entry.tries = file.receive_count
-                    raw_name = f"s3://{file.bucket}/{file.key}"
-                    batch.append(Received(entry, message.message_id, raw_name))
+                    batch.append((entry, message.message_id, f"s3://{file.bucket}/{file.key}"))
         return batch
 
     def _enter(self, name: str, at: float) -> Entry:
@@ -78,7 +72,7 @@ class Books:
             entry = self.files[name] = Entry(name, at)
         return entry
 
-    def settle(self, batch: Sequence[Received], failed: set[str], log: Sequence[str]) -> None:
+    def settle(self, batch: Batch, failed: set[str], log: Sequence[str]) -> None:
         """Enter the outcomes of a batch.
 
         failed: IDs of the messages that stay in the queue. log: what the submitter printed.
@@ -86,13 +80,13 @@ class Books:
         lists = [line.partition(" ")[2] for line in log if line.startswith("submitted [")]
         submitted = {name for names in lists for name in json.loads(names)}
         with self._lock:
-            for entry, message_id, raw_name in batch:
+            for entry, message_id, address in batch:
                 refused = f"refused {entry.name}: "
                 reasons = [line.removeprefix(refused) for line in log if line.startswith(refused)]
                 self.counts[entry.outcome] -= 1
                 if message_id in failed:
                     entry.outcome, entry.reason = WAITING, find_reason(entry.name, log)
-                elif raw_name in submitted:
+                elif address in submitted:
                     entry.outcome, entry.reason = SUBMITTED, ""
                 elif reasons:
                     entry.outcome, entry.reason = REFUSED, reasons[-1]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from local.lambda_runtime import REGION
 
-SQS_LIMIT = 10  # messages that SQS delivers or deletes in one call
+BATCH_SIZE = 10  # messages: Lambda's default, and what SQS delivers or deletes in one call
 
 
 class Batch(NamedTuple):
@@ -28,39 +28,28 @@ class EventSource:
     sqs: Any  # boto3's client
     queue_url: str
     function: Callable[[object], Any]  # such as LambdaFunction.invoke
-    batch_size: int = SQS_LIMIT
 
     def poll(self) -> Batch | None:
         """Deliver one batch to the function; return None if the queue is empty.
 
-        What the function raises passes through; the batch stays in the queue then.
+        If the function raises, the batch stays in the queue.
         """
-        messages = {message["MessageId"]: message for message in self._receive()}
+        received = self.sqs.receive_message(
+            QueueUrl=self.queue_url, MaxNumberOfMessages=BATCH_SIZE, AttributeNames=["All"]
+        )
+        messages = {message["MessageId"]: message for message in received.get("Messages", [])}
         if not messages:
             return None
         arn = ":".join(["arn:aws:sqs", REGION, *self.queue_url.split("/")[-2:]])
         answer = self.function({"Records": [sqs_record(m, arn) for m in messages.values()]})
         failed = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
-        done = [messages[message_id]["ReceiptHandle"] for message_id in messages.keys() - failed]
-        for start in range(0, len(done), SQS_LIMIT):
-            entries = [
-                {"Id": str(number), "ReceiptHandle": handle}
-                for number, handle in enumerate(done[start : start + SQS_LIMIT])
-            ]
+        entries = [
+            {"Id": message_id, "ReceiptHandle": messages[message_id]["ReceiptHandle"]}
+            for message_id in messages.keys() - failed
+        ]
+        if entries:
             self.sqs.delete_message_batch(QueueUrl=self.queue_url, Entries=entries)
         return Batch(len(messages), len(failed))
-
-    def _receive(self) -> list[dict[str, Any]]:
-        """Return up to a batch of messages, without waiting for more."""
-        messages: list[dict[str, Any]] = []
-        while limit := min(SQS_LIMIT, self.batch_size - len(messages)):
-            received = self.sqs.receive_message(
-                QueueUrl=self.queue_url, MaxNumberOfMessages=limit, AttributeNames=["All"]
-            ).get("Messages", [])
-            messages += received
-            if len(received) < limit:
-                break
-        return messages
 
 
 def sqs_record(message: Mapping[str, Any], queue_arn: str) -> dict[str, Any]:

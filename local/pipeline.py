@@ -29,7 +29,6 @@ FUNCTIONS = ("ddg_metric_submit", "ddg_mock_datasource")
 
 VISIBILITY_SECONDS = 3  # then a failed message is delivered again; minutes in the real stack
 MAX_RECEIVE_COUNT = 5
-BATCH_SIZE = 100  # messages
 WATCH_SECONDS = 0.1  # between two looks at a queue
 
 
@@ -145,8 +144,7 @@ class Pipeline:
     def event_source(self, invoke: Callable[[object], object] | None = None) -> Iterator[None]:
         """Feed the queue to the submitter, or to a function that invokes it."""
         queue = self.stack.queue
-        function = invoke or self.submitter.invoke
-        source = EventSource(queue.meta.client, queue.url, function, BATCH_SIZE)
+        source = EventSource(queue.meta.client, queue.url, invoke or self.submitter.invoke)
 
         def poll() -> None:
             if batch := source.poll():

@@ -163,9 +163,9 @@ def stack(moto: str) -> Stack:
     return stack
 
 
-def source(stack: Stack, function: Callable[[Any], Any], batch_size: int = 10) -> EventSource:
+def source(stack: Stack, function: Callable[[Any], Any]) -> EventSource:
     """Return the event source of the stack's queue."""
-    return EventSource(stack.queue.meta.client, stack.queue.url, function, batch_size)
+    return EventSource(stack.queue.meta.client, stack.queue.url, function)
 
 
 def test_failed_message_comes_again_and_becomes_a_dead_letter(stack: Stack) -> None:
@@ -186,15 +186,6 @@ def test_failed_message_comes_again_and_becomes_a_dead_letter(stack: Stack) -> N
     assert seen[0].keys() == RECORD
     assert seen[0]["attributes"].keys() >= {"SentTimestamp", "SenderId"}
     assert seen[0]["eventSourceARN"] == stack.queue.attributes["QueueArn"]
-
-
-def test_batch_size_is_a_limit(stack: Stack) -> None:
-    """Larger batches than SQS delivers are put together from several receives."""
-    stack.queue.set_attributes(Attributes={"VisibilityTimeout": "60"})
-    for number in range(15):
-        stack.queue.send_message(MessageBody=str(number))
-    polling = source(stack, lambda event: {"batchItemFailures": []}, batch_size=12)
-    assert list(iter(polling.poll, None)) == [Batch(12, 0), Batch(3, 0)]
 
 
 def test_exception_leaves_the_whole_batch_in_the_queue(stack: Stack) -> None:
