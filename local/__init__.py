@@ -1,1 +1,5 @@
-"""The local run: everything on loopback, nothing of it in a zip."""
+"""The local run: everything that runs the pipeline on one machine."""
+
+import logging
+
+logging.getLogger("werkzeug").setLevel(logging.ERROR)  # otherwise it prints every request

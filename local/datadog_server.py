@@ -1,4 +1,4 @@
-"""A strict local Datadog: it stores, refuses and drops what the real one does. Its sources:
+"""A strict local Datadog: it stores, rejects and drops what the real one does. Its sources:
 
 api     https://docs.datadoghq.com/api/latest/metrics/submit-metrics/, v1
 naming  https://docs.datadoghq.com/developers/guide/what-best-practices-are-recommended-for-naming-metrics-and-tags/
@@ -18,10 +18,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
 SERIES, VALIDATE, QUERY = "/api/v1/series", "/api/v1/validate", "/api/v1/query"
-ROUTES = {("POST", SERIES), ("GET", VALIDATE), ("GET", QUERY)}  # api, and authentication
+ROUTES = {("POST", SERIES), ("GET", VALIDATE), ("GET", QUERY)}
 MAX_WIRE_BYTES = 3_200_000  # api: "maximum payload size is 3.2 megabytes (3200000 bytes)"
 MAX_PLAIN_BYTES = 62_914_560  # api: decompressed "less than 62 megabytes (62914560 bytes)"
 MAX_AGE = 3600  # seconds; api: "cannot be ... more than one hour in the past"
@@ -49,18 +49,17 @@ class Answer:
 class Request:
     """One request as the server saw it."""
 
-    method: str
-    path: str  # without the query
-    query: str
+    path: str
+    query: Mapping[str, str]
     headers: dict[str, str]  # names in lower case
     wire_bytes: int  # of the body
     at: float  # Unix seconds, by the server's clock
-    series: list[dict[str, Any]] | None = None  # as sent; None if Datadog would refuse it
+    series: list[dict[str, Any]] | None = None  # as sent; None if Datadog would reject it
     status: int | None = None  # of the response; None before it, and after a reset
 
 
 class Dropped(NamedTuple):
-    """A point that Datadog answers with 202 and drops."""
+    """A point that Datadog drops although it answers 202."""
 
     metric: str
     tags: tuple[str, ...]
@@ -69,23 +68,22 @@ class Dropped(NamedTuple):
     reason: str
 
 
-class Refusal(Exception):
-    """Datadog refuses the request; with its response (shape: dd-trace-py, tests/llmobs)."""
+class Rejected(Exception):
+    """Datadog rejects the request with this response (api: APIErrorResponse)."""
 
     def __init__(self, status: int, error: str) -> None:
-        body = {"status": "error", "code": status, "errors": [error]}
-        self.answer = Answer(status, json.dumps(body).encode())
+        self.answer = Answer(status, json.dumps({"errors": [error]}).encode())
 
 
 def stored_metric(name: str) -> str:
-    """Return the name that Datadog keeps; empty if it keeps none (agent, normalize.go)."""
+    """Return the name that Datadog stores, or "" if it stores none (agent, normalize.go)."""
     name = re.sub(r"^[^A-Za-z]+", "", name)
     name = re.sub(r"[^A-Za-z0-9.]+", "_", name)
     return re.sub(r"_?\._?", ".", name)[:MAX_CHARACTERS].rstrip("_")
 
 
 def stored_tag(tag: str) -> str:
-    """Return the tag that Datadog keeps; empty if it keeps none (naming; agent, tagname.go)."""
+    """Return the tag that Datadog stores, or "" if it stores none (naming; agent, tagname.go)."""
     kept = ""
     for character in tag:
         # One by one, as in Go: str.lower() makes two of "İ", and looks beside "Σ".
@@ -97,54 +95,49 @@ def stored_tag(tag: str) -> str:
     return kept[:MAX_CHARACTERS].rstrip("_")
 
 
-def inflate(body: bytes) -> bytes:
-    """Decompress a body, up to the limit of a payload."""
-    inflater = zlib.decompressobj()
-    plain = inflater.decompress(body, MAX_PLAIN_BYTES)
-    if len(plain) == MAX_PLAIN_BYTES:
-        raise Refusal(413, "Payload too large")
-    if not inflater.eof or inflater.unused_data:
-        raise zlib.error("not exactly one stream")
-    return plain
-
-
 def read_series(body: bytes, encoding: str | None) -> list[dict[str, Any]]:
     """Return the series of a payload, after checking its shape (api: MetricsPayload)."""
-    if encoding not in (None, "deflate"):  # as datadog sends; gzip is refused by one report
-        raise Refusal(400, f"Content-Encoding {encoding} is not supported")
     try:
-        plain = inflate(body) if encoding else body
-        payload = json.loads(plain.decode(), parse_constant=int)  # int("NaN") is a ValueError
+        if encoding == "deflate":
+            inflater = zlib.decompressobj()
+            body = inflater.decompress(body, MAX_PLAIN_BYTES)
+            if len(body) == MAX_PLAIN_BYTES:
+                raise Rejected(413, "Payload too large")
+            if not inflater.eof or inflater.unused_data:
+                raise ValueError("not exactly one stream")
+        elif encoding:  # gzip is refused by one report
+            raise ValueError(f"Content-Encoding {encoding} is not supported")
+        payload = json.loads(body.decode(), parse_constant=int)  # int("NaN") is a ValueError
     except (zlib.error, ValueError, RecursionError) as error:
-        raise Refusal(400, f"Payload is not {encoding or 'plain'} JSON: {error}") from None
+        raise Rejected(400, f"Payload is not {encoding or 'plain'} JSON: {error}") from None
     series_list = payload.get("series") if isinstance(payload, dict) else None
     if not isinstance(series_list, list):
-        raise Refusal(400, 'Payload must be {"series": [...]}')
+        raise Rejected(400, 'Payload must be {"series": [...]}')
     for index, series in enumerate(series_list):
-        if fault := find_fault(series):
-            raise Refusal(400, f"series[{index}]: {fault}")
+        if not is_series(series):
+            raise Rejected(400, f"series[{index}] is malformed")
     return series_list
 
 
-def find_fault(series: object) -> str | None:
-    """Return what is wrong with the shape of a series, or None (api: Series, Point)."""
+def is_series(series: object) -> bool:
+    """Tell whether the shape of a series is right (api: Series)."""
     if not isinstance(series, dict):
-        return "must be an object"
+        return False
     metric, points = series.get("metric"), series.get("points")
-    tags, host = series.get("tags", []), series.get("host", "")
-    if not isinstance(metric, str) or not metric:
-        return "metric must be a non-empty string"
-    if not isinstance(points, list) or not points or not all(map(is_point, points)):
-        return "points must be at least one [timestamp, value] pair of finite numbers"
-    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in (*tags, host)):
-        return "tags must be a list of strings, and host a string"
-    if series.get("type", "") not in ("", "count", "gauge", "rate"):  # api: "Valid types are"
-        return "type must be gauge, count or rate"
-    return None
+    host, tags = series.get("host", ""), series.get("tags", [])
+    return (
+        bool(metric)
+        and isinstance(tags, list)
+        and all(isinstance(text, str) for text in (metric, host, *tags))
+        and isinstance(points, list)
+        and points != []
+        and all(map(is_point, points))
+        and series.get("type", "") in ("", "count", "gauge", "rate")  # api: "Valid types are"
+    )
 
 
 def is_point(point: object) -> bool:
-    """Return whether this is [timestamp, value], two JSON numbers that fit 64 bits (api)."""
+    """Tell whether this is [timestamp, value], two JSON numbers that fit 64 bits (api: Point)."""
     return isinstance(point, list) and [
         type(number) in (int, float) and abs(number) <= sys.float_info.max for number in point
     ] == [True, True]
@@ -160,9 +153,8 @@ class DatadogServer:
     clock: Callable[[], float] = time.time  # Unix seconds; decides which points are too old
     respond: Callable[[Request], Answer | None] | None = None  # None: answers honestly
     respond_validate: Callable[[Request], Answer | None] | None = None  # to GET /api/v1/validate
-    requests: list[Request] = field(default_factory=list)  # all others
+    requests: list[Request] = field(default_factory=list)  # without validations and queries
     validations: list[Request] = field(default_factory=list)
-    queries: list[Request] = field(default_factory=list)
     points: dict[tuple[str, tuple[str, ...]], dict[int, float]] = field(default_factory=dict)
     dropped: list[Dropped] = field(default_factory=list)
     types: dict[str, str] = field(default_factory=dict)  # of each metric, as sent last
@@ -177,13 +169,11 @@ class DatadogServer:
         threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
-    def stop(self, *_: object) -> None:
-        """Free the port; end all delays, and answer no more requests."""
+    def __exit__(self, *_: object) -> None:
+        """Free the port, end all delays, and answer no more requests."""
         self.stopping.set()
         self._http.shutdown()
         self._http.server_close()
-
-    __exit__ = stop
 
     def forget(self, before: float) -> None:
         """Drop points of earlier seconds, and all except the last requests."""
@@ -196,14 +186,13 @@ class DatadogServer:
             del requests[:-KEPT_REQUESTS]
         self.dropped.clear()
 
-    def take(self, request: Request, body: bytes) -> Answer:
+    def take(self, method: str, request: Request, body: bytes) -> Answer:
         """Record a request, store its points if it is accepted, and return the response."""
         try:
-            answer = self._check(request, body)
-        except Refusal as refusal:
-            answer = refusal.answer
+            answer = self._check(method, request, body)
+        except Rejected as rejected:
+            answer = rejected.answer
         if request.path == QUERY:
-            self.queries.append(request)
             return answer
         validates = request.path == VALIDATE
         (self.validations if validates else self.requests).append(request)
@@ -214,38 +203,34 @@ class DatadogServer:
                 self._store(series, request.at)
         return asked or answer
 
-    def _check(self, request: Request, body: bytes) -> Answer:
+    def _check(self, method: str, request: Request, body: bytes) -> Answer:
         """Return the honest response; checks in saluki's order (http/datadog/metrics.rs)."""
-        if (request.method, request.path) not in ROUTES:
-            raise Refusal(404, "Not found")
-        key = request.headers.get("dd-api-key")
+        if (method, request.path) not in ROUTES:
+            raise Rejected(404, "Not found")
+        keys, headers = [request.headers.get("dd-api-key")], request.headers
         if request.path == VALIDATE:
-            if self.api_key not in (key, *parse_qs(request.query).get("api_key", [])):
-                return Answer(403, b'{"errors": ["Forbidden"]}')
+            keys.append(request.query.get("api_key"))
+        if self.api_key not in keys:  # api: 403, "Authentication error"
+            raise Rejected(403, "Forbidden")
+        if request.path == VALIDATE:
             return Answer(200, b'{"valid": true}')
-        if key != self.api_key:  # api: 403, "Authentication error"
-            raise Refusal(403, "Forbidden")
         if request.path == QUERY:
-            if request.headers.get("dd-application-key") != self.app_key:
-                raise Refusal(403, "Forbidden")
-            return self._query(parse_qs(request.query))
-        content_type = request.headers.get("content-type", "").partition(";")[0].strip()
-        if content_type not in CONTENT_TYPES:  # saluki, http/datadog/metrics.rs: 400
-            raise Refusal(400, f"Content-Type must be one of {', '.join(CONTENT_TYPES)}")
+            return self._query(request.query, headers.get("dd-application-key"))
+        if headers.get("content-type", "").partition(";")[0].strip() not in CONTENT_TYPES:
+            raise Rejected(400, f"Content-Type must be one of {', '.join(CONTENT_TYPES)}")
         if len(body) > MAX_WIRE_BYTES:
-            raise Refusal(413, "Payload too large")
-        request.series = read_series(body, request.headers.get("content-encoding"))
+            raise Rejected(413, "Payload too large")
+        request.series = read_series(body, headers.get("content-encoding"))
         return Answer()
 
-    def _query(self, asked: Mapping[str, list[str]]) -> Answer:
+    def _query(self, asked: Mapping[str, str], app_key: str | None) -> Answer:
         """Return the points of one metric with some tags (api: Query timeseries points)."""
-        try:
-            begin, end, query = int(asked["from"][0]), int(asked["to"][0]), asked["query"][0]
-        except (KeyError, ValueError):
-            raise Refusal(400, "from, to and query are required") from None
+        if app_key != self.app_key:
+            raise Rejected(403, "Forbidden")
+        begin, end, query = int(asked["from"]), int(asked["to"]), asked["query"]
         named = re.fullmatch(r"(?:avg|max|min|sum):([A-Za-z0-9_.]+)\{([^{}]+)\}", query)
         if not named:
-            raise Refusal(400, "this Datadog only reads avg|max|min|sum:METRIC{TAG,...}")
+            raise Rejected(400, "this Datadog only reads avg|max|min|sum:METRIC{TAG,...}")
         scope = set(named[2].split(",")) - {"*"}
         pointlist = [
             [1000 * timestamp, value]
@@ -259,7 +244,7 @@ class DatadogServer:
         return Answer(200, json.dumps(answer).encode())
 
     def _store(self, series: Mapping[str, Any], now: float) -> None:
-        """Keep the points that Datadog keeps; the last one for a metric, tags and second counts."""
+        """Store what Datadog stores: the last value for each metric, tags and second."""
         metric, sent = stored_metric(series["metric"]), series.get("tags", [])
         self.types[metric] = series.get("type") or "gauge"
         kept = {stored_tag(tag) for tag in sent} - {""}
@@ -289,22 +274,22 @@ class _HTTPServer(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(BaseHTTPRequestHandler):  # werkzeug's can't keep a connection, as Datadog does
     server: _HTTPServer
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # a response in one packet: 0.8 ms, not 88
     disable_nagle_algorithm = True
 
     def exchange(self) -> None:
-        """Read a request, pass it to the server, and send the response (or disconnect)."""
+        """Answer a request, or close the connection."""
         datadog = self.server.datadog
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if datadog.stopping.is_set():
-            raise ConnectionAbortedError
         path, _, query = self.path.partition("?")
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(self.command, path, query, headers, len(body), datadog.clock())
-        answer = datadog.take(request, body)
+        request = Request(path, dict(parse_qsl(query)), headers, len(body), datadog.clock())
+        if datadog.stopping.is_set():
+            raise ConnectionAbortedError
+        answer = datadog.take(self.command, request, body)
         datadog.stopping.wait(answer.delay)
         if answer.reset:
             raise ConnectionResetError

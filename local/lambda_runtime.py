@@ -4,7 +4,6 @@ https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html describes the API
 """
 
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -21,8 +20,6 @@ from typing import Any, Self
 
 from werkzeug import Request, Response
 from werkzeug.serving import make_server
-
-logging.getLogger("werkzeug").setLevel(logging.ERROR)  # otherwise it prints every request
 
 REGION = "us-east-1"
 ACCOUNT = "123456789012"  # moto's default
