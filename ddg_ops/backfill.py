@@ -1,23 +1,22 @@
-"""backfill: submit the files of a time span that are in the bucket, by the submitter's functions.
+"""backfill: submit a bucket's files of a time span, with the submitter's functions.
 
-It touches no queue and changes no file. A point that Datadog has already is written over by itself,
-so doing it twice, or while the submitter does it too, is harmless.
+It touches no queue and changes no file. A point that Datadog already has overwrites itself, so it
+is harmless to backfill twice, or while the submitter is running.
 """
 
-import json
 import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from itertools import islice
-from pathlib import Path
+from typing import Any
 
 import click
 
 from ddg_metric_submit import submit_files
 from ddg_ops.canary import judge_datadog
-from ddg_ops.queues import TOO_OLD, Groups, safely, yes_option
+from ddg_ops.queues import TOO_OLD, Groups, yes_option
 from ddg_ops.screen import (
     FINE,
     HISTORICAL,
@@ -45,9 +44,9 @@ from ddg_outcomes import Outcome, Refused, Retry, Submitted, address
 from ddg_s3_objects import File
 from ddg_settings import Settings
 
-MAX_CHUNK_FILES = 500  # one POST's worth, and what is done again after an interruption
-# Seconds, before trying again where nothing got on. At once first: a file that Datadog answers 400
-# is sent once more, and refused then.
+MAX_CHUNK_FILES = 500  # fit into one POST
+# Seconds before the next try if a try gets no file through. The first one is immediate, because a
+# file is refused only at its second 400.
 PAUSES = (0.0, 5.0, 20.0, 60.0)
 DATADOG_SECONDS = 10.0
 EXAMPLES = [
@@ -58,50 +57,18 @@ EXAMPLES = [
 OWN_KEYS = ("DATADOG_API_KEY", "DATADOG_APP_KEY", "DATADOG_API_KEY_SECRET_ARN")
 
 
-@dataclass
-class Checkpoint:
-    """How far a backfill is, in a file: an interrupted one goes on where it was."""
-
-    asked: dict[str, str]  # what makes it the same backfill, as it was typed
-    since: float  # epoch seconds, what relative times meant when it began
-    until: float
-    after: str = ""  # this key and all before it are done
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def load(self, file: Path) -> "Checkpoint":
-        """Return the file's checkpoint, or where there is none this new one.
-
-        Raises Stop for one of another backfill, whose place would otherwise be lost.
-        """
-        try:
-            known = Checkpoint(**json.loads(file.read_text("utf-8")))
-            known.counts = Counter(known.counts)
-            was = " ".join(f"--{name} {value}" for name, value in known.asked.items() if value)
-        except FileNotFoundError:
-            return self
-        except (ValueError, TypeError, AttributeError):
-            raise Stop(f"{file} is no checkpoint. Name another: --checkpoint.", USAGE) from None
-        if known.asked != self.asked:
-            way = f"Finish that one, remove {file}, or name another: --checkpoint FILE."
-            raise Stop(f"{file} is the checkpoint of another backfill ({was}). {way}", USAGE)
-        return known
-
-    def save(self, file: Path) -> None:
-        """Put it on the disk in one step."""
-        new = file.with_name(f"{file.name}.new")
-        with safely(new, "w") as opened:
-            json.dump(vars(self), opened)
-        new.replace(file)
-
-
 @click.command(cls=Command, examples=EXAMPLES)
-@click.option("--since", type=moment, required=True, metavar="TIME", help="Came at or after.")
+@click.option("--since", type=moment, required=True, metavar="TIME", help="Uploaded since then.")
 @click.option("--until", type=moment, default="now", metavar="TIME", show_default=True)
 @click.option("--bucket", default="", help="Default: the stack's own, or its only one.")
-@click.option("--prefix", help="Only keys that begin so; default: the bucket's prefix.")
+@click.option("--prefix", help="Only keys that begin with it; default: the bucket's prefix.")
+@click.option(
+    "--after", default="", metavar="KEY", help="Only keys after this one: continue there."
+)
 @click.option("--historical", is_flag=True, help=HISTORICAL)
-@click.option("--rate", type=POSITIVE, default=100.0, metavar="FILES", show_default=True)
-@click.option("--checkpoint", type=click.Path(path_type=Path), default="ddg_backfill.checkpoint")
+@click.option(
+    "--rate", type=POSITIVE, default=100.0, metavar="FILES", show_default=True, help="A second."
+)
 @yes_option
 @stack_options
 @click.pass_obj
@@ -113,16 +80,15 @@ def backfill(
     until: Moment,
     bucket: str,
     prefix: str | None,
+    after: str,
     historical: bool,
     rate: float,
-    checkpoint: Path,
     yes: bool,
 ) -> int:
-    """Submit the files of a time span that are in the bucket, so many a second.
+    """Submit a bucket's files of a time span from this machine.
 
-    From here, with your own key in DATADOG_API_KEY. Without --yes it only reads them. Times are
-    30m, 6h, 2d (ago), 12:00, 2025-11-24T12:00, in UTC. An interrupted one goes on where its
-    checkpoint is (ddg_backfill.checkpoint).
+    Set DATADOG_API_KEY to your own key. Without --yes, only read the files and say what would
+    happen to them. Times are 30m, 6h, 2d (ago), 12:00, 2025-11-24T12:00, in UTC.
     """
     check_span(since, until)
     settings = operator_settings(stack, historical=historical)
@@ -130,37 +96,38 @@ def backfill(
     base = stack.prefix_of(bucket, settings)
     prefix = base if prefix is None else prefix
     if not prefix.startswith(base):
-        problem = f"--prefix {prefix} isn't below {base}, which the submitter reads."
+        problem = f"--prefix {prefix} isn't below {base}, where the submitter's files are."
         raise Stop(f"{problem} Did you mean {base}{prefix}?", USAGE)
     if yes:
         prove_key(stack, settings)
-    asked = {"bucket": bucket, "prefix": prefix, "since": since.text, "until": until.text}
-    asked["historical"] = "yes" if historical else ""
-    state = Checkpoint(asked, since.seconds, until.seconds)
-    if yes:
-        state = state.load(checkpoint)
-    if state.after:
-        screen.note(f"Goes on after {state.after}, as {checkpoint} says; remove it to begin anew.")
-    groups, keys = Groups(), find_keys(stack, state)
-    with screen.progress("files") as advance:
-        while chunk := list(islice(keys, max(1, min(MAX_CHUNK_FILES, int(rate))))):
+    counts, groups, done = Counter[str](), Groups(), after
+    found = find_files(stack, bucket, prefix, after)
+    wanted = (each for each in found if since.seconds <= each[1] <= until.seconds)
+    with screen.progress("files") as advance, ExitStack() as unfinished:
+
+        @unfinished.callback
+        def say_how_to_continue() -> None:
+            if done:
+                screen.note(f"To continue: --after '{done}'")
+
+        while chunk := dict(islice(wanted, max(1, min(MAX_CHUNK_FILES, int(rate))))):
             started = time.monotonic()
-            files = [File(bucket, key) for key in chunk]
-            outcomes = submit(stack, files, settings, dry_run=not yes)
-            note_outcomes(outcomes, state.counts, groups)
-            state.after = chunk[-1]
-            if yes:
-                state.save(checkpoint)
+            outcomes = submit(stack, [*chunk], settings, dry_run=not yes)
+            note_outcomes(outcomes, counts, groups)
+            counts["old"] += sum(came < time.time() - WINDOW_SECONDS for came in chunk.values())
+            done = [*chunk][-1].key
             advance(len(chunk))
             time.sleep(max(0.0, len(chunk) / rate - (time.monotonic() - started)))
-    if yes:
-        checkpoint.unlink(missing_ok=True)
-    report(state, groups, screen, dry_run=not yes)
-    return WRONG if state.counts["refused"] or state.counts["skipped"] else FINE
+        unfinished.pop_all()
+    asked = {"bucket": bucket, "prefix": prefix, "historical": historical, "dry_run": not yes}
+    report(
+        asked | {"since": utc(since.seconds), "until": utc(until.seconds)}, counts, groups, screen
+    )
+    return WRONG if counts["refused"] or counts["skipped"] else FINE
 
 
 def check_span(since: Moment, until: Moment) -> None:
-    """Raise Stop for a span in which no file can have come."""
+    """Raise Stop for a span that can have no files."""
     for name, each in (("since", since), ("until", until)):
         if each.seconds > time.time():
             raise Stop(f"--{name} {each.text} is in the future; times are UTC.", USAGE)
@@ -169,7 +136,7 @@ def check_span(since: Moment, until: Moment) -> None:
 
 
 def operator_settings(stack: Stack, *, historical: bool) -> Settings:
-    """Return the deployed submitter's settings, but with the operator's own key."""
+    """Return the deployed submitter's settings with the operator's own key."""
     known = {name: value for name, value in stack.environment().items() if name not in OWN_KEYS}
     own = {name: os.environ.get(name) for name in ("DATADOG_API_KEY", "DATADOG_HOST")}
     settings = reading_settings(known | {name: value for name, value in own.items() if value})
@@ -177,11 +144,11 @@ def operator_settings(stack: Stack, *, historical: bool) -> Settings:
 
 
 def prove_key(stack: Stack, settings: Settings) -> None:
-    """Raise Stop unless there is a key of the operator's and Datadog takes it."""
+    """Raise Stop unless the operator has a key, and Datadog accepts it."""
     if not os.environ.get("DATADOG_API_KEY"):
         raise Stop(
-            f"no key. Set DATADOG_API_KEY to one that {settings.api_host} takes; it is read from "
-            "the environment alone, so that no list of processes shows it.",
+            f"no key. Set DATADOG_API_KEY to one that {settings.api_host} accepts. There is no "
+            "option for it, because lists of processes show options.",
             USAGE,
         )
     datadog = stack.aws.submitter(settings).datadog
@@ -190,24 +157,20 @@ def prove_key(stack: Stack, settings: Settings) -> None:
         raise Stop(f"nothing was sent: {finding.text}. {finding.fix}")
 
 
-def find_keys(stack: Stack, state: Checkpoint) -> Iterator[str]:
-    """Yield the keys of the span that aren't done, in S3's order, which a checkpoint relies on."""
+def find_files(stack: Stack, bucket: str, prefix: str, after: str) -> Iterator[tuple[File, float]]:
+    """Yield the files after a key, in S3's order, with their Last-Modified in epoch seconds."""
     pages = stack.aws.client("s3").get_paginator("list_objects_v2")
-    below = {"Bucket": state.asked["bucket"], "Prefix": state.asked["prefix"]}
-    for page in pages.paginate(**below, **({"StartAfter": state.after} if state.after else {})):
+    for page in pages.paginate(Bucket=bucket, Prefix=prefix, StartAfter=after):
         for each in page.get("Contents", []):
-            came = each["LastModified"].timestamp()
-            if state.since <= came <= state.until:
-                state.counts["old"] += came < time.time() - WINDOW_SECONDS
-                yield each["Key"]
+            yield File(bucket, each["Key"]), each["LastModified"].timestamp()
 
 
 def submit(
     stack: Stack, files: Sequence[File], settings: Settings, *, dry_run: bool
 ) -> dict[File, Outcome]:
-    """Submit files, or only read them; return the outcome of each, none of them a retry.
+    """Submit files, or only read them; return the outcome of each. None is a Retry.
 
-    Raises Stop where S3 or Datadog take none of them any more, after all PAUSES.
+    Raises Stop if S3 or Datadog accept none of them after all PAUSES.
     """
     done: dict[File, Outcome] = {}
     left = list(files)
@@ -220,16 +183,14 @@ def submit(
         if len(retried) == len(left):
             pause = next(pauses, None)
             if pause is None:
-                where, why = address(left[0]), retried[left[0]]
-                way = "What is done is kept; the same command goes on from here."
-                raise Stop(f"stopped at {where}: {why} {way}")
+                raise Stop(f"stopped at {address(left[0])}: {retried[left[0]]}")
             time.sleep(pause)
         left = [File(file.bucket, file.key, receive_count=2) for file in retried]
     return done
 
 
 def note_outcomes(outcomes: Mapping[File, Outcome], counts: Counter[str], groups: Groups) -> None:
-    """Count files by their outcome, and the points submitted; a marker is no file."""
+    """Count files by outcome, and the points submitted. Markers don't count."""
     for file, outcome in outcomes.items():
         match outcome:
             case Submitted(points):
@@ -241,18 +202,20 @@ def note_outcomes(outcomes: Mapping[File, Outcome], counts: Counter[str], groups
                 groups.add(kind, reason, address(file))
 
 
-def report(state: Checkpoint, groups: Groups, screen: Screen, *, dry_run: bool) -> None:
-    """Say what was refused and why, and the whole in a line."""
+def report(
+    asked: Mapping[str, Any], counts: Mapping[str, int], groups: Groups, screen: Screen
+) -> None:
+    """Print what was refused and why, and a summary."""
     groups.say(screen)
-    counts, asked = state.counts, state.asked
+    numbers = {name: counts[name] for name in ("submitted", "points", "skipped", "refused", "old")}
     found = counts["submitted"] + counts["refused"] + counts["skipped"]
-    span, would = (utc(state.since), utc(state.until)), "would be " if dry_run else ""
+    would = "would be " if asked["dry_run"] else ""
     screen.say(
-        f"backfill of s3://{asked['bucket']}/{asked['prefix']}, files that came {span[0]} to "
-        f"{span[1]}: {found:,} found, {counts['submitted']:,} {would}submitted "
+        f"backfill of s3://{asked['bucket']}/{asked['prefix']}, uploaded {asked['since']} to "
+        f"{asked['until']}: {found:,} found, {counts['submitted']:,} {would}submitted "
         f"({count(counts['points'], 'point')}), {counts['skipped']:,} {would}skipped as too old, "
         f"{counts['refused']:,} {would}refused."
-        f"{' Nothing was sent: that takes --yes.' if dry_run else ''}"
+        f"{' Nothing was sent: that takes --yes.' if asked['dry_run'] else ''}"
     )
     if counts["old"]:
         way = "You chose --historical" if asked["historical"] else "--historical sends them"
@@ -262,7 +225,4 @@ def report(state: Checkpoint, groups: Groups, screen: Screen, *, dry_run: bool) 
             "silently drops others.",
             "yellow",
         )
-    numbers = {name: counts[name] for name in ("submitted", "points", "skipped", "refused", "old")}
-    document = asked | dict(zip(("since", "until"), span, strict=True))
-    reasons = groups.documents("outcome")
-    screen.result(document | numbers | {"found": found, "dry_run": dry_run, "reasons": reasons})
+    screen.result({**asked, **numbers, "found": found, "reasons": groups.documents("outcome")})

@@ -1,4 +1,4 @@
-"""jobs: when each job wrote its last file, and how long the watched ones may still be silent."""
+"""jobs: each job's last file, and the time left for watched jobs."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ MAX_KEYS = 100_000  # listed: a hundred requests
 @stack_options
 @click.pass_obj
 def jobs(screen: Screen, stack: Stack) -> int:
-    """A line a job: its last file, how many wait as refused, how long it may still be silent."""
+    """List the jobs: last file, refused files, and for watched jobs the time until the alarm."""
     files: Counter[str] = Counter()
     last: dict[str, float] = {}  # epoch seconds
     refused: Counter[str] = Counter()  # by the job's tag
@@ -63,7 +63,7 @@ def jobs(screen: Screen, stack: Stack) -> int:
 
 
 def list_files(stack: Stack) -> Iterator[tuple[str, str, float]]:
-    """Yield address, job and Last-Modified (epoch seconds) of what is in the stack's buckets."""
+    """Yield the address, job and Last-Modified (epoch seconds) of each file in the buckets."""
     others = read_buckets(reading_settings(stack.environment()).buckets)
     own = {stack.bucket: stack.prefix} if stack.bucket else {}
     pages = stack.aws.client("s3").get_paginator("list_objects_v2")

@@ -1,4 +1,4 @@
-"""The submitter's log: what a person wants to see of it, and `tail`, which follows it."""
+"""The submitter's log: reading its lines, and `tail`, which follows it."""
 
 import json
 import re
@@ -13,44 +13,44 @@ from ddg_ops.screen import FINE, Command, Moment, Screen, moment, utc
 from ddg_ops.stack import Stack, stack_options
 from ddg_outcomes import printable
 
-POLL_SECONDS = 2.0  # between two looks into the log; CloudWatch has lines after some seconds
-LATE_SECONDS = 60  # a line of another stream may come that much after later ones
-SUMMARY = (  # a batch's, in one line
+POLL_SECONDS = 2.0  # between reads; lines reach CloudWatch after some seconds
+LATE_SECONDS = 60  # another stream's lines may arrive this much later
+SUMMARY = (  # of a batch
     "{Submitted:>5} submitted {Refused:>4} refused {Retried:>4} retried {Points:>6} points "
     "{Requests:>3} requests {WireBytes:>7} B  fetch {FetchMilliseconds} ms  post "
     "{PostMilliseconds} ms  delay {DelayMilliseconds} ms"
 )
-PHRASE = re.compile("[A-Za-z0-9_./:-]+")  # looks the same in all lines, and a filter takes it
-MAX_PHRASE_CHARACTERS = 1_000  # CloudWatch takes 1,024 in a filter
+PHRASE = re.compile("[A-Za-z0-9_./:-]+")  # the same in each line, and valid in a filter
+MAX_PHRASE_CHARACTERS = 1_000  # a filter of CloudWatch's has at most 1,024
 STYLES = {"WARNING": "yellow", "ERROR": "bold red", "CRITICAL": "bold red"}
 
 
 class Line(NamedTuple):
-    """A line of the log that a person wants to see."""
+    """A line to show."""
 
     level: str  # WARNING, ERROR, ...
     text: str
 
 
 class Files(NamedTuple):
-    """Files of a batch that were submitted."""
+    """The submitted files of a batch."""
 
     addresses: list[str]
 
 
 class Word(NamedTuple):
-    """What was heard of a file."""
+    """What the log or a queue says about a file."""
 
-    state: str  # submitted, refused, retried, ignored; of a message: dead
+    state: str  # submitted, refused, retried, ignored, dead
     at: float  # epoch seconds
     reason: str
 
 
-Entry = dict[str, Any] | Line | Files  # a batch's summary, ...
+Entry = dict[str, Any] | Line | Files  # the dict is a batch's summary
 
 
 def log_events(stack: Stack, since: float, pattern: str = "") -> Iterator[dict[str, Any]]:
-    """Yield the submitter's log from a moment on (epoch seconds)."""
+    """Yield the submitter's log events since a time (epoch seconds)."""
     pages = stack.aws.client("logs").get_paginator("filter_log_events")
     wanted = {"logGroupName": stack.log_group, "filterPattern": pattern}
     for page in pages.paginate(**wanted, startTime=int(1000 * since)):
@@ -58,7 +58,7 @@ def log_events(stack: Stack, since: float, pattern: str = "") -> Iterator[dict[s
 
 
 def read_event(message: str) -> Entry | None:
-    """Return a batch's summary, its files, a line to show, or None for what is Lambda's own."""
+    """Return a batch's summary, its files or a line to show; None for Lambda's own events."""
     if message.startswith("submitted ["):
         return Files(json.loads(message.removeprefix("submitted ")))
     try:
@@ -81,9 +81,11 @@ def read_event(message: str) -> Entry | None:
 
 
 def words_about(stack: Stack, name: str, since: float) -> Iterator[Word]:
-    """Yield what the log says of a file from a moment on (epoch seconds).
+    """Yield what the log says about a file since a time.
 
-    name: its address, as the log prints it.
+    Args:
+        name: the file's address as the log prints it.
+        since: epoch seconds.
     """
     phrase = max(PHRASE.findall(name), key=len)[:MAX_PHRASE_CHARACTERS]
     listed = re.compile(rf"[:,] {re.escape(name)}(, s3://|, \.\.\.$|$)")
@@ -101,14 +103,14 @@ def words_about(stack: Stack, name: str, since: float) -> Iterator[Word]:
 
 @click.command(cls=Command, examples=["", "--files", "--since 12:00 --no-follow"])
 @click.option("--since", type=moment, default="10m", metavar="TIME", show_default=True)
-@click.option("--files", is_flag=True, help="Each submitted file too.")
-@click.option("--no-follow", is_flag=True, help="Print what is there, and end.")
+@click.option("--files", is_flag=True, help="Show each submitted file too.")
+@click.option("--no-follow", is_flag=True, help="Print what is there, and exit.")
 @stack_options
 @click.pass_obj
 def tail(screen: Screen, stack: Stack, since: Moment, files: bool, no_follow: bool) -> int:
-    """Follow the submitter's batches, a line each; refusals and retries with reasons. In UTC."""
+    """Follow the submitter's log: a line per batch, refusal and retry. Times are in UTC."""
     after = since.seconds
-    printed: dict[tuple[str, str], float] = {}  # to print what is read twice once; when it was
+    printed: dict[tuple[str, str], float] = {}  # event -> its time: each is printed once
     while True:
         for event in log_events(stack, after):
             at, identity = event["timestamp"] / 1000, (event["logStreamName"], event["eventId"])
@@ -124,7 +126,7 @@ def tail(screen: Screen, stack: Stack, since: Moment, files: bool, no_follow: bo
 
 
 def print_entry(at: float, entry: Entry, screen: Screen) -> None:
-    """Print an entry of the log in one line; of files each has its own."""
+    """Print an entry of the log: a line, or a line per file."""
     when = utc(at)
     match entry:
         case Line(level, text):

@@ -1,4 +1,4 @@
-"""pause and resume: hold the pipeline, and let it go on."""
+"""pause and resume: stop and restart the pipeline, and lose no file."""
 
 import click
 
@@ -7,9 +7,9 @@ from ddg_ops.screen import FINE, Command, Screen
 from ddg_ops.stack import Stack, queue_name, stack_options
 
 PAUSED = (
-    "Files wait in the queue meanwhile, for 4 days; those of over an hour are refused afterwards.",
-    "The alarm nothing-submitted will ring, and those of files that wait and of silent jobs.",
-    "`terraform apply` resumes, and so does: ddg-ops resume --yes",
+    "Meanwhile files wait in the queue, for up to 4 days. Files over an hour old are refused.",
+    "The alarms nothing-submitted, files-waiting and job-silent will go off.",
+    "To resume: ddg-ops resume --yes, or the next `terraform apply`.",
 )
 
 
@@ -18,7 +18,10 @@ PAUSED = (
 @stack_options
 @click.pass_obj
 def pause(screen: Screen, stack: Stack, *, yes: bool) -> int:
-    """Hold all files in the queue, and the generator or heartbeat; without --yes, say so."""
+    """Stop taking files from the queue, and stop the generator or heartbeat.
+
+    Without --yes, only say what would be switched off.
+    """
     return switch(screen, stack, on=False, yes=yes)
 
 
@@ -27,15 +30,15 @@ def pause(screen: Screen, stack: Stack, *, yes: bool) -> int:
 @stack_options
 @click.pass_obj
 def resume(screen: Screen, stack: Stack, *, yes: bool) -> int:
-    """End a pause; without --yes, say what that is."""
+    """End a pause. Without --yes, only say what would be switched on."""
     return switch(screen, stack, on=True, yes=yes)
 
 
 def switch(screen: Screen, stack: Stack, *, on: bool, yes: bool) -> int:
-    """Switch what feeds the submitter, and what runs the generator or the heartbeat."""
+    """Switch the event source mapping, and the schedule of the generator or heartbeat."""
     stack.prove()
     functions, events = stack.aws.client("lambda"), stack.aws.client("events")
-    parts: dict[str, str] = {}  # part -> its state so far
+    parts: dict[str, str] = {}  # part -> its state before
     for mapping in stack.mappings(stack.queue(stack.main_url)["QueueArn"]):
         parts[f"{queue_name(stack.main_url)} to {stack.function}"] = mapping["State"].lower()
         if yes:

@@ -1,4 +1,4 @@
-"""rejected send: files that `save` has written and somebody edited go up again, under new keys."""
+"""rejected send: upload saved and edited files again, under new keys."""
 
 import json
 import time
@@ -19,16 +19,16 @@ from ddg_s3_objects import File
 from ddg_settings import Settings
 
 KEPT_CHARACTERS = 100  # of a key's last part, in the new one
-SENT = ".sent"  # ends the name of a note whose files are up
+SENT = ".sent"  # suffix of a note whose files are uploaded
 
 
 class Kept(NamedTuple):
-    """A message that `save` has written, with its files as they are now."""
+    """A saved message, with its files as they are now."""
 
     note: Path
     message_id: str
-    files: list[tuple[File, Path]]  # with their new keys, and where they are
-    reason: str  # why they can't go up; "" where they can
+    files: list[tuple[File, Path]]  # with new keys, and their paths
+    reason: str  # why it can't be sent; "" if it can
 
 
 @click.command("send", cls=Command, examples=["FOLDER", "FOLDER --yes"])
@@ -38,14 +38,15 @@ class Kept(NamedTuple):
 @stack_options
 @click.pass_obj
 def send_files(screen: Screen, stack: Stack, *, folder: Path, historical: bool, yes: bool) -> int:
-    """Upload what `rejected save` wrote and you edited, for the same job; drop the old messages.
+    """Upload files that `rejected save` wrote and you edited, then delete their old messages.
 
-    Without --yes it says what would go up. What would be refused stays where it is.
+    The files get new keys below the same job. Those that would be refused are left alone. Without
+    --yes, only say what would be sent.
     """
     if yes:
         stack.prove()
     settings = reading_settings(stack.environment())
-    if not historical:  # else what the submitter itself takes counts
+    if not historical:  # otherwise the submitter's own limit applies
         settings = within_window(settings, historical=False)
     kept = list(read_folder(folder, stack, settings))
     if not kept:
@@ -65,9 +66,9 @@ def send_files(screen: Screen, stack: Stack, *, folder: Path, historical: bool, 
         complete = walk.complete
         for each in good.values() if complete else ():
             each.note.rename(f"{each.note}{SENT}")
-        screen.say(f"{count(len(good), 'message')} sent, {deleted:,} dropped from {walk.name}.")
+        screen.say(f"{count(len(good), 'message')} sent, {deleted:,} deleted from {walk.name}.")
     elif good:
-        screen.say(f"Nothing was sent. With --yes {count(len(good), 'message')} would be.")
+        screen.say(f"Nothing was sent. --yes sends {count(len(good), 'message')}.")
     reasons = groups.documents("outcome")
     result = {"dry_run": not yes, "sent": len(good) * yes, "deleted": deleted, "reasons": reasons}
     screen.result(result | {"keys": [file.key for each in good.values() for file, _ in each.files]})
@@ -75,19 +76,19 @@ def send_files(screen: Screen, stack: Stack, *, folder: Path, historical: bool, 
 
 
 def read_folder(folder: Path, stack: Stack, settings: Settings) -> Iterator[Kept]:
-    """Yield the messages that were saved in a folder and aren't sent."""
+    """Yield the saved messages of a folder that aren't sent yet."""
     for note in sorted(folder.glob("*.json")):
         try:
             known = json.loads(note.read_text("utf-8"))
             message_id, entries = known["message_id"], known["files"]
         except (ValueError, LookupError, TypeError):
-            continue  # a file of a message
+            continue  # it is a stats file
         files: list[tuple[File, Path]] = []
         reason = "" if entries else "the message names no object"
         for number, entry in enumerate(entries, 1):
             bucket = stack.choose_bucket(settings, entry["bucket"])
             above, slash, name = entry["key"].rpartition("/")
-            # The same one whenever it is sent again: so a second time is harmless.
+            # Always the same key, so sending twice is harmless.
             key = f"{above}{slash}{message_id}-{number}-{name[-KEPT_CHARACTERS:]}"
             file = File(bucket, key, last_modified=formatdate(usegmt=True))
             try:
@@ -96,6 +97,6 @@ def read_folder(folder: Path, stack: Stack, settings: Settings) -> Iterator[Kept
                 files.append((file, path))
             except (StatsFileError, RetryError) as error:
                 reason = reason or str(error)
-            except (OSError, TypeError):  # TypeError: it was gone when it was saved
+            except (OSError, TypeError):  # TypeError: there was none when it was saved
                 reason = reason or "the file isn't there"
         yield Kept(note, message_id, files, reason)

@@ -1,4 +1,4 @@
-"""The stack's settings file, as Terraform reads it: what it says of jobs and metrics, checked."""
+"""The stack's settings file: its jobs, metrics and buckets, checked."""
 
 import json
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 SETTINGS_FILE = "stack.auto.tfvars.json"
-KNOWN = {  # the attributes of an entry; Terraform drops others in silence where its type is typed
+KNOWN = {  # the attributes of an entry
     "jobs": ("mapping", "silent_after_hours"),
     "metrics": (
         "type",
@@ -26,7 +26,7 @@ def read_settings_file(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: the file can't be read.
-        ValueError: it isn't a JSON object, or has attributes that nothing knows; all are named.
+        ValueError: it isn't a JSON object, or has unknown attributes; all are named.
     """
     try:
         variables = json.loads(path.read_text("utf-8"))
@@ -52,10 +52,10 @@ def read_settings_file(path: Path) -> dict[str, Any]:
 
 
 def submitter_environment(variables: Mapping[str, Any]) -> dict[str, str]:
-    """Return what of a settings file Terraform puts into the submitter's environment, no key.
+    """Return the environment that Terraform gives the submitter, without keys and defaults.
 
-    variables: as read_settings_file() returns them. What they leave out has the submitter's own
-    default.
+    Args:
+        variables: from read_settings_file().
     """
     jobs: dict[str, dict[str, Any]] = {}
     for job, entry in variables["jobs"].items():

@@ -1,4 +1,7 @@
-"""where: what became of a file. It never receives from the stats queue: that would hide files."""
+"""where: what became of a file.
+
+It never receives from the stats queue, because that would hide files from the submitter.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,32 +16,35 @@ from ddg_outcomes import address
 from ddg_s3_objects import File, is_marker
 from ddg_settings import Settings
 
-LOOK_BACK_SECONDS = 86_400  # into the log, where no object says since when
+LOOK_BACK_SECONDS = 86_400  # in the log, if there is no object
 CLOCK_SECONDS = 2.0  # S3's times are in whole seconds
 EXAMPLES = ["stats/nightly/1764000000.json", "s3://acme-data/etl/stats/a.json --since 2d"]
 CODES = {"submitted": FINE, "marker": FINE, "not yet": UNABLE, "unknown": UNABLE}  # else WRONG
 STYLES = {FINE: "green", UNABLE: "yellow", WRONG: "red"}
-NOT_BELOW = "it isn't below {}, where files are taken from"
-NOT_KEPT = "(Its message isn't in the rejected queue any more.)"
-NOT_THERE = "no such object, and the log doesn't name it; --since looks further back"
-NOT_LOGGED = "neither refused nor retried; with log_files = false the log says no more"
-NOT_YET = "nobody has taken it: about {} in {}. If it stays so: ddg-ops check"
+NOT_BELOW = "it isn't below the prefix {}"
+NOT_KEPT = "(Its message is no longer in the rejected queue.)"
+NOT_THERE = "no such object, and the log doesn't name it. --since searches further back"
+NOT_LOGGED = "neither refused nor retried. With log_files = false the log doesn't say more"
+NOT_YET = "not submitted yet: about {} in {}. If it stays there: ddg-ops check"
 
 
 @click.command(cls=Command, examples=EXAMPLES)
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 @click.option("--bucket", default="", help="Default: the stack's own, or its only one.")
 @click.option(
-    "--since", type=moment, metavar="TIME", help="In the log; default: Last-Modified, or 1d."
+    "--since",
+    type=moment,
+    metavar="TIME",
+    help="Search the log since then; default: the upload.",
 )
 @stack_options
 @click.pass_obj
 def where(
     screen: Screen, stack: Stack, *, keys: Sequence[str], bucket: str, since: Moment | None
 ) -> int:
-    """Say what became of files: submitted, refused, retried, dead, ignored, or not yet taken.
+    """Tell whether files were submitted, refused, retried, ignored, are dead, or still wait.
 
-    A KEY may be s3://bucket/key. The exit code is 0 when all are submitted.
+    A KEY may be s3://bucket/key. The exit code is 0 if all are submitted.
     """
     settings = reading_settings(stack.environment())
     files = [name_file(stack, settings, key, bucket) for key in keys]
@@ -50,7 +56,7 @@ def where(
         came = versions[0]["came"] if versions else now - LOOK_BACK_SECONDS
         words = list(words_about(stack, address(file), since.seconds if since else came))
         word = words[-1] if words else None
-        # A message of before the newest version isn't of that.
+        # An older message is about an older version.
         refused, given_up = (
             message if message and message.sent > came - CLOCK_SECONDS else None
             for message in (rejected.get(address(file)), dead.get(address(file)))
@@ -73,14 +79,14 @@ def where(
 
 
 def name_file(stack: Stack, settings: Settings, key: str, bucket: str) -> File:
-    """Return the file that is meant; Stop where its bucket isn't the stack's."""
+    """Return the named file. Raises Stop if the stack doesn't use its bucket."""
     if key.startswith("s3://"):
         bucket, _, key = key.removeprefix("s3://").partition("/")
     return File(stack.choose_bucket(settings, bucket), key)
 
 
 def find_messages(stack: Stack, url: str, screen: Screen) -> tuple[dict[str, Message], float]:
-    """Return a queue's messages by the files that they name, and the time at AWS."""
+    """Return a queue's messages by file, and AWS's time."""
     found: dict[str, Message] = {}
     with Walk(stack, url, EVERYTHING, screen) as walk:
         for messages in walk.wanted():
@@ -91,7 +97,7 @@ def find_messages(stack: Stack, url: str, screen: Screen) -> tuple[dict[str, Mes
 
 
 def list_versions(stack: Stack, file: File) -> list[dict[str, Any]]:
-    """Return an object's versions, the newest first; none where there is no such object now."""
+    """Return an object's versions, newest first; [] if there is no such object now."""
     answer = stack.aws.client("s3").list_object_versions(Bucket=file.bucket, Prefix=file.key)
     its_own = [each for each in answer.get("Versions", []) if each["Key"] == file.key]
     return [
@@ -107,14 +113,14 @@ def list_versions(stack: Stack, file: File) -> list[dict[str, Any]]:
 def tell(
     stack: Stack, settings: Settings, file: File, is_there: bool, word: Word | None
 ) -> tuple[str, str]:
-    """Return what became of a file, in a word and in a line."""
+    """Return what became of a file: a word, and an explanation."""
     if word:
         return word.state, f"at {utc(word.at)}{f': {word.reason}' if word.reason else ''}"
     prefix = stack.prefix_of(file.bucket, settings)
     if not file.is_below(prefix):
         return "ignored", NOT_BELOW.format(prefix)
     if is_marker(file):
-        return "marker", "its name is a marker's: nothing is to be done"
+        return "marker", "a marker, which the submitter skips"
     if not is_there:
         return "unknown", NOT_THERE
     if not settings.log_files:
@@ -124,8 +130,8 @@ def tell(
 
 
 def describe(versions: Sequence[Any], now: float) -> str:
-    """Return which versions of an object there are."""
+    """Describe an object's versions."""
     if not versions:
-        return "the object isn't there now"
+        return "the object doesn't exist now"
     newest = f"{versions[0]['bytes']:,} B, {ago(versions[0]['came'], now)}"
     return f"{count(len(versions), 'version')} there, the newest: {newest}"

@@ -65,5 +65,7 @@ def every_interruption(
             assert result.code == 0, result
             gc.collect()  # the sockets of requests that were cut off, here and not in another test
             return step
-        assert result.err == "ddg-ops: interrupted. Nothing is lost: run the command again.\n"
+        assert result.err.endswith(
+            "ddg-ops: interrupted. Nothing is lost: run the command again.\n"
+        )
     raise AssertionError

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
+import re
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from ddg_ops import backfill
 from local.datadog_server import Answer, DatadogServer, Request
 from tests.interrupted import CUT_OFF, every_interruption
-from tests.operated import KEY, StackOnMoto, make_stack, stats
+from tests.operated import KEY, Result, StackOnMoto, make_stack, stats
 
 stack = pytest.fixture(make_stack)
 Patch = pytest.MonkeyPatch
@@ -53,7 +52,7 @@ def test_backfill(stack: StackOnMoto) -> None:
         patch.delenv("DATADOG_API_KEY")
         result = stack.run("backfill --since 1h")
     assert result.code == 1
-    assert f"backfill of s3://{stack.bucket}/stats/, files that came " in result.out
+    assert f"backfill of s3://{stack.bucket}/stats/, uploaded " in result.out
     assert (
         "4 found, 3 would be submitted (3 points), 0 would be skipped as too old, "
         "1 would be refused. Nothing was sent: that takes --yes." in result.out
@@ -66,7 +65,6 @@ def test_backfill(stack: StackOnMoto) -> None:
         assert result.code == 0
         assert "3 found, 3 submitted (3 points), 0 skipped as too old, 0 refused." in result.out
         assert arrived(stack.datadog) == timestamps
-    assert not Path("ddg_backfill.checkpoint").exists()
 
 
 @pytest.mark.parametrize(
@@ -132,8 +130,8 @@ def test_backfill_sends_a_file_that_gets_a_400_once_more(times: int, stack: Stac
     assert KEY not in result.out
 
 
-def test_backfill_stops_at_an_outage_and_goes_on(stack: StackOnMoto) -> None:
-    """A short one ends nothing; at a long one what is done is kept, and it goes on there."""
+def test_backfill_stops_at_an_outage_and_continues(stack: StackOnMoto) -> None:
+    """It survives a short outage. After a long one it continues with what is left."""
     timestamps = put_files(stack, 6)
     stack.patch.setattr(backfill, "MAX_CHUNK_FILES", 2)
     seen = itertools.count()
@@ -142,50 +140,35 @@ def test_backfill_stops_at_an_outage_and_goes_on(stack: StackOnMoto) -> None:
     assert stopped.code == 3
     assert "stopped at s3://" in stopped.err
     assert "Datadog answered 429." in stopped.err
+    assert "To continue: --after 'stats/etl/3.json'" in stopped.err
     assert len(arrived(stack.datadog)) == 4
-    again = stack.run("backfill --since 1h --yes")
-    assert "Goes on after stats/etl/3.json" in again.err
-    assert "6 found, 6 submitted (6 points)" in again.out
+    again = stack.run("backfill --since 1h --yes --after stats/etl/3.json")
+    assert "2 found, 2 submitted (2 points)" in again.out
     assert arrived(stack.datadog) == timestamps
 
 
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ('{"asked": {"since": "9h"}, "since": 1, "until": 2}', "another backfill (--since 9h)"),
-        ("not a checkpoint", "is no checkpoint"),
-        ("{}", "is no checkpoint"),
-        ("[]", "is no checkpoint"),
-    ],
-)
-def test_backfill_keeps_anothers_checkpoint(text: str, problem: str, stack: StackOnMoto) -> None:
-    """The place of another backfill isn't written over, and a file that is none isn't either."""
-    Path("mine").write_text(text)
-    result = stack.run("backfill --since 1h --yes --checkpoint mine")
-    assert (result.code, problem in result.err) == (2, True)
-    assert Path("mine").read_text() == text
-
-
 @pytest.mark.filterwarnings(CUT_OFF)
-@pytest.mark.parametrize("dead", [False, True], ids=["Ctrl-C", "killed"])
-def test_backfill_is_whole_after_any_interruption(dead: bool, stack: StackOnMoto) -> None:
-    """Interrupted anywhere and run again, every point is there, and what was done isn't redone."""
+def test_backfill_is_whole_after_any_interruption(stack: StackOnMoto) -> None:
+    """Interrupted anywhere and continued, every point is there; what was done isn't sent again."""
     stack.patch.setattr(backfill, "MAX_CHUNK_FILES", 2)
     timestamps = put_files(stack, 4)
     command = ("backfill", "--since", "1h", "--yes")
+    results: list[Result] = []
+
+    def interrupted() -> Result:
+        results.append(stack.run(*command))
+        return results[-1]
 
     def finish() -> None:
-        checkpoint = Path("ddg_backfill.checkpoint")
-        done = json.loads(checkpoint.read_text())["counts"] if checkpoint.exists() else {}
+        after = re.findall(r"--after '(stats/etl/(\d).json)'", results[-1].err)
+        done = int(after[0][1]) + 1 if after else 0
         stack.datadog.requests.clear()
-        result = stack.run(*command, "--json")
-        assert result.code == 0
+        stack.run(*command, *(("--after", after[0][0]) if after else ()))
         assert arrived(stack.datadog) == timestamps
-        assert result.document["submitted"] == 4
-        assert len(stack.datadog.requests) == (4 - done.get("submitted", 0)) / 2
+        assert len(stack.datadog.requests) == (4 - done) / 2
         stack.datadog.points.clear()
 
-    steps = every_interruption(lambda: stack.run(*command), lambda: None, finish, dead=dead)
+    steps = every_interruption(interrupted, lambda: None, finish, dead=False)
     assert steps >= 2 * 8  # settings, list, four gets, two POSTs
 
 

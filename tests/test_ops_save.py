@@ -95,7 +95,7 @@ def test_edited_files_are_sent(stack: StackOnMoto) -> None:
     assert dry.code == 1
     assert "     1  would be submitted\n" in dry.out
     assert '     1  would be refused\n        "rows" is the string "1"' in dry.out
-    assert "With --yes 1 message would be." in dry.out
+    assert "Nothing was sent. --yes sends 1 message." in dry.out
     assert stack.bodies(stack.main_url) == []
     result = stack.run("rejected send kept --yes --json")
     assert (result.code, result.document["sent"], result.document["deleted"]) == (1, 1, 1)

@@ -88,7 +88,7 @@ def remove(stack: StackOnMoto) -> None:
         (put_and_submit, KEY, 0, "submitted", "at 20"),
         (mend, KEY, 0, "submitted", "at 20"),
         (put_bad, KEY, 1, "refused", '"rows" is the string "1"'),
-        (replay_in_vain, KEY, 1, "refused", "isn't in the rejected queue any more"),
+        (replay_in_vain, KEY, 1, "refused", "is no longer in the rejected queue"),
         (retry, KEY, 1, "retried", "no answer from Datadog"),
         (give_up, KEY, 1, "dead", "find out why"),
         (give_up_another, KEY, 3, "not yet", "about 1 message in"),
@@ -96,10 +96,10 @@ def remove(stack: StackOnMoto) -> None:
         (retry_another, KEY, 3, "not yet", "about 1 message in"),
         (lambda s: s.put(KEY, b"{}"), KEY, 3, "not yet", "about 1 message in"),
         (lambda s: None, KEY, 3, "unknown", "no such object"),
-        (remove, KEY, 0, "submitted", "isn't there now"),
+        (remove, KEY, 0, "submitted", "doesn't exist now"),
         (do_not_log, KEY, 3, "unknown", "log_files = false"),
         (lambda s: s.put("stats/a/_SUCCESS", b""), "stats/a/_SUCCESS", 0, "marker", "1 version"),
-        (lambda s: s.put("other/a", b""), "other/a", 1, "ignored", "isn't below stats/"),
+        (lambda s: s.put("other/a", b""), "other/a", 1, "ignored", "isn't below the prefix stats/"),
     ],
 )
 def test_where(
@@ -208,7 +208,11 @@ def test_pause_and_resume(stack: StackOnMoto) -> None:
 
     dry = stack.run("pause")
     assert (dry.code, states()) == (0, ("Enabled", "ENABLED"))
-    for text in ("would be switched off (was enabled)", "nothing-submitted", "refused afterwards"):
+    for text in (
+        "would be switched off (was enabled)",
+        "nothing-submitted",
+        "an hour old are refused",
+    ):
         assert text in dry.out
     assert "terraform apply` resumes" in stack.run("pause --yes").out
     assert states() == ("Disabled", "DISABLED")
