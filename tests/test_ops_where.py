@@ -214,7 +214,7 @@ def test_pause_and_resume(stack: StackOnMoto) -> None:
         "an hour old are refused",
     ):
         assert text in dry.out
-    assert "terraform apply` resumes" in stack.run("pause --yes").out
+    assert "the next `terraform apply`" in stack.run("pause --yes").out
     assert states() == ("Disabled", "DISABLED")
     checked = stack.run("check")
     assert f"FAILED  mapping       paused: the mapping from {stack.name}-stats" in checked.out
