@@ -6,8 +6,8 @@ from itertools import pairwise
 from typing import Any
 
 from tests.events import s3_record, sqs_record, stats
-from tests.scripted_server import Call, response, s3_error
-from tests.submitter import Outcome, Submitter
+from tests.scripted_server import s3_error, sending
+from tests.submitter import Submitter
 
 KEY = "stats/a.json"
 Json = dict[str, Any]
@@ -31,13 +31,8 @@ def bridge_event(moment: object) -> Json:
 
 def delays(submitter: Submitter, *messages: Json, seconds: float = 0.0) -> list[int]:
     """Return the delays of a batch if Datadog takes so long to answer."""
-
-    def answer(_: Call) -> bytes:
-        submitter.clock.spend(seconds)
-        return response("202 Accepted", b'{"status": "ok"}')
-
-    with submitter.posting_to(answer):
-        outcome = submitter.submit_from({KEY: stats()}, *messages)
+    submitter.datadog.respond = lambda request: submitter.clock.spend(seconds)
+    outcome = submitter.submit_from({KEY: stats()}, *messages)
     assert outcome.files == (len(messages), 0, 0)
     return list(outcome.summary.get("DelayMilliseconds", []))
 
@@ -88,20 +83,15 @@ def test_summary_has_a_hundred_delays_at_most(submitter: Submitter) -> None:
 # --- Watched jobs ---
 
 
-def job_lines(outcome: Outcome) -> dict[str, Json]:
-    lines = [json.loads(line) for line in outcome.log if line.startswith('{"_aws"')]
-    return {line["Job"]: line for line in lines}
-
-
 def test_each_watched_job_in_a_batch_has_its_own_metrics(submitter: Submitter) -> None:
     watched = {"watched": True}
     submitter.set(JOBS=json.dumps({"good": watched, "late": watched, "a b": watched, "no": {}}))
     trouble = s3_error("503 Slow Down", "SlowDown")
     objects = {f"stats/good/{n}": stats(n) for n in range(3)} | {"stats/no/x": stats()}
     objects |= {"stats/good/bad": b"x", "stats/a b/bad": b"x"}
-    outcome = submitter.submit_from({**objects, "stats/late/a": lambda call: trouble})
-    lines = job_lines(outcome).items()
-    counts = {job: (line["Submitted"], line["Refused"]) for job, line in lines}
+    outcome = submitter.submit_from({**objects, "stats/late/a": sending(trouble)})
+    lines = [json.loads(line) for line in outcome.log if line.startswith('{"_aws"')]
+    counts = {line["Job"]: (line["Submitted"], line["Refused"]) for line in lines}
     assert counts == {"good": (3, 1), "a b": (0, 1), "late": (0, 0)}
 
 
@@ -116,9 +106,7 @@ def test_submitted_files_are_listed(submitter: Submitter) -> None:
     outcome = submitter.submit_from({**objects, "stats/bad": b"x"})
     [line] = [line for line in outcome.log if line.startswith("submitted ")]
     assert line.isascii()
-    assert json.loads(line.removeprefix("submitted ")) == [
-        f"s3://stats-bucket/{k}" for k in objects
-    ]
+    assert json.loads(line[len("submitted ") :]) == [f"s3://stats-bucket/{k}" for k in objects]
     assert not any("submitted" in line for line in submitter.submit_from({KEY: b"x"}).log)
 
 
