@@ -1,4 +1,4 @@
-"""How much memory Python takes meanwhile."""
+"""A limit on Python's memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def memory_under(most: int) -> Iterator[None]:
-    """Fail what takes this many bytes or more at its peak."""
+    """Fail if the peak within the block reaches so many bytes."""
     tracemalloc.start()
     try:
         yield

@@ -30,7 +30,7 @@ Objects = Mapping[str, bytes | Script]  # key -> content, or a script that answe
 
 @dataclass(eq=False)
 class ScriptedServer:
-    """A port of 127.0.0.1 and the threads behind it: `with ScriptedServer(script) as server:`."""
+    """A server on 127.0.0.1: `with ScriptedServer(script) as server:`."""
 
     script: Script | None = None
     calls: list[str] = field(default_factory=list)  # "GET /bucket/key"

@@ -1,4 +1,4 @@
-"""The limits that docs/limits.md tells are those of the code."""
+"""docs/limits.md has the limits of the code."""
 
 import importlib
 import re
@@ -9,8 +9,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-def told() -> dict[str, dict[str, list[float]]]:
-    """Return module -> constant -> its numbers, as the page has them."""
+def documented() -> dict[str, dict[str, list[float]]]:
+    """Return module -> constant -> numbers of the page."""
     page = (ROOT / "docs/limits.md").read_text()
     sections = re.findall(r"^## [^\n]*`(\w+)\.py`\n(.*?)(?=^## |\Z)", page, re.M | re.S)
     row = re.compile(r"^\| `(\w+)` \| ([\d., ]+) \|", re.M)
@@ -23,9 +23,8 @@ def told() -> dict[str, dict[str, list[float]]]:
     }
 
 
-@pytest.mark.parametrize("module", told())
-def test_limits_are_those_of_the_page(module: str) -> None:
-    """Whoever changes one changes the page as well; none is left out."""
+@pytest.mark.parametrize("module", documented())
+def test_page_has_each_limit(module: str) -> None:
     own = re.findall(r"^([A-Z][A-Z_]+) = ", (ROOT / f"{module}.py").read_text(), re.M)
     values = {name: vars(importlib.import_module(module))[name] for name in own}
     several = {
@@ -36,4 +35,4 @@ def test_limits_are_those_of_the_page(module: str) -> None:
         for name, each in several.items()
         if all(isinstance(number, int | float) for number in each)
     }
-    assert told()[module] == numbers
+    assert documented()[module] == numbers

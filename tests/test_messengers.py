@@ -31,7 +31,7 @@ def by_s3(key: str, bucket: str = BUCKET, **more: Any) -> str:
 def by_eventbridge(
     key: Any, bucket: str = BUCKET, *, kind: Any = "Object Created", **more: Any
 ) -> str:
-    """Return an EventBridge event in short: its key isn't encoded.
+    """Return an EventBridge event in short, with the key as it is.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
     """
@@ -72,18 +72,18 @@ def test_key_is_read_from_every_messenger(submitter: Submitter, body: Callable[[
 @pytest.mark.parametrize(
     ("body", "found"),
     [
-        (by_s3("stats/a%2Bb c"), "as-it-is"),  # elastic/beats 33998, 38012
-        (by_eventbridge("stats/a%2Bb c"), "as-it-is"),
+        (by_s3("stats/a%2Bb c"), "raw"),  # elastic/beats 33998, 38012
+        (by_eventbridge("stats/a%2Bb c"), "raw"),
         (by_eventbridge("stats/a+b c"), "decoded"),
         (by_eventbridge("stats/a%2Bb%20c"), "decoded"),
     ],
     ids=["s3", "eventbridge", "plus", "encoded"],
 )
-def test_key_of_eventbridge_is_decoded_if_nothing_has_it_as_it_is(
+def test_key_of_eventbridge_is_decoded_if_no_object_has_it(
     submitter: Submitter, body: str, found: str
 ) -> None:
     """A plus is no space."""
-    names = {"stats/a%2Bb c": "as-it-is", "stats/a+b c": "decoded", "stats/a b c": "twice"}
+    names = {"stats/a%2Bb c": "raw", "stats/a+b c": "decoded", "stats/a b c": "twice"}
     files = {key: stats(m=1, tags=[name]) for key, name in names.items()}
     assert submit(submitter, files, body).files == (1, 0, 0)
     assert list(submitter.stored()) == [("m", (found,))]
@@ -246,7 +246,7 @@ def test_body_that_names_no_object_is_rejected(submitter: Submitter) -> None:
     """Other programs lose it (elastic/beats 28828)."""
     bodies = [*NO_EVENT, *map('{{"Records": {}}}'.format, RECORDS), *NO_NAMES, *NO_LETTER]
     wanted = dict.fromkeys(bodies, NO_OBJECT) | {SUBSCRIPTION: UNCONFIRMED}
-    wanted |= {by_s3("stats/k", "a/b"): "Parameter validation failed"}  # no bucket's name
+    wanted |= {by_s3("stats/k", "a/b"): "Parameter validation failed"}  # never a bucket's name
     outcome = submit(submitter, {"stats/a": stats()}, by_s3("stats/a"), *wanted)
     assert (outcome.files, outcome.retried) == ((1, len(wanted), 0), [])
     found = {each.body: each.attributes["reason"].split(":")[0] for each in outcome.rejected}

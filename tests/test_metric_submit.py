@@ -70,11 +70,11 @@ def test_message_ends_as_the_worst_of_its_files(submitter: Submitter) -> None:
     assert rejected.body == settled["body"]
     assert rejected.attributes["reason"].startswith("stats/bad: not JSON: ")
     assert "; stats/worse: no " in rejected.attributes["reason"]
-    assert rejected.attributes["key"] == bad  # not the message's first
+    assert rejected.attributes["key"] == bad  # not the first key of the message
     [line] = [line for line in outcome.log if "refused once" in line]
     assert line.startswith("retried 1: refused once its message is settled: not JSON: ")
     assert line.endswith(f": s3://{BUCKET}/{bad}")
-    outcome = submitter.submit_from({**objects, no: stats()}, waiting)  # as it comes again
+    outcome = submitter.submit_from({**objects, no: stats()}, waiting)  # the redelivered message
     assert outcome.files == (2, 1, 0)
     assert [rejected.body for rejected in outcome.rejected] == [waiting["body"]]
 

@@ -73,7 +73,7 @@ def test_one_file(
 
 
 def test_many_files(generator: Generator) -> None:
-    """They are a second apart, the last one is of now, and no key is used twice."""
+    """They are a second apart, the last one has the current time, and no key is used twice."""
     for files in (25, 3000):
         timestamps = [each["timestamp"] for each in generator.invoke({"files": files})]
         assert [later - earlier for earlier, later in pairwise(timestamps)] == [1] * (files - 1)

@@ -1,4 +1,4 @@
-"""docs/recipes.md: each recipe's mapping has the result that the page shows."""
+"""docs/recipes.md: each mapping has the result that the page shows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ UPLOADED = 1575839099
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=[recipe.split("\n")[0] for recipe in RECIPES])
 def test_recipe_has_the_result_shown(recipe: str) -> None:
-    """A file, a mapping, and the series that the submitter makes from them."""
     blocks = re.findall(r"^```(json|jmespath|text)\n(.*?)^```", recipe, re.MULTILINE | re.DOTALL)
     (_, content), (_, mapping), (_, series) = blocks
     job = recipe.partition("\n")[0].lower()

@@ -20,7 +20,7 @@ WRONG_KEY = "Datadog answered 403. The API key and DATADOG_HOST aren't of the sa
 
 
 def asked(submitter: Submitter, answer: Answer | None) -> list[str]:
-    """Make Datadog answer so to the check (None: its own answer); return the keys to be checked."""
+    """Set Datadog's answer to the check (None: its own); return the list of keys checked."""
     keys: list[str] = []
 
     def respond(request: Request) -> Answer | None:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 MAX_FILE_BYTES = 10 * 1024 * 1024
 MAX_PAYLOAD_BYTES = 5_242_880 // 20  # Datadog series API v2, decompressed; payloads are shrunk
 MAX_WIRE_BYTES = 512_000 // 20  # Datadog series API v2, compressed
-MAX_EXTRA_REQUESTS = 64  # a batch's, beyond one a payload
+MAX_EXTRA_REQUESTS = 64  # of a batch, beyond one per payload
 
 
 # --- Payloads ---
@@ -58,7 +58,7 @@ NOISE = "".join(random.Random(1).choices(string.ascii_lowercase + string.digits,
 
 
 def noisy(number: int, *, objects: int) -> bytes:
-    """Return a stats file that hardly compresses: about 16 KB of JSON an object, 11 on the wire."""
+    """Return a stats file that hardly compresses: an object has 16 KB, and 11 KB on the wire."""
     lines = []
     for n in range(number * objects, (number + 1) * objects):
         starts = [(n * 7919 + k * 1009) % 99_000 for k in range(80)]
@@ -154,7 +154,7 @@ def test_thousands_of_files(datadog: DatadogServer) -> None:
 
 
 def test_files_at_the_size_limit(datadog: DatadogServer) -> None:
-    """Their memory isn't added up."""
+    """Their memory use doesn't add up."""
     line = b'{"timestamp": %d, "tags": ["s:%d"], "rows.read": %d}\n'
     lines = (line % (STARTED - n % 3000, n // 3000, n) for n in range(160_000))
     dense = b"".join(lines).ljust(MAX_FILE_BYTES)  # takes much more memory when it is read
@@ -169,6 +169,6 @@ def test_files_at_the_size_limit(datadog: DatadogServer) -> None:
     batch = run(large, datadog, files=3)
     assert (batch.summary["Submitted"], batch.summary["Refused"]) == (2, 1)
     assert batch.megabytes < 256
-    batch = run(lambda call: response(body=padded), datadog, files=15)  # not in a thread each
+    batch = run(lambda call: response(body=padded), datadog, files=15)  # not one thread each
     assert batch.summary["Submitted"] == 15
     assert batch.megabytes < 120

@@ -103,7 +103,7 @@ def test_reading_stops_at_the_limit(submitter: Submitter) -> None:
     outcome = submitter.submit_from({"stats/a.json": endless})
     assert outcome.files == (0, 1, 0)
     assert "Split" in outcome.reasons[0]
-    assert len(sent) < 50  # the limit, and sockets' buffers twice
+    assert len(sent) < 50  # the limit, and the buffers of two sockets
 
 
 def test_large_object_is_requested_again_in_its_turn(submitter: Submitter) -> None:
@@ -150,7 +150,7 @@ def test_file_is_retried_after_an_error_of_s3(submitter: Submitter) -> None:
 
 
 def test_missing_object_is_refused(submitter: Submitter) -> None:
-    """A 404 of S3's or of a gateway's isn't retried."""
+    """A 404 from S3 or a gateway isn't retried."""
     gone = [s3_error("404 N", "NoSuchKey"), response("404 N"), response("404 N", b"<html>Gone<br>")]
     objects: Objects = {f"stats/{n}": sending(answer) for n, answer in enumerate(gone)}
     with submitter.reading_from(bucket_of({**objects, "stats/a": stats()})) as s3:
@@ -205,7 +205,7 @@ def test_large_file_is_retried_if_parsing_leaves_no_time_to_post(
     submitter: Submitter, content: bytes
 ) -> None:
     """Small files before and after it are submitted."""
-    asked = [0, 53]  # seconds; a large object is asked for twice
+    asked = [0, 53]  # seconds; a large object is requested twice
 
     def slowly(call: Call) -> bytes:
         submitter.clock.spend(asked.pop())

@@ -1,4 +1,4 @@
-"""The submitter: the outcome of files for each of Datadog's responses, and without one."""
+"""The submitter: the outcomes of files after each response of Datadog, or none."""
 
 import json
 import threading
@@ -35,10 +35,8 @@ def answering(datadog: DatadogServer, *answers: Answer | None) -> None:
 
 @pytest.mark.parametrize("body", [b"", ERRORS, HTML])
 @pytest.mark.parametrize("status", [0, 200, 302, 401, 403, 408, 429, 503])
-def test_files_are_retried_after_other_statuses_than_202(
-    submitter: Submitter, status: int, body: bytes
-) -> None:
-    """The log says why. An outage is retried at once. 0: the connection is reset."""
+def test_status_other_than_202_is_retried(submitter: Submitter, status: int, body: bytes) -> None:
+    """The log says why. In an outage, the POST is repeated at once. 0: the connection is reset."""
     messages = [sqs_record([key], receive_count=5) for key in FILES]
     pauses = [0.2, 0.8] if status in (0, 408, 503) else []
     answering(submitter.datadog, Answer(status or 500, body, reset=not status))

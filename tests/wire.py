@@ -1,4 +1,4 @@
-"""What the tests see of what leaves for AWS."""
+"""A watch on the requests to AWS."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from botocore.httpsession import URLLib3Session
 
 
 class Wire:
-    """What leaves for AWS: who signed it for where; and some of it may be refused."""
+    """The signers and services of all requests to AWS, some of which may be refused."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.signers: set[tuple[str, str]] = set()  # access key, region
