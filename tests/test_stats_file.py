@@ -354,27 +354,6 @@ def test_reason_lists_all_faults_of_an_object(members: str, faults: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("members", "fault"),
-    [
-        ('"a": "secret"', '"a" is a string: drop it, or make it a tag'),
-        ('"a": 1, "timestamp": "secret"', '"timestamp" is a string, not an RFC 3339 time'),
-        ('"a": 1, "timestamp": 123456789012', '"timestamp" is a number, not in epoch seconds'),
-        ('"a": 1, "tags": "secret"', '"tags" is a string: write a list of strings, or'),
-        ('"a": 1, "tags": [123456]', 'tag 1 in "tags" is a number: write a string'),
-        ('"a": 1, "tags": ["123456"]', "nothing is left of a tag after Datadog normalises it"),
-        ('"a": 1, "tags": ["secret\\ud83d"]', "a tag contains half a character"),
-    ],
-)
-def test_reason_of_a_mapped_file_shows_no_values(members: str, fault: str) -> None:
-    """Such a file may contain tokens, and reasons end up in logs and messages."""
-    content = f'{{"timestamp": {NOW}, {members}}}'.encode()
-    with pytest.raises(StatsFileError) as caught:
-        read_stats_file(content, now=NOW, max_age=0, mapping=lambda document: ("", [(1, document)]))
-    assert fault in str(caught.value)
-    assert not re.search("secret|123456", str(caught.value))
-
-
-@pytest.mark.parametrize(
     ("value", "listed"),
     [
         pytest.param('"x"', 10, id="ten"),
