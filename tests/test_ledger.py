@@ -351,7 +351,6 @@ def test_books_add_up(number: int) -> None:
             database=None,
             deadline=None,
             report_multiple_bugs=False,
-            phases=[__import__("hypothesis").Phase.generate],
             suppress_health_check=[*HealthCheck],
         ),
     )
