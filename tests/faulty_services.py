@@ -101,7 +101,7 @@ class Invocation:
     batch: Sequence[Message]
     kill: tuple[str, int] = ("", 0)
     over: bool = False  # the process is frozen, or dead
-    rushed: bool = False  # the function may give up waiting for answers that will come
+    unclear: bool = False  # the function may give up waiting, or post a file twice
     denied: bool = False  # Datadog has said that the key is nobody's
     moments: Counter[str] = field(default_factory=Counter)
     told: dict[File, set[Point]] = field(default_factory=lambda: defaultdict(set))  # with a 202
@@ -228,7 +228,7 @@ class Environment:
 
     def be_silent(self, call: Call | None = None) -> None:
         """Let the function wait in vain, in its own time."""
-        self.invocation.rushed = True
+        self.invocation.unclear = True
         self.clock.silences += 1
         if call:
             call.stopping.wait(60)

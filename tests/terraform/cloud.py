@@ -1,4 +1,4 @@
-"""moto in AWS's place, mended where the provider would wait in vain or see drift (moto 5.2)."""
+"""moto instead of AWS, patched where the provider would wait in vain or see drift (moto 5.2)."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ LOGGING_DEFAULTS = {"ApplicationLogLevel": "INFO", "SystemLogLevel": "INFO"}  # 
 
 
 class Cloud:
-    """moto's address, clients for it and what is there."""
+    """moto's address, and clients for it."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -48,23 +48,17 @@ class Cloud:
 
     @contextmanager
     def enforcing_iam(self) -> Iterator[None]:
-        """Within, moto lets a request pass only if a policy of who signed it allows it.
-
-        It knows no conditions.
-        """
-        self._take_requests_on_trust("0")
+        """Let moto check each request by the policies of who signed it, without conditions."""
+        headers = {"Content-Type": "application/octet-stream"}
+        url = f"{self.url}/moto-api/reset-auth"  # with how many requests it doesn't check
+        requests.post(url, b"0", headers=headers, timeout=10).raise_for_status()
         try:
             yield
         finally:
-            self._take_requests_on_trust("inf")
-
-    def _take_requests_on_trust(self, count: str) -> None:
-        headers = {"Content-Type": "application/octet-stream"}
-        url = f"{self.url}/moto-api/reset-auth"
-        requests.post(url, count.encode(), headers=headers, timeout=10).raise_for_status()
+            requests.post(url, b"inf", headers=headers, timeout=10).raise_for_status()
 
     def names(self) -> set[str]:
-        """Return the name of everything that a stack makes and that is there."""
+        """Return the names of all existing resources of the types that a stack makes."""
         lists = [
             ("s3", "list_buckets", "Buckets", "Name"),
             ("sqs", "list_queues", "QueueUrls", None),
@@ -86,13 +80,13 @@ class Cloud:
 
 @contextmanager
 def start() -> Iterator[Cloud]:
-    """Start the mended moto on loopback."""
+    """Start the patched moto on loopback."""
     if not hasattr(Queue, "redrive_allow_policy"):  # once in a process
-        mend_buckets()
-        mend_queues()
-        mend_rules()
-        mend_functions()
-        mend_permissions()
+        patch_buckets()
+        patch_queues()
+        patch_rules()
+        patch_functions()
+        patch_permissions()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request otherwise
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
@@ -101,21 +95,17 @@ def start() -> Iterator[Cloud]:
     server.stop()
 
 
-def mend_buckets() -> None:
-    """Keep a bucket's policy and don't apply it: moto's Deny holds whatever its Condition.
-
-    One that refuses plain HTTP would refuse everything. And tell that EventBridge is on.
-    """
+def patch_buckets() -> None:
+    """Don't apply a bucket's policy: moto ignores a Deny's Condition. Tell if EventBridge is on."""
     model: Any = FakeBucket
     model.get_permission = lambda *_: PermissionResult.NEUTRAL
     tell_of_eventbridge()
 
 
-def mend_queues() -> None:
-    """Keep a queue's policies: moto forgets one for good, one whenever another attribute is set.
+def patch_queues() -> None:
+    """Keep a queue's policies, which moto forgets, and its messages.
 
-    And leave its messages to the tests: moto's own event source mapping takes them, to run the
-    function in Docker.
+    moto's own event source mapping would take them, to run the function in Docker.
     """
     model: Any = Queue
     set_attributes, get_attributes = model._set_attributes, model.attributes.fget
@@ -140,14 +130,14 @@ def mend_queues() -> None:
     model.attributes = property(tell)
 
 
-def mend_rules() -> None:
-    """Let a schedule match no event: moto fails at what it runs, and asks no other rule."""
+def patch_rules() -> None:
+    """Let a schedule match no event: otherwise moto fails, and asks no other rule."""
     model: Any = EventPattern
     matches = model.matches_event
     model.matches_event = lambda rule, event: bool(rule.get_pattern()) and matches(rule, event)
 
 
-def mend_functions() -> None:
+def patch_functions() -> None:
     """Keep a function's LoggingConfig, which moto forgets."""
     model: Any = LambdaFunction
     create, update = model.__init__, model.update_configuration
@@ -173,14 +163,13 @@ def mend_functions() -> None:
     model.get_configuration = configured
 
 
-def mend_permissions() -> None:
-    """Ask for what AWS asks for, where moto asks for a batch's own action or for any resource."""
+def patch_permissions() -> None:
+    """Check batches by their single action, and a secret by its ARN, as AWS does."""
     model: Any = IAMRequest
     check = model.check_action_permitted
 
     def check_as_aws(request: Any, resource: str) -> None:
-        if request._service == "sqs":
-            # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html
+        if request._service == "sqs":  # SQSDeveloperGuide/sqs-api-permissions-reference
             request._action = request._action.removesuffix("Batch")
         elif request._service == "secretsmanager":
             resource = json.loads(request._body).get("SecretId", resource)  # ours are ARNs

@@ -1,4 +1,4 @@
-"""A stack that Terraform made on moto."""
+"""Stacks that Terraform makes on moto."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,14 +12,13 @@ from tests.terraform.root import PROJECT, STACK, Root, copy_files, new_root
 
 @pytest.fixture(scope="session")
 def cloud() -> Iterator[Cloud]:
-    """Moto, mended, for the whole session."""
     with moto_cloud.start() as cloud:
         yield cloud
 
 
 @pytest.fixture(scope="session")
 def zips() -> None:
-    """The functions' zips, made anew."""
+    """The functions' zips, up to date."""
     subprocess.run([PROJECT / "zipper.sh"], check=True, capture_output=True)
 
 
@@ -27,7 +26,7 @@ def zips() -> None:
 def new_stack(
     cloud: Cloud, zips: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Root]:
-    """Return a function that copies the stack's root, with its settings and ready to apply."""
+    """A function that copies the stack's root, and initializes it with settings."""
 
     def new(**settings: object) -> Root:
         folder = copy_files(PROJECT, tmp_path_factory.mktemp("stack"), *STACK)
@@ -40,7 +39,7 @@ def new_stack(
 def new_example(
     cloud: Cloud, zips: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Root]:
-    """Return a function that copies one of examples/, a root that calls the stack as a module."""
+    """A function that copies and initializes one of examples/."""
 
     def new(name: str) -> Root:
         folder = copy_files(PROJECT, tmp_path_factory.mktemp("caller"), *STACK)
@@ -52,7 +51,7 @@ def new_example(
 
 @pytest.fixture(scope="session")
 def stack(new_stack: Callable[..., Root]) -> Root:
-    """A stack with the defaults, to look at: tests that change a stack make one of their own."""
+    """A stack with the defaults that no test changes."""
     root = new_stack(tags={"team": "data"}, jobs={"nightly*": {"silent_after_hours": 26}})
     root.apply()
     return root

@@ -1,4 +1,4 @@
-"""The functions as Terraform made them: role, environment, zip and handler, run on this machine."""
+"""The functions that Terraform made, with their roles, environments and zips, run locally."""
 
 import base64
 import hashlib
@@ -13,10 +13,9 @@ from tests.terraform.root import Root
 
 
 class MadeFunction:
-    """A function that is in moto's Lambda, and what that says of it."""
+    """A function in moto's Lambda; its zip must be the one that Terraform uploaded."""
 
     def __init__(self, cloud: Cloud, root: Root, name: str) -> None:
-        """Find the function and its zip; fails if the zip isn't the one that Terraform uploaded."""
         self._cloud = cloud
         found = cloud.client("lambda").get_function_configuration(FunctionName=name)
         self.configuration: Mapping[str, Any] = found
@@ -27,7 +26,7 @@ class MadeFunction:
         assert base64.b64encode(digest).decode() == found["CodeSha256"]
 
     def running(self, **replaced: str) -> LambdaFunction:
-        """Return it as a local function, run by its role; only what is replaced is another."""
+        """Return it as a local function with its role, and some variables replaced."""
         credentials = self._cloud.assume(self.role)
         return LambdaFunction(
             self._zip,
@@ -44,7 +43,7 @@ class MadeFunction:
 
 
 def submit_waiting(cloud: Cloud, root: Root, datadog: DatadogServer) -> list[str]:
-    """Let the submitter take all that waits, by its role; return what it printed."""
+    """Let the submitter take all waiting messages, by its role; return its log."""
     outputs = root.outputs()
     made = MadeFunction(cloud, root, outputs["function_names"]["metric_submit"])
     queue = cloud.client("sqs", cloud.assume(made.role))  # Lambda polls as the function's role
@@ -56,7 +55,7 @@ def submit_waiting(cloud: Cloud, root: Root, datadog: DatadogServer) -> list[str
 
 
 def generate(cloud: Cloud, root: Root) -> list[str]:
-    """Let the generator or the heartbeat write one file by its role; return the keys."""
+    """Let the generator or the heartbeat write a file, by its role; return the keys."""
     names = root.outputs()["function_names"]
     made = MadeFunction(cloud, root, names["mock_datasource"] or names["heartbeat"])
     with made.running() as generator, cloud.enforcing_iam():

@@ -1,6 +1,5 @@
-"""Whoever had buckets before the stack: what is configured there, and the commands typed for it."""
+"""The owner of buckets that exist before the stack, and the commands that the owner types."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.terraform.cloud import ACCOUNT, REGION, Cloud
-from tests.terraform.root import AWS, ENVIRONMENT
+from tests.terraform.root import AWS, own_environment
 
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:acme-uploads"
 QUEUE = f"arn:aws:sqs:{REGION}:{ACCOUNT}:acme-uploads"
@@ -23,7 +22,7 @@ CONFIGURED = {  # before the stack
     "acme-archive": {"TopicConfigurations": [{"TopicArn": TOPIC, "Events": EVENTS}]},
 }
 
-# As much of the command as is typed: where nothing is configured it prints nothing, too.
+# As much of the `aws` command as the owner needs; without a configuration it prints nothing.
 AWS_COMMAND = f"""#!{sys.executable}
 import json, sys, boto3
 _, operation, *words = sys.argv[1:]
@@ -39,15 +38,13 @@ print(json.dumps(answer) if answer else "")
 
 
 class Owner:
-    """The owner of three buckets."""
+    """Makes three buckets, what they notify, and the `aws` command in a folder."""
 
     def __init__(self, cloud: Cloud, folder: Path) -> None:
-        """Make them, what they notify, and the `aws` command in a folder."""
         (folder / "aws").write_text(AWS_COMMAND)
         (folder / "aws").chmod(0o755)
-        path = f"{folder}:{os.environ['PATH']}"
-        kept = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-        self._environment = kept | AWS | {"AWS_ENDPOINT_URL": cloud.url, "PATH": path}
+        self._environment = own_environment(AWS_ENDPOINT_URL=cloud.url, **AWS)
+        self._environment["PATH"] = f"{folder}:{self._environment['PATH']}"
         self._cloud, self.s3 = cloud, cloud.client("s3")
         cloud.client("sns").create_topic(Name="acme-uploads")
         cloud.client("sqs").create_queue(QueueName="acme-uploads")
@@ -58,7 +55,7 @@ class Owner:
             )
 
     def configured(self) -> dict[str, Any]:
-        """Return what each bucket notifies, the topic's policy, and who subscribed to it."""
+        """Return what each bucket notifies, the topic's policy, and its subscriptions."""
         sns = self._cloud.client("sns")
         notify = self.s3.get_bucket_notification_configuration
         return {
@@ -69,6 +66,6 @@ class Owner:
         }
 
     def type(self, commands: Iterable[str]) -> None:
-        """Run what the stack says, in a shell."""
+        """Run commands in a shell."""
         for command in commands:
             subprocess.run(["sh", "-euc", command], env=self._environment, check=True)

@@ -1,4 +1,4 @@
-"""What a person with the terraform command meets."""
+"""What a user of the terraform command sees."""
 
 import json
 import re
@@ -12,12 +12,12 @@ API_KEY = "0123456789abcdef0123456789abcdef"
 
 
 def test_numbers_and_names(new_stack: Callable[..., Root]) -> None:
-    """`terraform test`: tests/*.tftest.hcl, with a mocked provider."""
+    """tests/*.tftest.hcl, with a mocked provider."""
     assert "0 failed" in new_stack().run("test")
 
 
 def test_quick_try(cloud: Cloud, new_stack: Callable[..., Root]) -> None:
-    """As the README has it: keys on the command line, nothing in a file; destroy needs neither."""
+    """As in the README: keys only on the command line, and none to destroy."""
     before = cloud.names()
     root = new_stack(name="quick")
     root.unset_keys()
@@ -34,7 +34,7 @@ def test_quick_try(cloud: Cloud, new_stack: Callable[..., Root]) -> None:
 
 
 def test_plan_without_zips_says_how_to_make_them(new_stack: Callable[..., Root]) -> None:
-    """A clone has none yet. They may as well be elsewhere."""
+    """Or finds them in another folder."""
     root = new_stack(name="zipless")
     elsewhere = root.folder.with_name(f"{root.folder.name} of mine")
     copy_files(root.folder, elsewhere, "*.zip")
@@ -47,7 +47,7 @@ def test_plan_without_zips_says_how_to_make_them(new_stack: Callable[..., Root])
 
 
 def test_another_region(cloud: Cloud, new_stack: Callable[..., Root]) -> None:
-    """The region is the provider's. aws_region guards it: nothing is moved, forgotten or made."""
+    """The provider decides on the region; aws_region guards against the wrong one."""
     root = new_stack(name="abroad")
     root.environment["AWS_REGION"] = "eu-central-1"
     root.apply()
@@ -65,8 +65,8 @@ def test_another_region(cloud: Cloud, new_stack: Callable[..., Root]) -> None:
     assert root.state() == state
 
 
-def test_bucket_that_is_to_be_kept(cloud: Cloud, new_stack: Callable[..., Root]) -> None:
-    """With force_destroy = false destroy leaves the bucket and its files, with true nothing."""
+def test_bucket_can_be_kept(cloud: Cloud, new_stack: Callable[..., Root]) -> None:
+    """With force_destroy = false, destroy leaves a bucket that has files."""
     before = cloud.names()
     root = new_stack(name="kept", force_destroy=False)
     root.apply()
@@ -81,7 +81,7 @@ def test_bucket_that_is_to_be_kept(cloud: Cloud, new_stack: Callable[..., Root])
 
 
 def test_alarms_say_what_to_do(stack: Root) -> None:
-    """Each in its description, for whoever is woken by it, and in a section of the docs."""
+    """In the description, and in a section of the docs."""
     alarms = {
         values["alarm_name"].removeprefix("ddg-stats-"): values["alarm_description"]
         for address, values in stack.resources().items()
@@ -96,7 +96,7 @@ def test_alarms_say_what_to_do(stack: Root) -> None:
 
 
 def test_dashboard_in_cloudwatch(stack: Root) -> None:
-    """Alarms on top; each graph has metrics, and no two lie on each other."""
+    """The alarms, then graphs that don't overlap, each with metrics."""
     page = json.loads(stack.resources()["aws_cloudwatch_dashboard.pipeline"]["dashboard_body"])
     alarms, *graphs = page["widgets"]
     assert len(alarms["properties"]["alarms"]) == 12
@@ -108,7 +108,7 @@ def test_dashboard_in_cloudwatch(stack: Root) -> None:
 
 
 def test_dashboard_in_datadog(cloud: Cloud, tmp_path: Path) -> None:
-    """The dashboard's root is valid, reads the stack's file, has no changes and goes."""
+    """Its root reads the stack's settings, and plans no changes after apply."""
     folder = copy_files(PROJECT / "dashboard", tmp_path / "dashboard", "*.tf", "tests/*")
     root = new_root(folder, cloud.url)
     root.run("validate")

@@ -1,4 +1,4 @@
-"""The examples: the stack as a module, called as a user's own Terraform does."""
+"""The examples: the stack as a module."""
 
 import re
 from collections.abc import Callable
@@ -21,7 +21,7 @@ JOB_STARTS = Step("start", "create", "terraform_data.job")
 def test_example(
     cloud: Cloud, new_example: Callable[[str], Root], name: str, key_in_state: bool
 ) -> None:
-    """It applies, has no changes, and is gone after destroy, which needs no key."""
+    """It applies, then plans no changes, and destroy needs no key and leaves nothing."""
     before = cloud.names()
     root = new_example(name)
     root.apply(TF_VAR_ddg_api_key=API_KEY)
@@ -35,7 +35,7 @@ def test_example(
 
 
 def test_two_environments_in_one_state(cloud: Cloud, new_example: Callable[[str], Root]) -> None:
-    """They apply, have no changes, share nothing; one goes with its files, then the other."""
+    """They share nothing; each can be removed alone, with its files."""
     before = cloud.names()
     root = new_example("two-environments")
     (root.folder / "job.tf").write_text(JOB)

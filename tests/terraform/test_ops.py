@@ -1,4 +1,4 @@
-"""ddg-ops on a stack that Terraform made: it finds it both ways, and finds it well."""
+"""ddg-ops on a stack that Terraform made."""
 
 import json
 
@@ -11,10 +11,10 @@ from tests.terraform.cloud import REGION, Cloud
 from tests.terraform.root import Root
 
 
-def test_stack_is_found_and_well(
+def test_stack_is_found_and_healthy(
     cloud: Cloud, stack: Root, datadog: DatadogServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`terraform output` and the name alone lead to the same parts, and check finds no fault."""
+    """`terraform output` and the name lead to the same resources, and check finds no fault."""
     monkeypatch.chdir(stack.folder)
     monkeypatch.setenv("AWS_ENDPOINT_URL", cloud.url)
     by_terraform = find_stack(None, None, None)
@@ -35,5 +35,5 @@ def test_stack_is_found_and_well(
     functions.update_function_configuration(**function, Environment={"Variables": environment})
     findings = json.loads(result.out)["findings"]
     states = {each["part"]: each["state"] for each in findings if each["state"] != "ok"}
-    # Nobody subscribed, and the generator has just been made: it can't have written yet.
+    # There is no subscription, and the new generator hasn't written yet.
     assert (result.code, states) == (3, {"outcomes": "unknown", "alarms": "note"})
