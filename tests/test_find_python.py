@@ -1,4 +1,4 @@
-"""find_python.sh: which Python the project builds with on machines that have many, or none."""
+"""find_python.sh chooses the Python to build with; make_venv.sh uses it."""
 
 import shutil
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 SCRIPT = Path(__file__).resolve().parent.parent / "local/find_python.sh"
 WORKS = f'exec "{sys.executable}" "$@"'
-FAILS = "exit 127"  # pyenv's shim of a version that isn't chosen; or too old; or without venv
+FAILS = "exit 127"  # a shim of pyenv's, too old, or without venv
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ FAILS = "exit 127"  # pyenv's shim of a version that isn't chosen; or too old; o
 def test_python_is_one_that_can_make_a_venv(
     tmp_path: Path, pythons: dict[str, str], asked_for: str, found: str | None
 ) -> None:
-    """A name on the PATH is tried before it is believed; where none fits, what to do is said."""
+    """A name on the PATH isn't enough; without a Python the message says what to install."""
     for name, does in pythons.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
         (tmp_path / name).chmod(0o755)
@@ -44,7 +44,7 @@ def test_python_is_one_that_can_make_a_venv(
 
 
 def test_venv_is_made_where_the_script_is(tmp_path: Path) -> None:
-    """Whatever CDPATH names: here a folder that has a local/ too."""
+    """Although CDPATH names another folder with a local/."""
     (tmp_path / "elsewhere/local").mkdir(parents=True)
     (tmp_path / "clone/local").mkdir(parents=True)
     for name in ("find_python.sh", "make_venv.sh"):

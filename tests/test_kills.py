@@ -1,4 +1,4 @@
-"""The submitter in processes of its own: really killed, and two of them at the same time."""
+"""The submitter in its own processes: killed, and two of them at the same time."""
 
 import json
 import subprocess
@@ -28,11 +28,11 @@ STORED = {(f"m{n}", ("job:job",)): [n] for n in range(3)}
 
 
 class Stage(NamedTuple):
-    """What the processes share."""
+    """The services that the processes share."""
 
     datadog: DatadogServer
     rejected: list[str]  # bodies
-    kept: list[Callable[[], None]]  # what else happens when a body has been kept, once
+    kept: list[Callable[[], None]]  # called once, after a body is kept
 
     def values(self) -> dict[tuple[str, tuple[str, ...]], list[float]]:
         return {series: [*points.values()] for series, points in self.datadog.points.items()}
@@ -50,7 +50,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def answer(process: subprocess.Popen[str]) -> Any:
-    """Return the handler's answer, None if it had none."""
+    """Return the handler's answer; None if the process was killed."""
     printed, _ = process.communicate(timeout=60)
     return json.loads(printed.splitlines()[-1]) if process.returncode == 0 else None
 
@@ -78,7 +78,7 @@ def stage(datadog: DatadogServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[S
 
 @pytest.mark.parametrize("accepted", [False, True])
 def test_killed_during_the_post(stage: Stage, accepted: bool) -> None:
-    """Whether Datadog took the points or not: the batch comes again, and they are there once."""
+    """The batch is delivered again, and its points are there once."""
     event = sqs_event([sqs_record([key]) for key in FILES])
 
     def strike(request: Request) -> Answer:
@@ -96,7 +96,7 @@ def test_killed_during_the_post(stage: Stage, accepted: bool) -> None:
 
 
 def test_killed_after_the_refusal_was_kept(stage: Stage) -> None:
-    """It is refused again when its message comes again: kept twice, never lost."""
+    """The message is delivered again and kept twice."""
     event = sqs_event([sqs_record(["stats/bad"])])
     stage.kept.append(lambda: kill(process))
     process = start(event)
@@ -106,7 +106,7 @@ def test_killed_after_the_refusal_was_kept(stage: Stage) -> None:
 
 
 def test_same_batch_at_the_same_time(stage: Stage) -> None:
-    """Two processes post the same points, which are there once; both refuse the bad file."""
+    """Both post the same points, which are there once; both refuse the bad file."""
     event = sqs_event([sqs_record([key]) for key in FILES])
     both_post = threading.Barrier(2)
 

@@ -1,4 +1,4 @@
-"""What can be told of the Terraform files without a provider; tests/terraform has the rest."""
+"""Checks of the Terraform files that need no provider."""
 
 import re
 import shutil
@@ -13,8 +13,8 @@ FOLDERS = [ROOT, ROOT / "dashboard"]
 
 
 @pytest.mark.parametrize(("name", "block"), read_blocks(ROOT, "variable").items())
-def test_variable_says_what_is_right(name: str, block: str) -> None:
-    """Each has a type, a description and, unless it is a switch, a rule that says what to give."""
+def test_variable_is_described_and_checked(name: str, block: str) -> None:
+    """Unless it is a switch, a validation says which values are right."""
     assert len(description(block)) > 40
     messages = attributes(block, "error_message")
     assert messages or attributes(block, "type") == ["bool"]
@@ -22,7 +22,7 @@ def test_variable_says_what_is_right(name: str, block: str) -> None:
 
 
 def test_keys_are_sensitive() -> None:
-    """Terraform shows no key; nor does any file but main.tf lift what is sensitive."""
+    """Terraform shows only whether they are given."""
     for folder in FOLDERS:
         for name, block in read_blocks(folder, "variable").items():
             is_key = name in ("ddg_api_key", "ddg_app_key")
@@ -34,14 +34,12 @@ def test_keys_are_sensitive() -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_output_is_described(folder: Path) -> None:
-    """Each output says what it is good for."""
     outputs = read_blocks(folder, "output")
     assert outputs
     assert all(description(block).endswith(".") for block in outputs.values())
 
 
 def test_skipped_check_has_its_reason() -> None:
-    """checkov's settings say behind each check why it is skipped."""
     skipped = re.findall(r"^  - CKV.*$", (ROOT / ".checkov.yaml").read_text(), re.MULTILINE)
     assert skipped
     assert [line for line in skipped if not re.fullmatch(r"  - CKV_AWS_\d+ # \S.{30,}", line)] == []
@@ -49,7 +47,6 @@ def test_skipped_check_has_its_reason() -> None:
 
 @pytest.mark.skipif(not shutil.which("terraform"), reason="there is no terraform here")
 def test_files_are_formatted() -> None:
-    """`terraform fmt` has nothing to do, in the tests neither."""
     command = ["terraform", "fmt", "-check", "-diff", "-recursive"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr

@@ -1,4 +1,4 @@
-"""What each variable takes and refuses, and that the submitter takes whatever Terraform does."""
+"""Which values each variable accepts, and that the submitter accepts them too."""
 
 import json
 import shutil
@@ -14,13 +14,13 @@ from tests.test_settings import ROOT, attributes, read_blocks
 
 
 class Row(NamedTuple):
-    """Values of one variable."""
+    """Values of a variable."""
 
     variable: str
     taken: Sequence[object]
     refused: Sequence[object]
-    stricter: Sequence[object] = ()  # refused by Terraform alone
-    along: Mapping[str, object] = {}  # what else is given
+    stricter: Sequence[object] = ()  # refused only by Terraform
+    along: Mapping[str, object] = {}  # other variables
 
 
 SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:datadog"
@@ -39,7 +39,7 @@ def data(**attributes: object) -> dict[str, object]:
     return {"acme-data": attributes}
 
 
-SETTINGS = [  # of the submitter
+SETTINGS = [  # that the submitter reads
     Row("ddg_api_key", KEYS, NO_KEYS),
     Row("ddg_app_key", KEYS, NO_KEYS),
     Row(
@@ -183,7 +183,7 @@ ROWS = [
 
 @pytest.mark.skipif(not shutil.which("terraform"), reason="there is no terraform here")
 def test_terraform_takes_and_refuses(tmp_path: Path) -> None:
-    """Each value in a plan of its own; one that is refused must be refused under its own name."""
+    """A plan for each value; the error names the variable."""
     variables = (ROOT / "variables.tf").read_text()
     here = variables.replace("data.aws_region.current.id", '"us-east-1"')  # needs no provider then
     own = 'locals { bucket_name = "ddg-stats-123456789012-us-east-1" }'
@@ -202,14 +202,14 @@ def test_terraform_takes_and_refuses(tmp_path: Path) -> None:
 
 
 def test_each_variable_has_rows() -> None:
-    """But the switches, which take what a bool is."""
+    """Except switches."""
     blocks = read_blocks(ROOT, "variable")
     switches = {name for name, block in blocks.items() if attributes(block, "type") == ["bool"]}
     assert {row.variable for row in ROWS} | switches == blocks.keys()
 
 
 def given(entries: Any) -> str:
-    """Return JSON without the attributes that are null, as Terraform writes it."""
+    """Return JSON without attributes that are null, as Terraform writes it."""
     if isinstance(entries, dict):
         entries = {
             name: {key: value for key, value in entry.items() if value is not None}
@@ -220,7 +220,7 @@ def given(entries: Any) -> str:
     return json.dumps(entries)
 
 
-# How main.tf hands a variable to the submitter, as stack.tftest.hcl holds it to
+# How main.tf passes a variable to the submitter; stack.tftest.hcl checks main.tf
 ENVIRONMENT: dict[str, Callable[[Any], dict[str, str]]] = {
     "ddg_api_key": lambda key: {"DATADOG_API_KEY": key},
     "ddg_app_key": lambda key: {"DATADOG_APP_KEY": key},
@@ -237,7 +237,7 @@ ENVIRONMENT: dict[str, Callable[[Any], dict[str, str]]] = {
 
 
 def submitter_takes(variable: str, value: object) -> bool:
-    """Tell whether the submitter starts with a value."""
+    """Return whether the submitter starts with a value."""
     always = {"DATADOG_API_KEY": "X", "REJECTED_QUEUE_URL": "https://sqs/rejected"}
     try:
         read_settings({**always, **ENVIRONMENT[variable](value)})
@@ -248,7 +248,7 @@ def submitter_takes(variable: str, value: object) -> bool:
 
 @pytest.mark.parametrize("row", SETTINGS, ids=lambda row: row.variable)
 def test_submitter_takes_what_terraform_takes(row: Row) -> None:
-    """Else a setting would apply, and every batch fail."""
+    """Otherwise a setting could be applied, and every batch would fail."""
     values = [*row.taken, *row.refused, *row.stricter]
     taken = [value for value in values if submitter_takes(row.variable, value)]
     assert taken == [*row.taken, *row.stricter]

@@ -1,4 +1,4 @@
-"""Zips of the functions, made of the source without a download."""
+"""Zips of the functions from this Python's packages, without a download."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def make_zip(path: Path, files: Mapping[str, str | bytes]) -> Path:
 
 
 def make_zips(folder: Path) -> None:
-    """Zip both functions from the source, with the packages of this Python."""
+    """Zip both functions with the packages of this Python."""
     modules = {file.name: file.read_bytes() for file in ROOT.glob("ddg_*.py")}
     packages = {}
     for name in SUBMITTER_PACKAGES:
