@@ -9,6 +9,7 @@ venv = $(if $(PYTHON),$(made_by),$(firstword $(wildcard .venv/made-by-*) $(made_
 python = .venv/bin/python
 pin = $(python) -m uv pip compile --quiet --no-annotate --custom-compile-command 'make lock'
 python_with = $(python) -m uv run --quiet --no-project --python $(python) --with
+audit = $(python) -m uv tool run pip-audit@2.10.1 --disable-pip --no-deps --progress-spinner off
 mutmut = $(python_with) mutmut==3.8.1 mutmut
 
 .PHONY: help demo local screenshot test venv zips release bench simulate soak mutants advisories coverage format lock clean
@@ -60,7 +61,8 @@ mutants: $(venv) ## Break the functions in thousands of small ways; fail if test
 	  share = n["killed"] / n["total"]; print(f"{share:.1%} noticed"); exit(share < 0.95)'
 
 advisories: $(venv) ## Look for known vulnerabilities of the pinned packages
-	local/advisories.sh
+	$(audit) --requirement requirements.txt
+	$(audit) --requirement local/requirements.txt
 
 coverage: $(venv) ## Run the tests and list the lines and branches that they miss
 	$(python) -m pytest --numprocesses auto --cov
