@@ -135,7 +135,7 @@ class Ledger(RuleBasedStateMachine):
         doubles: dict[str, Any] = {
             **self.clock.doubles,
             "botocore.session.create_loader": lambda *_: AWS_MODELS,
-            "gc.freeze": lambda: None,  # else no environment's memory would ever be freed
+            "gc.freeze": lambda: None,  # otherwise no environment's memory would be freed
         }
         for target, double in doubles.items():
             self.surroundings.enter_context(mock.patch(target, double))
@@ -143,15 +143,12 @@ class Ledger(RuleBasedStateMachine):
         given |= {"DATADOG_APP_KEY": APP_KEY, "LOG_LEVEL": "DEBUG"}
         self.surroundings.enter_context(mock.patch.dict(os.environ, given))
 
-    @initialize(**WRITTEN)
-    def begin(self, **files: Any) -> None:
-        self.put(**files)
-
     @rule(delivery=DELIVERY, **WRITTEN)
     def write(self, delivery: dict[str, Any], **files: Any) -> None:
         self.put(**files)
         self.invoke(**delivery)
 
+    @initialize(**WRITTEN)
     def put(self, kinds: Sequence[str], job: str, together: bool, notifications: int) -> None:
         """Write files; they have a message together, or one each."""
         files: list[File] = []
@@ -179,9 +176,7 @@ class Ledger(RuleBasedStateMachine):
             file.deleted = file.refusable = True
 
     @rule(fault=FAULT, deliveries=st.integers(1, 6), delivery=DELIVERY)
-    def fail(
-        self, fault: tuple[str, Sequence[str]], deliveries: int, delivery: dict[str, Any]
-    ) -> None:
+    def fail(self, fault: Any, deliveries: int, delivery: dict[str, Any]) -> None:
         """Let a service fail during this delivery and the next ones."""
         self.world.faults[fault[0]] = fault[1], deliveries
         self.invoke(**delivery)
@@ -193,7 +188,7 @@ class Ledger(RuleBasedStateMachine):
 
     @rule(delivery=DELIVERY)
     def redrive(self, delivery: dict[str, Any]) -> None:
-        """Move the dead letters back, as someone does when the cause is gone."""
+        """Move the dead letters back."""
         for message in self.queue:
             if message.dead:
                 message.dead, message.receives, message.visible = False, 0, self.clock.now
@@ -216,6 +211,8 @@ class Ledger(RuleBasedStateMachine):
         deadline = self.clock.now + seconds
         records = [sqs_record(body=each.body, receive_count=each.receives) for each in batch]
         self.clock.silences = 0
+        self.said.seek(0)
+        self.said.truncate()
         with contextlib.redirect_stdout(self.said):
             answer = environment.handler(sqs_event(records), Context(seconds))
         killed = invocation.over or kill == ("return", 1)
@@ -331,7 +328,7 @@ ALONE = [(service, [kind]) for service in FAULTS for kind in FAULTS[service]]
 ALONE.append(("Datadog", [*3 * ["413 by size"], "429"]))  # takes a part of the wide file
 
 
-@pytest.mark.parametrize(("service", "kinds"), ALONE, ids=lambda value: "".join(value))
+@pytest.mark.parametrize(("service", "kinds"), ALONE, ids=str)
 def test_each_fault_alone(service: str, kinds: Sequence[str]) -> None:
     """Three files, each in a batch of its own; the fault lasts for a while."""
     ledger = Ledger()
