@@ -1,5 +1,5 @@
-# What the stack is made of, without a provider's doing: numbers, names, counts.
-# The mocked provider invents policy documents; those are tested on what Terraform really made.
+# The stack's numbers, names and counts, with a mocked provider. Policies are tested in tests/terraform,
+# because the mock doesn't compute policy documents.
 
 mock_provider "aws" {
   mock_data "aws_caller_identity" {
@@ -49,24 +49,24 @@ run "defaults" {
       retries       = aws_lambda_function_event_invoke_config.mock_datasource[0].maximum_retry_attempts
       } == {
       visibility    = 180
-      receives      = 20        # with 180 s of visibility that is an hour
+      receives      = 20        # an hour, with 180 s of visibility
       retention     = 4 * 86400 # a file waits for up to 4 days
       dead_letters  = 14 * 86400
       rejected      = 14 * 86400 # as long as SQS can
       batch_size    = 10
       batch_window  = 0 # each file is sent at once
       timeout       = 30
-      force_destroy = true # destroy works the moment after files arrived
-      mails         = 0    # but where alarm_email says whom
+      force_destroy = true # so that destroy works although there are files
+      mails         = 0    # without alarm_email
       schedule      = "rate(1 minute)"
-      retries       = 0 # one would write a second file
+      retries       = 0 # it would write a second file
     }
-    error_message = "The defaults' numbers are these."
+    error_message = "These are the defaults' numbers."
   }
 
   assert {
     condition     = alltrue([for queue in [aws_sqs_queue.stats, aws_sqs_queue.dead_letter, aws_sqs_queue.rejected] : queue.sqs_managed_sse_enabled])
-    error_message = "Each queue is encrypted by SQS itself: under an AWS-managed KMS key S3 couldn't send."
+    error_message = "SQS encrypts each queue itself: with an AWS-managed KMS key S3 couldn't send."
   }
 
   assert {
@@ -92,17 +92,17 @@ run "defaults" {
       mock-datasource-errors    = "AWS/Lambda Errors Sum of ddg-stats-mock-datasource > 0, 1 x 300 s"
       mock-datasource-throttles = "AWS/Lambda Throttles Sum of ddg-stats-mock-datasource > 0, 1 x 300 s"
     }
-    error_message = "What is kept, what waits, what is retried, and each function: an alarm each, and at these numbers."
+    error_message = "These alarms watch the queues, retries and both functions."
   }
 
   assert {
     condition     = alltrue([for alarm in aws_cloudwatch_metric_alarm.pipeline : alarm.treat_missing_data == "notBreaching" && alarm.comparison_operator == "GreaterThanThreshold"])
-    error_message = "A queue or a function that is idle reports nothing, and that is no alarm."
+    error_message = "An idle queue or function reports nothing, which is no alarm."
   }
 
   assert {
     condition     = [for alarm in aws_cloudwatch_metric_alarm.nothing_submitted : "${alarm.metric_name} ${alarm.statistic} of ${alarm.dimensions.Job} ${alarm.comparison_operator} ${alarm.threshold}, ${alarm.evaluation_periods} x ${alarm.period} s, ${alarm.treat_missing_data}"] == ["Submitted Sum of mock-datasource LessThanThreshold 1, 3 x 300 s, breaching"]
-    error_message = "The generator's own silence is an alarm, and no metric at all is silence."
+    error_message = "The generator's silence is an alarm, and a missing metric is silence."
   }
 }
 
@@ -129,17 +129,17 @@ run "everything_else_than_default" {
 
   assert {
     condition     = length(aws_s3_bucket.stats[0].bucket) <= 63 && alltrue([for role in [aws_iam_role.metric_submit, aws_iam_role.mock_datasource[0]] : length(role.name) <= 64])
-    error_message = "The longest name, account and region make names that S3 and IAM take."
+    error_message = "Even with the longest name and region, S3 and IAM accept the names."
   }
 
   assert {
     condition     = aws_sqs_queue.stats.visibility_timeout_seconds >= 6 * aws_lambda_function.metric_submit.timeout + aws_lambda_event_source_mapping.metric_submit.maximum_batching_window_in_seconds
-    error_message = "AWS wants six times the function's timeout and the window."
+    error_message = "AWS asks for six times the function's timeout, and the window."
   }
 
   assert {
     condition     = local.alarms.files-waiting.above < 2 * aws_sqs_queue.stats.visibility_timeout_seconds
-    error_message = "SQS leaves a message out of the queue's age from its third receive on."
+    error_message = "The alarm must see a message before its third receive, after which SQS doesn't count its age."
   }
 
   assert {
@@ -153,7 +153,7 @@ run "everything_else_than_default" {
       REJECTED_QUEUE_URL = "https://sqs/rejected"
       STATS_PREFIX       = "jobs/of/mine/"
     })
-    error_message = "Each setting reaches the submitter; a key that isn't given leaves no variable behind."
+    error_message = "The submitter gets each setting, and no variable for a key that isn't given."
   }
 
   assert {
@@ -173,7 +173,7 @@ run "everything_else_than_default" {
       } == {
       bucket        = "abcdefghijklmnopqrstuvwx-123456789012-us-isof-south-1"
       force_destroy = false
-      receives      = 1000 # the most that SQS takes
+      receives      = 1000 # SQS's maximum
       prefixes      = ["jobs/of/mine/", "jobs/of/mine/"]
       files         = 15
       uploads       = 1
@@ -182,9 +182,9 @@ run "everything_else_than_default" {
       memory        = 1024
       mail          = "oncall@example.com"
       schedule      = "rate(1440 minutes)"
-      silence       = 86400 # CloudWatch's most for three periods
+      silence       = 86400 # CloudWatch's maximum for three periods
     }
-    error_message = "Each setting arrives where it belongs."
+    error_message = "These resources get the settings."
   }
 }
 
@@ -215,11 +215,11 @@ run "others_buckets_alone" {
       } == {
       own     = []
       outputs = [true, true, true]
-      alarms  = 8 # silence is none: nobody knows how often others' jobs write
+      alarms  = 8 # none for silence: nobody knows how often others' jobs write
       upload  = true
       topics  = [["arn:aws:sns:us-isof-south-1:123456789012:uploads", true, true], ["arn:aws:sns:us-isof-south-1:210987654321:uploads", true, true]]
     }
-    error_message = "Nothing is the stack's own, and a topic has one subscription whatever buckets it tells of."
+    error_message = "The stack makes no bucket or generator, and one subscription for each topic."
   }
 
   assert {
@@ -241,7 +241,7 @@ run "others_buckets_alone" {
       acme-topic2 = [false, false, false, true, false, false]
       acme-topic3 = [false, false, false, true, false, false]
     }
-    error_message = "The owner's steps are those of the bucket's way and account."
+    error_message = "The owner's steps depend on how the bucket notifies, and on its account."
   }
 
   assert {
@@ -271,7 +271,7 @@ run "forty_jobs" {
       METRICS       = base64gzip(jsonencode({ "etl.processed.data" = { interval = 86400, type = "count" }, "etl.runs" = { type = "count" } }))
       METRIC_PREFIX = "etl."
     }
-    error_message = "The submitter is told of mappings and counts, and of nothing that is for others."
+    error_message = "The submitter gets mappings and counts, and nothing that only others need."
   }
 }
 
@@ -323,7 +323,7 @@ run "another_partition" {
       "arn:aws-cn:iam::123456789012:role/teams/data/ddg-stats-metric-submit-us-isof-south-1",
       "arn:aws-cn:iam::123456789012:role/teams/data/ddg-stats-mock-datasource-us-isof-south-1",
     ]
-    error_message = "The key is for the functions' roles, by their path, and for the services that send."
+    error_message = "The functions' roles, with their path, and the sending services may use the key."
   }
 }
 
@@ -361,14 +361,14 @@ run "heartbeat_in_place_of_the_generator" {
       jobs      = base64gzip(jsonencode({ "a b*" = { mapping = "numbers(@)", watched = true }, heartbeat = { watched = true }, nightly = { watched = true } }))
       functions = jsonencode([null, "ddg-stats-mock-datasource", null, "/aws/lambda/ddg-stats-mock-datasource", "ddg-stats-mock-datasource"])
       watched   = { "a b*" = 167, nightly = 26 }
-      receives  = 20 # without a limit of age nothing is given up in the first hour either
+      receives  = 20 # for an hour, also without a limit of age
     }
-    error_message = "The generator's function writes a heartbeat, and the submitter is told which jobs are watched."
+    error_message = "The generator's function writes a heartbeat, and the submitter knows the watched jobs."
   }
 
   assert {
     condition     = [for alarm in aws_cloudwatch_metric_alarm.nothing_submitted : "${alarm.metric_name} of ${alarm.dimensions.Job} of ${alarm.dimensions.FunctionName}, ${alarm.evaluation_periods} x ${alarm.period} s"] == ["Submitted of heartbeat of ddg-stats-metric-submit, 3 x 7200 s"]
-    error_message = "Silence of the heartbeat is an alarm, whatever other jobs do."
+    error_message = "The heartbeat's silence is an alarm, even if other jobs write."
   }
 
   assert {
@@ -376,7 +376,7 @@ run "heartbeat_in_place_of_the_generator" {
       "ddg-stats-job-silent-a b*"    = ["FILL(submitted, 0) LessThanThreshold 1, breaching", "DatadogStats Submitted Sum of a b* of ddg-stats-metric-submit, 167 x 3600 s"]
       "ddg-stats-job-silent-nightly" = ["FILL(submitted, 0) LessThanThreshold 1, breaching", "DatadogStats Submitted Sum of nightly of ddg-stats-metric-submit, 26 x 3600 s"]
     }
-    error_message = "As many hours without a file of the job are an alarm; an hour without data is 0, or CloudWatch would look back further."
+    error_message = "So many hours without the job's files are an alarm; an hour without data is 0, otherwise CloudWatch looks back further."
   }
 }
 
@@ -394,12 +394,12 @@ run "nothing_on_schedule" {
       aws_iam_role.mock_datasource, aws_iam_role_policy.mock_datasource, aws_lambda_function.mock_datasource,
       aws_lambda_function_event_invoke_config.mock_datasource, aws_lambda_permission.mock_schedule, aws_cloudwatch_metric_alarm.nothing_submitted,
     ) == [] && length(aws_cloudwatch_metric_alarm.pipeline) == 8
-    error_message = "Nothing of it is made, and silence is no alarm."
+    error_message = "There is no generator, and no alarm for silence."
   }
 
   assert {
     condition     = [for name in values(output.function_names) : name if name != null] == ["ddg-stats-metric-submit"] && output.schedule_rule == null && !contains(keys(aws_lambda_function.metric_submit.environment[0].variables), "JOBS")
-    error_message = "The outputs say that it isn't there, and no job is watched."
+    error_message = "The outputs don't name a generator, and no job is watched."
   }
 }
 
@@ -414,7 +414,7 @@ run "secret_in_place_of_the_keys" {
 
   assert {
     condition     = [for name, value in aws_lambda_function.metric_submit.environment[0].variables : value if startswith(name, "DATADOG_API_KEY")] == [var.ddg_api_key_secret_arn]
-    error_message = "The submitter is told where the key is, and not the key."
+    error_message = "The submitter gets the secret's ARN instead of the key."
   }
 }
 

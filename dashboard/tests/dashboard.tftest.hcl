@@ -1,4 +1,4 @@
-# The dashboard, monitors and metadata as they would be sent to Datadog.
+# The dashboard, monitors and metadata that would be sent to Datadog.
 
 mock_provider "datadog" {
   mock_resource "datadog_dashboard_json" {
@@ -27,7 +27,7 @@ run "sample" {
 
   assert {
     condition     = output.dashboard_url == "https://app.datadoghq.com/dashboard/abc" && length(datadog_metric_metadata.metric) == 0
-    error_message = "The dashboard's address is one to open, and nothing is described."
+    error_message = "The output is the dashboard's whole URL, and there is no metadata."
   }
 }
 
@@ -48,17 +48,17 @@ run "variables_before_the_file" {
 
   assert {
     condition     = jsondecode(datadog_dashboard_json.stats.dashboard).widgets[*].definition.type == ["note", "timeseries", "timeseries", "note", "timeseries", "timeseries", "timeseries", "timeseries"] && strcontains(jsondecode(datadog_dashboard_json.stats.dashboard).widgets[3].definition.content, "AWS integration")
-    error_message = "Health is a note, which says what it needs, and four graphs."
+    error_message = "The health section is a note with its requirement, and four graphs."
   }
 
   assert {
     condition     = strcontains(datadog_dashboard_json.stats.dashboard, "sum:datadogstats.submitted{functionname:mine-metric-submit,!job:*}.as_count()") && strcontains(datadog_dashboard_json.stats.dashboard, "queuename:mine-rejected")
-    error_message = "Health is that of the stack by this name, and no watched job's file is counted twice."
+    error_message = "The health section is about the stack of this name, and counts no watched job's file twice."
   }
 
   assert {
     condition     = output.dashboard_url == "https://ap1.datadoghq.com/dashboard/abc"
-    error_message = "Only three sites have app. before them."
+    error_message = "This site's URL doesn't begin with app."
   }
 }
 
@@ -78,12 +78,12 @@ run "metrics_of_the_settings_file" {
       "etl.rows by job"    = ["bars", "sum:etl.rows{$job} by {job}.as_count()"]
       "etl.seconds by job" = ["line", "avg:etl.seconds{$job} by {job}"]
     }
-    error_message = "A graph for each metric, by job; a count is bars that add up."
+    error_message = "Each metric has a graph by job; a count has bars."
   }
 
   assert {
     condition     = strcontains(datadog_dashboard_json.stats.dashboard, "\"Files of nightly\"") && strcontains(datadog_dashboard_json.stats.dashboard, "functionname:etl-metric-submit") && startswith(output.dashboard_url, "https://us5.")
-    error_message = "Name and site are the file's, and the job that is watched has a graph."
+    error_message = "Name and site are from the file, and the watched job has a graph."
   }
 
   assert {
@@ -98,7 +98,7 @@ run "metrics_of_the_settings_file" {
 
   assert {
     condition     = datadog_monitor.metric["etl.queue unusual"].message == "Ask the data team. @oncall@example.com @slack-data" && strcontains(datadog_monitor.metric["etl.rows above"].message, " First look at ") && endswith(datadog_monitor.metric["etl.rows above"].message, "/dashboard/abc. @oncall@example.com @slack-data")
-    error_message = "A message is one's own or says what to look at first, and tells whom it is told to."
+    error_message = "A monitor has its own message or says what to look at first, and notifies these addresses."
   }
 
   assert {
@@ -107,7 +107,7 @@ run "metrics_of_the_settings_file" {
       "etl.rows"    = "etl.rows, count, row, file, rows, Rows loaded"
       "etl.seconds" = "etl.seconds, gauge, -, -, -, -"
     }
-    error_message = "Datadog is told what each metric is."
+    error_message = "Each metric has its metadata."
   }
 }
 
@@ -136,7 +136,7 @@ run "wrong_settings_file" {
       "e: a threshold has above or below, or both, and they are numbers",
       "e: every_hours is a number over 0, and at most 84: the window, twice that, is a week at most",
     ]
-    error_message = "Each fault is named with its metric, all at once."
+    error_message = "The message lists all faults, each with its metric."
   }
 }
 

@@ -3,15 +3,12 @@
 It is one story, because it also runs with the genuine provider, which takes minutes to apply.
 """
 
-import base64
-import gzip
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from botocore.exceptions import ClientError
 
 from local.datadog_server import DatadogServer
 from tests.terraform.cloud import ACCOUNT, REGION, Cloud
@@ -85,23 +82,6 @@ def test_stack_lives_and_leaves_nothing(
     } == set()
 
     outputs = root.outputs()
-    submitter = MadeFunction(cloud, root, "life-metric-submit")
-    generator = MadeFunction(cloud, root, "life-mock-datasource")
-    watched = base64.b64decode(submitter.environment["JOBS"])
-    assert gzip.decompress(watched) == b'{"mock-datasource":{"watched":true}}'
-    assert submitter.environment == {
-        "JOBS": submitter.environment["JOBS"],
-        "DATADOG_API_KEY": "X",
-        "DATADOG_APP_KEY": "X",
-        "DATADOG_HOST": "https://api.datadoghq.com",
-        "STATS_PREFIX": "jobs/",
-        "BUCKETS": '{"acme-archive":"","acme-data":"etl/daily stats/","acme-direct":"stats/"}',
-        "REJECTED_QUEUE_URL": outputs["queue_urls"]["rejected"],
-        "CONSTANT_TAGS": "env:test",
-        "MAX_AGE_SECONDS": "3600",
-    }
-    assert generator.environment == {"STATS_BUCKET": BUCKET, "STATS_PREFIX": "jobs/"}
-
     applied = owner.configured()
     assert applied == configured | {"subscribers": applied["subscribers"]}
     for _ in range(2):  # the second time changes nothing
@@ -135,13 +115,6 @@ def test_stack_lives_and_leaves_nothing(
     assert sum(summary["Submitted"] for summary in summaries) == 6  # acme-archive has no prefix
     assert sum(summary["Refused"] for summary in summaries) == 2
 
-    reader = cloud.client("s3", cloud.assume(submitter.role))
-    with cloud.enforcing_iam():
-        for bucket in ("acme-data", "acme-direct"):
-            reader.list_objects_v2(Bucket=bucket)
-            with pytest.raises(ClientError, match="AccessDenied"):
-                reader.get_object(Bucket=bucket, Key="beside/a b+c=ü.json")
-
     root.configure(stats_prefix="stats/")  # stops the generator meanwhile
     assert in_order(
         root.steps("apply"),
@@ -152,8 +125,8 @@ def test_stack_lives_and_leaves_nothing(
         Step("complete", "update", GENERATOR),
         Step("start", "create", GENERATOR_STARTS),
     )
-    changed = MadeFunction(cloud, root, "life-metric-submit")
-    assert changed.environment == {**submitter.environment, "STATS_PREFIX": "stats/"}
+    submitter = MadeFunction(cloud, root, "life-metric-submit")
+    assert submitter.environment["STATS_PREFIX"] == "stats/"
     state = root.state()
     for resource in state["resources"]:  # as in the state of 1.0
         if resource["type"].startswith("aws_s3_bucket"):
