@@ -1,4 +1,4 @@
-# Existing buckets: how the stack hears of their new files, and what their owners do. The stack never
+# Existing buckets: how the stack is notified of their files, and what their owners do. The stack never
 # writes a bucket's notification configuration: there is only one, and it belongs to the owner.
 
 locals {
@@ -123,7 +123,7 @@ locals {
 
   notification_steps = {
     for bucket, edit in local.notification_edits : bucket => <<-EOT
-      # S3 knows no merge: this reads what is configured, adds to it and writes it all. Let nothing else write it meanwhile.
+      # S3 can't merge configurations: this reads the configuration, adds to it and writes it back. Let nothing else write it meanwhile.
       configured=$(aws s3api get-bucket-notification-configuration --output json ${local.bucket_options[bucket]}) &&
       wanted=$(printf '%s' "$configured" | jq --slurp '${edit}') &&
       aws s3api put-bucket-notification-configuration --notification-configuration "$wanted" ${local.bucket_options[bucket]}
@@ -132,7 +132,7 @@ locals {
 
   forwarding_steps = {
     for bucket, rule in aws_cloudwatch_event_rule.bucket : bucket => <<-EOT
-      # As account ${local.account}: let the owner's events in.
+      # As account ${local.account}: allow the owner's events.
       aws events put-permission --region ${local.region} --statement-id ${var.name}-${local.buckets[bucket].account} --action events:PutEvents --principal ${local.buckets[bucket].account}
       # As account ${local.buckets[bucket].account}: forward them, by a role that EventBridge assumes and that may events:PutEvents on the bus named here.
       aws events put-rule --region ${local.region} --name ${rule.name} --event-pattern '${rule.event_pattern}'

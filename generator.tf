@@ -1,5 +1,5 @@
-# A function that writes to the bucket on schedule: the generator's sample files or, with the generator
-# off, a heartbeat. Its environment tells it which.
+# A function that writes to the bucket on schedule: the generator's sample files or, if the generator is
+# off, a heartbeat.
 
 locals {
   mock_datasource_zip    = "${local.zip_folder}/ddg_mock_datasource.zip"
@@ -89,7 +89,7 @@ resource "aws_lambda_function" "mock_datasource" {
     }
   }
 
-  # The function needs its permissions first, and nobody notices a file before the notification is there.
+  # The function needs its permissions, and a file before the notification would go unnoticed.
   depends_on = [aws_iam_role_policy.mock_datasource, aws_s3_bucket_notification.stats]
 }
 

@@ -31,7 +31,7 @@ locals {
   first_bucket = var.create_bucket ? local.bucket_name : keys(local.buckets)[0]
 }
 
-# 1.0 had these without an index; Terraform moves them to [0] by itself.
+# 1.0 had these without an index. Terraform moves them to [0] on its own.
 resource "aws_s3_bucket" "stats" {
   count = local.bucket_count
 
@@ -126,7 +126,7 @@ resource "aws_s3_bucket_notification" "stats" {
     filter_prefix = var.stats_prefix
   }
 
-  # S3 tries the queue before it takes the configuration, and a submitter with another prefix would
+  # S3 tests the queue before it accepts the configuration, and a submitter with another prefix would
   # ignore the files.
   depends_on = [aws_sqs_queue_policy.stats, aws_lambda_function.metric_submit]
 }
@@ -309,7 +309,7 @@ resource "aws_lambda_function" "metric_submit" {
     log_group             = aws_cloudwatch_log_group.metric_submit.name
   }
 
-  # Not in the variables' validations, which would ask for the keys on destroy too.
+  # Not in the variables' validations: those also run on destroy, which needs no key.
   lifecycle {
     precondition {
       condition     = local.secret_given ? !local.api_key_given && !local.app_key_given : local.api_key_given

@@ -1,12 +1,12 @@
 output "bucket" {
-  description = "The stack's own bucket, to write stats files to; null without one."
+  description = "The stack's own bucket, where jobs write stats files; null without one."
   value       = one(aws_s3_bucket.stats[*].bucket)
 
-  depends_on = [aws_s3_bucket_notification.stats] # whoever learns the name may write at once
+  depends_on = [aws_s3_bucket_notification.stats] # whoever reads the name may write at once
 }
 
 output "prefix" {
-  description = "Folder of that bucket to write stats files to; the folder below it names the job. Null without the bucket."
+  description = "Folder of the bucket where jobs write stats files. The folder below it names the job. Null without the bucket."
   value       = var.create_bucket ? var.stats_prefix : null
 }
 
@@ -36,7 +36,7 @@ output "queue_arn" {
 }
 
 output "bucket_steps" {
-  description = "What the owner of each of `buckets` does, null where there is nothing to do: `notify` (commands that let the stack hear of new files), `bucket_policy` and `key_policy` (statements to add, for a bucket or a key of another account), and `producer_policy` (for a job's role: it may write below the prefix)."
+  description = "What the owner of each of `buckets` does, null if there is nothing to do: `notify` (commands that have the stack notified of new files), `bucket_policy` and `key_policy` (statements to add, for a bucket or a key of another account), and `producer_policy` (for a job's role: it may write below the prefix)."
   value = {
     for bucket, policy in local.producer_policies : bucket => {
       notify          = try(coalesce(join("", [for steps in [local.notification_steps, local.forwarding_steps, local.topic_steps] : try(steps[bucket], "")])), null)
@@ -50,7 +50,7 @@ output "bucket_steps" {
 }
 
 output "function_names" {
-  description = "Lambda functions: metric_submit, and the scheduled one, as mock_datasource (the generator) or as heartbeat. The one that doesn't run is null."
+  description = "Lambda functions: metric_submit, and the scheduled one, as mock_datasource (the generator) or as heartbeat. A function that doesn't exist is null."
   value = {
     metric_submit   = aws_lambda_function.metric_submit.function_name
     mock_datasource = local.generates ? aws_lambda_function.mock_datasource[0].function_name : null
@@ -73,7 +73,7 @@ output "schedule_rule" {
 }
 
 output "watched_jobs" {
-  description = "Jobs with an alarm for silence, each with its hours."
+  description = "Watched jobs, each with its silent_after_hours."
   value       = local.silent_after_hours
 }
 

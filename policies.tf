@@ -1,6 +1,6 @@
-# Who may do what: each role, the bucket, the queues, the topic, and a job that writes files.
+# Policies of the roles, the bucket, the queues, the topic, the key, and of jobs that write files.
 
-# ARNs by name, not from resources: so a plan shows each policy as it will be.
+# ARNs by name, not from resources, so that a plan shows the complete policies.
 locals {
   bucket_arn     = "arn:${local.partition}:s3:::${local.bucket_name}"
   queue_arns     = { for queue in ["stats", "dead-letter", "rejected"] : queue => "arn:${local.partition}:sqs:${local.region}:${local.account}:${var.name}-${queue}" }
@@ -287,7 +287,7 @@ data "aws_iam_policy_document" "alarm_topic" {
 # Key
 # ---------------------------------------------------------------------------------------
 
-# By name as well: so the policy of a key can use this output, and the stack the key.
+# By name, so that a key's policy can use this output while the stack uses the key.
 locals {
   roles_arn = "arn:${local.partition}:iam::${local.account}:role${coalesce(var.iam_role_path, "/")}"
 

@@ -110,7 +110,7 @@ variable "aws_region" {
     error_message = "aws_region is the code of a region such as us-east-1 or eu-central-1."
   }
 
-  # A validation, because a condition elsewhere only warns on destroy, which would forget the stack.
+  # A validation, because a precondition only warns on destroy, which would then forget the stack.
   validation {
     condition     = var.aws_region == null || var.aws_region == data.aws_region.current.id
     error_message = "aws_region is ${coalesce(var.aws_region, "not given")}, yet the AWS provider works in ${data.aws_region.current.id}. Set AWS_REGION to the region that the stack is in (in a module call, hand it a provider of that region), or correct aws_region."
@@ -142,12 +142,12 @@ variable "zip_folder" {
 }
 
 # ---------------------------------------------------------------------------------------
-# What a company may demand: docs/settings.md explains it
+# What a company may require: see docs/settings.md
 # ---------------------------------------------------------------------------------------
 
 variable "permissions_boundary_arn" {
   type        = string
-  description = "ARN of the IAM policy to set as permissions boundary of the functions' roles, if your account demands one."
+  description = "ARN of the IAM policy to set as permissions boundary of the functions' roles, if your account requires one."
   default     = null
 
   validation {
@@ -198,7 +198,7 @@ variable "security_group_ids" {
 
 variable "kms_key_arn" {
   type        = string
-  description = "ARN of your KMS key for the queues, the bucket, the alarms' topic and the logs. First add the statements of the output `kms_key_statements` to the key's policy. By default each is encrypted with a key of AWS's, but for the topic."
+  description = "ARN of your KMS key for the queues, the bucket, the alarms' topic and the logs. First add the statements of the output `kms_key_statements` to the key's policy. By default AWS's own keys encrypt all of them but the topic."
   default     = null
 
   validation {
@@ -442,14 +442,14 @@ variable "heartbeat_schedule" {
   description = "How often the heartbeat writes a file while the generator is off, or null for never. The alarm nothing-submitted goes on after three missing files. The heartbeat needs the stack's own bucket; without it only watched `jobs` tell that the pipeline has stopped."
   default     = "rate(15 minutes)"
 
-  # A cron expression wouldn't tell the alarm how long to wait.
+  # From a cron expression the alarm couldn't tell how long to wait.
   validation {
     condition     = var.heartbeat_schedule == null || can(regex("^rate\\((1 (minute|hour|day)|([2-9]|[1-9][0-9]{1,2}|1[0-4][0-9]{2}) minutes|([2-9]|1[0-9]|2[0-4]) hours)\\)$", var.heartbeat_schedule))
     error_message = "heartbeat_schedule is a rate from a minute to a day, such as rate(15 minutes) or rate(1 hour), or null for none."
   }
 }
 
-# An undeclared variable only warns, and the schedule would change almost unnoticed.
+# Without this declaration Terraform would only warn, and the schedule would change almost unnoticed.
 variable "mock_schedule" {
   type        = string
   description = "The schedule in 1.0. It is refused now: use `mock_interval_minutes`."

@@ -1,5 +1,5 @@
-# What the metrics look like in Datadog: a dashboard, monitors, and what each metric means. A root of
-# its own: the stack works without it, and it works with files from any stack.
+# A Datadog dashboard, monitors and descriptions of your metrics. It is a root of its own: the stack works
+# without it.
 
 locals {
   metric_widgets = [for metric in keys(local.metrics) : {

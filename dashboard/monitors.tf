@@ -42,7 +42,7 @@ resource "datadog_monitor" "metric" {
   }[each.value.side]} ${var.notify}")
   tags = ["stack:${local.name}"]
 
-  require_full_window = false # files come when they come
+  require_full_window = false # files don't arrive evenly
 
   monitor_thresholds {
     critical          = each.value.threshold
@@ -65,7 +65,7 @@ moved {
 }
 
 # ---------------------------------------------------------------------------------------
-# What Datadog should know of a metric
+# Descriptions of metrics
 # ---------------------------------------------------------------------------------------
 
 resource "datadog_metric_metadata" "metric" {

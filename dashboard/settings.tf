@@ -1,4 +1,4 @@
-# What the stack's settings file says of jobs and metrics, and the defaults of what it leaves out.
+# Jobs and metrics from the stack's settings file, with defaults.
 
 locals {
   settings_path = coalesce(var.settings_file, "${path.module}/../stack.auto.tfvars.json")

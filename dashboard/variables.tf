@@ -25,12 +25,12 @@ variable "ddg_site" {
 
 variable "settings_file" {
   type        = string
-  description = "The stack's settings file, as JSON. Its `jobs` and `metrics` are read, and the name, site and prefix that you don't set here. By default it is ../stack.auto.tfvars.json, if that exists."
+  description = "The stack's settings file, as JSON. Its `jobs` and `metrics` apply, and its name, site and prefix unless you set them here. By default it is ../stack.auto.tfvars.json, if that exists."
   default     = null
 
   validation {
     condition     = var.settings_file == null || try(fileexists(var.settings_file), false)
-    error_message = "settings_file isn't there, as seen from where Terraform runs."
+    error_message = "settings_file doesn't exist. A relative path starts at the folder where Terraform runs."
   }
 }
 
@@ -58,7 +58,7 @@ variable "metric_prefix" {
 
 variable "notify" {
   type        = string
-  description = "Whom the monitors notify, as in a Datadog message: @oncall@example.com @slack-data. Without it they are only visible in Datadog."
+  description = "Whom the monitors notify, as in a Datadog message: @oncall@example.com @slack-data. Without it, monitors are only visible in Datadog."
   default     = ""
   nullable    = false
 
@@ -77,7 +77,7 @@ variable "health_widgets" {
 
 variable "describe_metrics" {
   type        = bool
-  description = "Whether to tell Datadog what `metrics` says: type, unit, per_unit, short_name, description. Turn it on once points of all of them have arrived, because Datadog answers 404 for a metric that it has never seen."
+  description = "Whether to send the type, unit, per_unit, short_name and description in `metrics` to Datadog. Turn it on once every metric has points, because Datadog answers 404 for a metric that it has never seen."
   default     = false
   nullable    = false
 }

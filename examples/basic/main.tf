@@ -1,4 +1,4 @@
-# The stack with its own bucket, and one job that is missed when it is silent.
+# The stack with its own bucket, and an alarm for a job that stops writing.
 
 provider "aws" {
   region = "us-east-1"

@@ -1,5 +1,5 @@
-# Files are taken from a bucket that was there before, under /etl/stats, by EventBridge. The stack has
-# none of its own.
+# The stack takes files from an existing bucket, below etl/stats/, through EventBridge. It has no bucket
+# of its own.
 
 provider "aws" {
   region = "us-east-1"
@@ -13,11 +13,11 @@ variable "ddg_api_key" {
 
 variable "bucket" {
   type        = string
-  description = "The bucket's name. It is given and not read from a resource, since a plan must know it."
+  description = "The bucket's name. Terraform must know it when it plans, so it isn't read from a resource."
   default     = "acme-data-123456789012"
 }
 
-# In your own Terraform you have these two already: eventbridge = true is all that is added.
+# Your own Terraform has these two already: add only eventbridge = true.
 resource "aws_s3_bucket" "data" {
   bucket = var.bucket
 }

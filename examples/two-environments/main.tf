@@ -1,5 +1,5 @@
-# Two stacks beside each other. A name of its own keeps each apart; the region and the default tags are
-# the provider's. For another region hand the call a provider: providers = { aws = aws.frankfurt }.
+# Two stacks side by side, each with its own name. The region and the default tags are
+# the provider's. For another region pass a provider to the call: providers = { aws = aws.frankfurt }.
 
 provider "aws" {
   region = "us-east-1"
