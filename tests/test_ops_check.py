@@ -79,7 +79,8 @@ def test_settings_file_is_the_environment(tmp_path: Path) -> None:
 
 
 def test_check_of_a_healthy_stack(stack: StackOnMoto) -> None:
-    """All is well: 0, a line for each part, no fix, no key."""
+    """All is well, though a file has just come: 0, a line for each part, no fix, no key."""
+    stack.send_all(stack.main_url, ["{}"])
     result = stack.run("check")
     assert (result.code, result.err) == (0, "")
     parts = re.findall(r"^ok +(\w+) ", result.out, re.MULTILINE)

@@ -88,11 +88,12 @@ class SqsStub:
         if len(self.in_flight) > self._most_in_flight:
             self.waiting.appendleft(self.in_flight.pop(next(iter(self.in_flight))))
         body = notification("b", f"stats/job-{number % 7}/{number}")
+        padding = (30_000 if number < 20 else 1_000) * "x"  # ten large ones don't fit into a call
         reason = f"timestamp {number} is {4000 + number} s old, and so on"
         return {
             "MessageId": f"id-{number}",
             "ReceiptHandle": handle,
-            "Body": f'{body[:-1]}, "padding": "{1000 * "x"}"}}',
+            "Body": f'{body[:-1]}, "padding": "{padding}"}}',
             "Attributes": {"SentTimestamp": "1764000000000", "ApproximateReceiveCount": "1"},
             "MessageAttributes": {"reason": {"DataType": "String", "StringValue": reason}},
         }
