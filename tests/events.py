@@ -60,13 +60,13 @@ def sqs_record(
 
     receive_count: None for a message without one.
     """
-    told = {} if receive_count is None else {"ApproximateReceiveCount": f"{receive_count}"}
+    count = {} if receive_count is None else {"ApproximateReceiveCount": f"{receive_count}"}
     message = {
         "MessageId": str(uuid.uuid4()),
         "ReceiptHandle": "AQEBexample",
         "Body": notification(keys, bucket) if body is None else body,
         "MD5OfBody": "0123456789abcdef0123456789abcdef",
-        "Attributes": {"SentTimestamp": "1767225600000", "SenderId": "AIDAEXAMPLE"} | told,
+        "Attributes": {"SentTimestamp": "1767225600000", "SenderId": "AIDAEXAMPLE"} | count,
     }
     return event_source.sqs_record(message, "arn:aws:sqs:us-east-1:123456789012:stats")
 

@@ -183,9 +183,9 @@ class Submitter:
         strangers = {record.name for record in self._caplog.records}
         assert all(name.startswith("ddg_") for name in strangers), self._caplog.text
         assert errors == ""
-        *told, line = printed.splitlines()
+        *lines, line = printed.splitlines()
         summary = json.loads(line)
-        for each in (line, *(each for each in told if each.startswith("{"))):
+        for each in (line, *(each for each in lines if each.startswith("{"))):
             check_emf(json.loads(each))
         # A message is retried or rejected, never both
         assert len(set(retried)) == len(retried)
@@ -193,15 +193,15 @@ class Submitter:
         kept = {body for body, _ in rejected if body != "(empty)" and "\ufffd" not in body}
         assert kept <= done
         # The lines account for each refusal and each retry
-        assert sum(line.startswith("refused ") for line in told) == summary["Refused"]
-        counts = [int(line.split()[1].strip(":")) for line in told if line.startswith("retried ")]
+        assert sum(line.startswith("refused ") for line in lines) == summary["Refused"]
+        counts = [int(line.split()[1].strip(":")) for line in lines if line.startswith("retried ")]
         assert sum(counts) == summary["Retried"]
         log = [f"{record.levelname} {record.getMessage()}" for record in self._caplog.records]
-        assert all(line.startswith(WORDS) for line in told)
+        assert all(line.startswith(WORDS) for line in lines)
         texts = [text for _, attributes in rejected for text in attributes.values()]
-        for text in (*told, *log, *texts):
+        for text in (*lines, *log, *texts):
             assert not CONTROL_CHARACTERS.search(text), text
-        return Outcome(sorted(retried), rejected, summary, told + log)
+        return Outcome(sorted(retried), rejected, summary, lines + log)
 
     def submit_from(self, objects: Objects, *messages: Any, **options: Any) -> Outcome:
         """Submit objects of a scripted S3, by default with a message for each."""

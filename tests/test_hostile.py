@@ -114,8 +114,8 @@ def test_hostile_name_breaks_no_line_and_no_tag(submitter: Submitter, name: str)
     for series in request.series or []:
         assert series["tags"] == [stored_tag(tag) for tag in series["tags"]]
     errors = json.dumps({"errors": [name]}, ensure_ascii=False)
-    told, cut = Answer(400, errors.encode()), Answer(500, f"{name}\xff{'x' * 70_000}".encode())
-    for answer, files in ((told, (0, 1, 0)), (cut, (0, 0, 1))):
+    named, cut = Answer(400, errors.encode()), Answer(500, f"{name}\xff{'x' * 70_000}".encode())
+    for answer, files in ((named, (0, 1, 0)), (cut, (0, 0, 1))):
         submitter.datadog.respond = partial(lambda known, _: known, answer)
         outcome = submitter.submit_from(good, submitter.message(*good, receive_count=2))
         assert (outcome.files, len(outcome.log)) == (files, 1)

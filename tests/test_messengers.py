@@ -89,17 +89,17 @@ def test_key_of_eventbridge_is_decoded_if_no_object_has_it(
     assert list(submitter.stored()) == [("m", (found,))]
 
 
-@pytest.mark.parametrize(("told", "asked"), [("a%20b", ["a%20b", "a b"]), ("100%", ["100%"])])
+@pytest.mark.parametrize(("key", "requested"), [("a%20b", ["a%20b", "a b"]), ("100%", ["100%"])])
 def test_object_is_gone_if_neither_key_exists(
-    submitter: Submitter, told: str, asked: list[str]
+    submitter: Submitter, key: str, requested: list[str]
 ) -> None:
     """Reason and log show the key of the event."""
     with submitter.reading_from(bucket_of({})) as s3:
-        outcome = submitter.submit(sqs_record(body=by_eventbridge(f"stats/{told}")))
-    assert s3.calls == [f"GET /{BUCKET}/stats/{key}" for key in asked]
+        outcome = submitter.submit(sqs_record(body=by_eventbridge(f"stats/{key}")))
+    assert s3.calls == [f"GET /{BUCKET}/stats/{key}" for key in requested]
     assert outcome.reasons == ["the object is gone. Keep files until they are submitted."]
-    assert outcome.rejected[0].attributes["key"] == f"stats/{told}"
-    assert f"s3://{BUCKET}/stats/{told}: " in outcome.log[0]
+    assert outcome.rejected[0].attributes["key"] == f"stats/{key}"
+    assert f"s3://{BUCKET}/stats/{key}: " in outcome.log[0]
 
 
 def test_reason_has_the_key_that_exists(submitter: Submitter) -> None:
@@ -112,21 +112,21 @@ def test_reason_has_the_key_that_exists(submitter: Submitter) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "told"),
+    ("status", "code", "reason"),
     [
         ("403 F", "AccessDenied", f"AccessDenied: User may not kms:Decrypt s3:::{BUCKET}/..."),
         ("404 N", "NoSuchBucket", "NoSuchBucket"),
     ],
 )
 def test_key_is_decoded_for_a_missing_object_only(
-    submitter: Submitter, status: str, code: str, told: str
+    submitter: Submitter, status: str, code: str, reason: str
 ) -> None:
     """S3's message tells why it denies access; without the key, files share a line."""
     words = f"User may not kms:Decrypt s3:::{BUCKET}/stats/a%20b"
     with submitter.reading_from(lambda call: s3_error(status, code, words)) as s3:
         outcome = submitter.submit(sqs_record(body=by_eventbridge("stats/a%20b")))
     assert (len(s3.calls), outcome.files) == (1, (0, 0, 1))
-    assert outcome.log[0].startswith(f"retried 1: S3 answered {told}. Look at the role's policy")
+    assert outcome.log[0].startswith(f"retried 1: S3 answered {reason}. Look at the role's policy")
 
 
 # --- Versions ---
@@ -175,8 +175,8 @@ def test_other_events_are_ignored(submitter: Submitter) -> None:
     assert (s3.calls, outcome.retried, outcome.rejected) == ([], [], [])
     assert (outcome.files, outcome.summary["Ignored"]) == ((0, 0, 0), len(bodies))
     where = ", ".join([f"s3://{BUCKET}/stats/a"] * len(bodies))
-    told = f"ignored {len(bodies)}: not a new object, or not below its bucket's prefix: {where}"
-    assert outcome.log == [told]
+    line = f"ignored {len(bodies)}: not a new object, or not below its bucket's prefix: {where}"
+    assert outcome.log == [line]
 
 
 def test_event_of_cloudtrail_is_ignored(submitter: Submitter) -> None:

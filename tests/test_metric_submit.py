@@ -181,8 +181,8 @@ def test_unexpected_error_is_retried_and_logged(
 def event_time(submitter: Submitter, seconds_ago: float, zone: timezone = UTC) -> str:
     """Return an event's time in S3's format, by the submitter's clock."""
     now = datetime.fromtimestamp(submitter.module.time.time(), UTC)
-    told = (now - timedelta(seconds=seconds_ago)).astimezone(zone)
-    return told.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    moment = (now - timedelta(seconds=seconds_ago)).astimezone(zone)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def s3_event(moment: object, key: str = KEY) -> Json:
@@ -279,5 +279,5 @@ def test_long_lists_take_several_lines(submitter: Submitter) -> None:
     lines = [each for each in submitter.submit_from(objects).log if each.startswith("submitted ")]
     assert len(lines) == 3
     assert all(len(line) < 256 * 1024 for line in lines)
-    told = [name for line in lines for name in json.loads(line.removeprefix("submitted "))]
-    assert told == [f"s3://stats-bucket/{key}" for key in objects]
+    listed = [name for line in lines for name in json.loads(line.removeprefix("submitted "))]
+    assert listed == [f"s3://stats-bucket/{key}" for key in objects]

@@ -152,31 +152,31 @@ def test_key_from_a_secret(
     assert len(manager.calls) == 1
 
 
-@pytest.mark.parametrize("told_by", ["validate", 401, 403])
-def test_rotated_key_needs_no_deployment(submitter: Submitter, told_by: str | int) -> None:
+@pytest.mark.parametrize("source", ["validate", 401, 403])
+def test_rotated_key_needs_no_deployment(submitter: Submitter, source: str | int) -> None:
     """After a wrong key, the secret is read again, and the same batch uses the new key."""
     submitter.keys.append("rotated-key")
     with secret(submitter, "test-key", '{"api_key": "rotated-key"}') as manager:
         assert submitter.submit_from(FILES).files == (1, 0, 0)
         submitter.datadog.api_key = "rotated-key"
-        submitter.clock.freeze(0 if told_by == 403 else 301)
-        if told_by != "validate":
+        submitter.clock.freeze(0 if source == 403 else 301)
+        if source != "validate":
             asked(submitter, Answer(500))  # doesn't make it read the secret
             submitter.datadog.respond = lambda request: (
-                Answer(int(told_by)) if request.headers["dd-api-key"] == "test-key" else None
+                Answer(int(source)) if request.headers["dd-api-key"] == "test-key" else None
             )
         outcome = submitter.submit_from(FILES)
         assert (outcome.files, outcome.log) == ((1, 0, 0), [])
-        assert outcome.summary["Requests"] == (1 if told_by == "validate" else 2)
+        assert outcome.summary["Requests"] == (1 if source == "validate" else 2)
         assert submitter.submit_from(FILES).summary["Requests"] == 1
     assert len(manager.calls) == 2
     assert submitter.datadog.validations[-1].headers["dd-api-key"] == "rotated-key"
 
 
-@pytest.mark.parametrize("told_by", ["validate", "post"])
-def test_secret_is_read_again_once(submitter: Submitter, told_by: str) -> None:
+@pytest.mark.parametrize("source", ["validate", "post"])
+def test_secret_is_read_again_once(submitter: Submitter, source: str) -> None:
     """If the second key is wrong too, the batch is retried."""
-    keys = asked(submitter, INVALID if told_by == "validate" else VALID)
+    keys = asked(submitter, INVALID if source == "validate" else VALID)
     with secret(submitter, "wrong", "other", "third") as manager:
         outcome = submitter.submit_from(FILES)
     assert outcome.files == (0, 0, 1)
@@ -184,7 +184,7 @@ def test_secret_is_read_again_once(submitter: Submitter, told_by: str) -> None:
     assert len(manager.calls) == 2
     posted = [request.headers["dd-api-key"] for request in submitter.datadog.requests]
     both = ["wrong", "other"]
-    assert (keys, posted) == ((both, []) if told_by == "validate" else (["wrong"], both))
+    assert (keys, posted) == ((both, []) if source == "validate" else (["wrong"], both))
 
 
 NO_KEYS = ["hidden value", "", "{hidden", '{"other": "hidden"}', '{"api_key": ["hidden"]}']

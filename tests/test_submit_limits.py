@@ -128,8 +128,8 @@ def run(script: Script, datadog: DatadogServer, *, files: int) -> Run:
         command = [sys.executable, "-c", INVOKE, f"{files}"]
         environment = os.environ | environment
         done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
-    *told, summary, cost = done.stdout.splitlines()
-    log = told + done.stderr.splitlines()
+    *printed, summary, cost = done.stdout.splitlines()
+    log = printed + done.stderr.splitlines()
     return Run(log, json.loads(summary), len(s3.calls), *map(float, cost.split()))
 
 

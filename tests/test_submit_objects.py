@@ -108,19 +108,19 @@ def test_reading_stops_at_the_limit(submitter: Submitter) -> None:
 
 def test_large_object_is_requested_again_in_its_turn(submitter: Submitter) -> None:
     """Until then it holds no connection: S3 drops those that nobody reads from."""
-    asked: Counter[str] = Counter()
+    requests: Counter[str] = Counter()
 
     def dropped_at_first(call: Call) -> Iterator[bytes]:
-        asked[call.path] += 1
-        whole = response(body=stats(age=len(asked)).ljust(300_000))
-        if asked[call.path] == 1:
+        requests[call.path] += 1
+        whole = response(body=stats(age=len(requests)).ljust(300_000))
+        if requests[call.path] == 1:
             yield whole[:100_000]
             raise ConnectionAbortedError
         yield whole
 
     outcome = submitter.submit_from({f"stats/{n:02}": dropped_at_first for n in range(70)})
     assert outcome.files == (70, 0, 0)
-    assert set(asked.values()) == {2}
+    assert set(requests.values()) == {2}
 
 
 # --- Errors ---
@@ -205,10 +205,10 @@ def test_large_file_is_retried_if_parsing_leaves_no_time_to_post(
     submitter: Submitter, content: bytes
 ) -> None:
     """Small files before and after it are submitted."""
-    asked = [0, 53]  # seconds; a large object is requested twice
+    delays = [0, 53]  # seconds; a large object is requested twice
 
     def slowly(call: Call) -> bytes:
-        submitter.clock.spend(asked.pop())
+        submitter.clock.spend(delays.pop())
         return response(body=content)
 
     outcome = submitter.submit_from(

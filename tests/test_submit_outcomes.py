@@ -331,13 +331,13 @@ def test_post_that_was_given_up_is_not_sent_later(submitter: Submitter) -> None:
             go_on.wait()
         return compress(data)
 
-    def while_the_next_is_asked(request: Request) -> Answer | None:
+    def answer_the_next(request: Request) -> Answer | None:
         go_on.set()
         slow[0].join()
         return Answer(404)
 
     submitter.environment.setattr("zlib.compress", compress_slowly)
-    submitter.datadog.respond = while_the_next_is_asked
+    submitter.datadog.respond = answer_the_next
     with submitter.reading_from(lambda call: response(body=stats())):
         message = sqs_record(["stats/a"])
         outcome = submitter.submit(message, context=Context(3.5))
