@@ -85,18 +85,13 @@ class _Connection(socketserver.StreamRequestHandler):
                     name, _, value = line.partition(b":")
                     if name.lower() == b"content-length":
                         length = int(value)
-                    if name.lower() == b"expect":  # boto3 asks before it sends a body
-                        self.request.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
                 body = self.rfile.read(length)
                 path = unquote(target.partition("?")[0])
                 scripted.calls.append(f"{method} {path}")
                 if not scripted.script:
                     break
                 sent = scripted.script(Call(method, path, body, scripted.stopping))
-                if isinstance(sent, bytes):
-                    head, end, _ = sent.partition(b"\r\n\r\n")
-                    sent = (head + end if method == "HEAD" else sent,)
-                for piece in sent:
+                for piece in [sent] if isinstance(sent, bytes) else sent:
                     self.request.sendall(piece)
         except ConnectionResetError:
             self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)

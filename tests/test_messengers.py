@@ -35,10 +35,8 @@ def by_eventbridge(
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
     """
-    named = {"key": key, "size": 46, "etag": "60add5e9bd4c3a48", "sequencer": "0062E99A8"} | more
-    detail = {"version": "0", "bucket": {"name": bucket}, "object": named}
-    event = {"version": "0", "source": "aws.s3", "account": "123456789012", "detail": detail}
-    return json.dumps(event | {"detail-type": kind})
+    detail = {"bucket": {"name": bucket}, "object": {"key": key, "size": 46} | more}
+    return json.dumps({"source": "aws.s3", "detail-type": kind, "detail": detail})
 
 
 def in_envelope(body: str) -> str:
