@@ -1,4 +1,4 @@
-"""Commands that are interrupted at each of their steps."""
+"""Interrupt a command at each of its steps."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ CUT_OFF = "ignore::pytest.PytestUnraisableExceptionWarning"  # of sockets, see e
 
 
 def interrupt_at(step: int, patch: pytest.MonkeyPatch, *, dead: bool) -> None:
-    """End a command at its n-th step: before or after a call of AWS or a POST to Datadog.
+    """Interrupt a command at its n-th step: before or after a call of AWS or a POST to Datadog.
 
-    With `dead` every later step fails too, so that nothing is tidied up: as if it was killed.
+    dead: every later step fails too, so that nothing is cleaned up, as after a kill.
     """
     count = itertools.count()
 
@@ -52,8 +52,8 @@ def every_interruption(
     *,
     dead: bool,
 ) -> int:
-    """Interrupt a command at each of its steps, each time anew; return how many there were."""
-    shared = cache(Aws)  # making its clients anew takes longer than all that they do
+    """Run a command once for each of its steps, and interrupt it there; return their number."""
+    shared = cache(Aws)  # to make its clients takes longer than all that they do
     for step in itertools.count():
         prepare()
         with pytest.MonkeyPatch.context() as patch:
@@ -63,7 +63,7 @@ def every_interruption(
         check()
         if result.code != 130:
             assert result.code == 0, result
-            gc.collect()  # the sockets of requests that were cut off, here and not in another test
+            gc.collect()  # close the sockets of interrupted requests here, not in another test
             return step
         assert result.err.endswith(
             "ddg-ops: interrupted. Nothing is lost: run the command again.\n"
