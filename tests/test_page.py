@@ -276,6 +276,7 @@ def test_books_keep_waiting_files_and_the_last_settled_ones() -> None:
     assert [name[-6:] for name in books.files] == ["0.json", "3.json", "4.json"]
     visible = SimpleNamespace(id="again", body=records[3]["body"], sent_timestamp=0)
     books.look(SimpleNamespace(messages=[visible]))
+    assert dict(books.counts) == {"waiting": 2, "submitted": 2, "refused": 0, "ignored": 1}
     books.receive(sqs_event([records[0], records[3]]))
     assert dict(books.counts) == {"waiting": 2, "submitted": 2, "refused": 0, "ignored": 1}
 
