@@ -7,9 +7,11 @@ import re
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from botocore.client import BaseClient
+from requests.adapters import HTTPAdapter
 
 from ddg_ops import canary
 from ddg_ops.settings_file import read_settings_file, submitter_environment
@@ -267,7 +269,11 @@ def test_canary_is_submitted(stack: StackOnMoto) -> None:
     assert list(stack.datadog.points) == [("ddg.canary", ("env:test", "job:canary"))]
     stack.patch.setenv("DATADOG_APP_KEY", stack.datadog.app_key)
     stack.set_environment(METRIC_PREFIX="etl.")
-    result = stack.run("check --canary")
+    Path("netrc").write_text("default login operator password netrc-password\n")
+    stack.patch.setenv("NETRC", "netrc")
+    with patch.object(HTTPAdapter, "send", autospec=True, side_effect=HTTPAdapter.send) as send:
+        result = stack.run("check --canary")
+    assert not any("Authorization" in call.args[1].headers for call in send.mock_calls)
     assert re.search(r"Datadog shows the point \d s after the put", result.out)
     assert (result.code, "not proven" in result.out) == (0, False)
 
