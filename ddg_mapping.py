@@ -4,10 +4,10 @@ It is imported only if a job has a mapping, so nobody else pays for jmespath at 
 An evaluation counts what it looks at and builds, so that it always ends.
 """
 
+import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
-from itertools import chain
 from typing import Any
 
 import jmespath
@@ -22,22 +22,21 @@ from jmespath.visitor import Options, TreeInterpreter
 
 from ddg_json_file import TOO_DEEP, RetryError, StatsFileError, kind, show
 
-MAX_STEPS = 2_000_000  # per evaluation: nodes visited and values looked at
-MAX_ELEMENTS = 2_500_000  # per evaluation: elements of all lists and objects it builds
-MAX_LIST_ELEMENTS = 250_000  # per list that it builds
-RESULT_ELEMENTS = 2  # for each member of the result, which becomes a point
-STEP_ELEMENTS = 10  # that a function looks at in the time of a step
-STEPS_A_CALL = 4  # a function call takes as long as this many visits
-STEPS_A_LOOK = 20_000  # between two checks of the time, about 0.1 s
-STRING_BYTES = 50  # of a string that count as an element
-CHARACTER_BYTES = 4  # at most, of a string that isn't ASCII
+MAX_STEPS = 2_500_000  # per evaluation: nodes visited, and elements looked at or built
+STEP_CHARACTERS = 10  # of a string that count as an element
 
+_ABSENT = object()  # what maybe() makes of null: its member is left out
 Node = Mapping[str, Any]  # a node of a parsed expression
 # What Python raises if jmespath doesn't check a value's type
 _EVALUATION_ERRORS = (ArithmeticError, TypeError, ValueError)
-_DEEP = ("to_string", "contains", "sort")  # they look into the elements of a list
-# Their time doesn't depend on a value's size; numbers() counts by itself
+_EAGER = ("function_expression", "comparator", "flatten")  # they need all their children's values
+_BUILDERS = ("slice", "multi_select_dict")
+# Their work doesn't depend on a value's size; numbers() counts by itself
 _AT_ONCE = ("root", "maybe", "type", "length", "not_null", "to_array", "numbers")
+# How many levels of a value they look into; the others look at one
+_LEVELS = {"flatten": 2, "sort": 2, "join": 2} | dict.fromkeys(
+    ("comparator", "to_string", "contains"), math.inf
+)
 
 
 @cache
@@ -81,31 +80,32 @@ def map_document(
     except JMESPathTypeError as error:
         taken = " or ".join(error.expected_types)
         found = TYPES_MAP.get(error.actual_type, error.actual_type)
-        raise StatsFileError(
-            f"{error.function_name}() in the mapping expects {taken}, got {found}. "
-            "Correct the mapping, or the file."
-        ) from None
+        problem = f"{error.function_name}() in the mapping expects {taken}, got {found}"
     except StatsFileError:
         raise
     except RecursionError:
         raise StatsFileError(TOO_DEEP) from None
     except _EVALUATION_ERRORS:
-        raise StatsFileError(
-            "the mapping compares or computes with values that don't go together. "
-            "Correct the mapping, or the file."
-        ) from None
+        problem = "the mapping compares or computes with values that don't go together"
+    else:
+        return _numbered(result, interpreter)
+    raise StatsFileError(f"{problem}. Correct the mapping, or the file.")
+
+
+def _numbered(result: Any, interpreter: "_Interpreter") -> tuple[str, Iterator[tuple[int, object]]]:
+    """Return the objects of a result as map_document does."""
     if result is None or result == []:
         raise StatsFileError("the mapping finds nothing in the file. Correct the mapping.")
     if isinstance(result, list):
         place = "object {} of the mapping's result: "
-        return place, interpreter.without_nulls(place, result)
-    if not isinstance(result, dict):
+    elif isinstance(result, dict):
+        place, result = "the mapping's result: ", [result]
+    else:
         raise StatsFileError(
             f"the mapping makes {kind(result)} from the file. It must make an object, "
             "such as {rows: numbers.rows}, or a list of objects."
         )
-    place = "the mapping's result: "
-    return place, interpreter.without_nulls(place, [result])
+    return place, interpreter.without_nulls(place, result)
 
 
 def _check(node: Node, parent: Node | None = None, position: int = 0) -> None:
@@ -140,45 +140,34 @@ class _Functions(Functions):
     def __init__(self, interpreter: "_Interpreter") -> None:
         self._interpreter = interpreter
 
-    def call_function(self, name: str, arguments: list[Any]) -> Any:
-        """Call a function, and count what it looks at and builds."""
-        self._interpreter.count(STEPS_A_CALL)
-        if name in _AT_ONCE:
-            return super().call_function(name, arguments)
-        for argument in arguments:
-            self._interpreter.look_at(argument, deep=name in _DEEP)
-        return self._interpreter.built(super().call_function(name, arguments))
-
     @signature()
     def _func_root(self) -> object:
         return self._interpreter.document
 
     @signature({"types": []})
     def _func_maybe(self, value: object) -> object:
-        return value
+        return _ABSENT if value is None else value
 
     @signature({"types": ["object"]})
     def _func_items(self, value: dict[str, object]) -> list[list[object]]:
-        self._interpreter.count(0, 2 * len(value))
+        self._interpreter.count(2 * len(value))
         return [[key, member] for key, member in value.items()]
 
     @signature({"types": ["object"]})
     def _func_numbers(self, value: dict[str, object]) -> dict[str, object]:
         numbers: dict[str, object] = {}
-        self._interpreter.look_at(value)
+        self._interpreter.count(1 + len(value))
         for name, member in value.items():
             if type(member) is int or type(member) is float:
                 numbers[name] = member
             elif isinstance(member, dict) and (inner := self._func_numbers(member)):
                 numbers[name] = inner
-        self._interpreter.count(0, len(numbers))
         return numbers
 
     @signature({"types": ["string"]}, {"types": ["array-string"]})
     def _func_join(self, separator: str, strings: list[str]) -> str:
-        # Before building it: it may repeat a string of 10 MB many times
-        characters = len(separator) * len(strings) + sum(map(len, strings))
-        self._interpreter.count(0, CHARACTER_BYTES * characters // STRING_BYTES)
+        # Before building it: many strings may repeat a separator of 10 MB
+        self._interpreter.count(len(separator) * len(strings) // STEP_CHARACTERS)
         return separator.join(strings)
 
 
@@ -188,33 +177,45 @@ class _Interpreter(TreeInterpreter):
     def __init__(self, document: object, deadline: float) -> None:
         super().__init__(Options(custom_functions=_Functions(self)))
         self.document = document
-        self._deadline, self._next_look = deadline, MAX_STEPS
-        self._steps, self._elements = MAX_STEPS, MAX_ELEMENTS
+        self._deadline, self._steps = deadline, 0
 
-    def count(self, steps: int, elements: int = 0) -> None:
+    def count(self, steps: int) -> None:
         """Count work, and refuse the file if it is too much."""
-        self._steps -= steps
-        self._elements -= elements
-        if self._steps < 0 or self._elements < 0:
-            raise _over_limits()
-        if self._steps < self._next_look:
-            self._next_look = self._steps - STEPS_A_LOOK
-            if time.monotonic() > self._deadline:
-                raise RetryError("no time was left to apply its mapping in this invocation")
+        self._steps += steps
+        if self._steps > MAX_STEPS:
+            raise StatsFileError(
+                f"the mapping takes over {MAX_STEPS:,} steps with this file. "
+                "Write a simpler mapping, or split the file."
+            )
+        if time.monotonic() > self._deadline:
+            raise RetryError("no time was left to apply its mapping in this invocation")
 
-    def look_at(self, value: object, *, deep: bool = False) -> None:
-        """Count what a function looks at."""
-        self.count(1 + _size(value) // STEP_ELEMENTS)
-        if isinstance(value, list | dict) and deep:
+    def look_at(self, value: object, levels: float) -> None:
+        """Count a value's elements, and those of its elements on so many levels."""
+        self.count(_size(value))
+        if levels > 1 and isinstance(value, list | dict):
             for member in value.values() if isinstance(value, dict) else value:
-                self.look_at(member, deep=True)
+                self.look_at(member, levels - 1)
 
-    def built(self, value: Any) -> Any:
-        """Count a value that has been built, and return it."""
-        self.count(0, _size(value))
-        if isinstance(value, list) and len(value) > MAX_LIST_ELEMENTS:
-            raise _over_limits()
-        return value
+    def visit(self, node: Node, value: Any) -> Any:
+        """Visit a node of the expression; count what it looks at, then what it has built."""
+        self.count(1)
+        name = node["value"] if node["type"] == "function_expression" else node["type"]
+        is_eager = node["type"] in _EAGER and name not in _AT_ONCE
+        if is_eager:
+            values = [self.visit(child, value) for child in node["children"]]
+            for each in values:
+                self.look_at(each, _LEVELS.get(name, 1))
+            node = {**node, "children": [{"type": "literal", "value": each} for each in values]}
+        result = super().visit(node, value)
+        if is_eager or name in _BUILDERS or isinstance(result, str):  # a string may be compared
+            self.count(_size(result))
+        return result
+
+    def visit_multi_select_dict(self, node: Node, value: object) -> dict[str, object] | None:
+        """Build an object without the members whose maybe() is null."""
+        built = super().visit_multi_select_dict(node, value)
+        return built and {name: each for name, each in built.items() if each is not _ABSENT}
 
     def without_nulls(self, place: str, objects: list[Any]) -> Iterator[tuple[int, object]]:
         """Yield the numbered objects of a result. Each is a copy: the result may repeat one."""
@@ -235,77 +236,20 @@ class _Interpreter(TreeInterpreter):
         """Return the path of the first null in a value; None if there is none."""
         if value is None:
             return ""
-        self.look_at(value)
-        if not isinstance(value, dict | list):
+        self.count(1 + 2 * _size(value))  # a member becomes a point, which takes memory
+        if isinstance(value, dict):
+            self.count(sum(map(_size, value)))
+        elif not isinstance(value, list):
             return None
-        names_or_elements = sum(map(_size, value))
-        self.count(names_or_elements // STEP_ELEMENTS, RESULT_ELEMENTS * len(value))
-        members: Iterable[tuple[object, object]]
-        members = value.items() if isinstance(value, dict) else enumerate(value)
-        for name, member in members:
+        for name, member in value.items() if isinstance(value, dict) else enumerate(value):
             is_number = isinstance(member, int | float)  # as most are: this is faster
             if not is_number and (path := self._find_null(member)) is not None:
                 return f".{name}{path}"
         return None
 
-    def visit(self, node: Node, *arguments: Any) -> Any:
-        """Visit a node of the expression. A string that it returns may be compared."""
-        self.count(1)
-        value = super().visit(node, *arguments)
-        if isinstance(value, str):
-            self.count(_size(value) // STEP_ELEMENTS)
-        return value
-
-    def visit_comparator(self, node: Node, value: object) -> object:
-        """Compare two values; equality may look into both."""
-        left, right = sides = [self.visit(child, value) for child in node["children"]]
-        if type(left) is type(right) and _size(left) == _size(right):
-            self.look_at(left, deep=True)
-        literals = [{"type": "literal", "value": side} for side in sides]
-        return super().visit_comparator({**node, "children": literals}, value)
-
-    def visit_flatten(self, node: Node, value: object) -> list[object] | None:
-        """Flatten a list, and count its elements before building it."""
-        base = self.visit(node["children"][0], value)
-        if not isinstance(base, list):
-            return None
-        self.look_at(base)
-        if sum(len(each) if isinstance(each, list) else 1 for each in base) > MAX_LIST_ELEMENTS:
-            raise _over_limits()
-        parts = (each if isinstance(each, list) else [each] for each in base)
-        flat: list[object] = self.built([*chain.from_iterable(parts)])
-        return flat
-
-    def visit_slice(self, node: Node, value: object) -> object:
-        """Take a slice of a list."""
-        return self.built(super().visit_slice(node, value))
-
-    def visit_multi_select_dict(self, node: Node, value: object) -> dict[str, object] | None:
-        """Build an object without the members whose maybe() is null."""
-        result: dict[str, object] | None = super().visit_multi_select_dict(node, value)
-        if result is None:
-            return None
-        return {
-            pair["value"]: result[pair["value"]]
-            for pair in node["children"]
-            if result[pair["value"]] is not None or not _is_call(pair["children"][0], "maybe")
-        }
-
-
-def _over_limits() -> StatsFileError:
-    return StatsFileError(
-        f"the mapping takes over {MAX_STEPS:,} steps with this file, or builds over "
-        f"{MAX_ELEMENTS:,} elements, or a list of over {MAX_LIST_ELEMENTS:,}. Write a simpler "
-        "mapping, or split the file."
-    )
-
-
-def _is_call(node: Node, function: str) -> bool:
-    return bool(node["type"] == "function_expression" and node["value"] == function)
-
 
 def _size(value: object) -> int:
     """Return a value's size in elements."""
     if isinstance(value, str):
-        return len(value) * (1 if value.isascii() else CHARACTER_BYTES) // STRING_BYTES
+        return len(value) // STEP_CHARACTERS
     return len(value) if isinstance(value, list | dict) else 0
