@@ -10,8 +10,6 @@ from typing import NamedTuple
 
 from ddg_metric_submit import RETRY_PAUSES
 
-STARTING_POLLERS = 5  # Lambda, services-sqs-scaling: parallel batches when a queue fills
-POLLERS_PER_SECOND = 5  # the same: added while messages wait
 FULL_CPU_MEGABYTES = 1_769  # Lambda, configuration-function-memory: one vCPU
 MAX_AGE_SECONDS = 3_600  # Datadog's limit, and the submitter's default
 LEAST_RECEIVES = 5  # main.tf: after that a message is a dead letter
@@ -76,12 +74,6 @@ class Setting(NamedTuple):
     def files_per_second(self) -> float:
         """Return the load that this setting takes."""
         return self.maximum_concurrency * self.batch_size / TIMES.seconds(self.batch_size)
-
-    def drain_seconds(self, files: float) -> float:
-        """Return the time a burst takes; Lambda begins with a few pollers and adds the others."""
-        late = max(0, self.maximum_concurrency - STARTING_POLLERS)
-        idle = late**2 / (2 * POLLERS_PER_SECOND)  # seconds of all missing pollers, added up
-        return files / self.files_per_second() + idle / self.maximum_concurrency
 
     def files_per_batch(self, rate: float) -> float:
         """Return the files that arrive while a poller is busy, at a rate of files per second."""

@@ -42,11 +42,8 @@ def test_message_is_received_for_an_hour_as_in_main_tf(timeout: int, receives: i
     assert Setting(visibility_timeout=timeout).max_receives == receives
 
 
-def test_burst_drains_at_the_rate_of_the_formula() -> None:
-    """Five pollers are there from the start; the other 95 of a hundred come within 19 seconds."""
-    assert Setting().drain_seconds(500) == pytest.approx(10 * TIMES.seconds(10))
-    late = Setting(100).drain_seconds(100_000) - 100 * TIMES.seconds(10)
-    assert late == pytest.approx(0.95 * 19 / 2)
+def test_load_is_that_of_the_formula() -> None:
+    assert Setting(20, 100).files_per_second() == 2_000 / TIMES.seconds(100)
 
 
 def test_cost_grows_with_files_and_falls_with_larger_batches() -> None:
