@@ -239,7 +239,7 @@ def test_job_tag(key: str, prefix: str, tag: str) -> None:
 
 def test_shared_tags_count_for_collisions_and_the_limit() -> None:
     """Objects that differ only in a shared tag collide; Datadog drops a series with too many."""
-    collision = files.lines(files.tagged("job:etl"), A).encode()
+    collision = f"{files.tagged('job:etl')}\n{A}".encode()
     assert 'line 2: "a" has two values' in refusal(collision, tags=("job:etl",))
     content = files.tagged(*(f"t{n}" for n in range(MAX_TAGS - 1))).encode()
     assert len(read(content, tags=("job:etl",))[0].tags) == MAX_TAGS
