@@ -5,13 +5,14 @@ deleted. A failed message is delivered again after the queue's visibility timeou
 queue moves it to the dead-letter queue.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from local.lambda_runtime import REGION
 
-BATCH_SIZE = 10  # messages: Lambda's default, and what SQS delivers or deletes in one call
+BATCH_SIZE = 100  # messages: moto is slow, so that small batches fall behind
+SQS_LIMIT = 10  # messages that SQS delivers or deletes in one call
 
 
 class Batch(NamedTuple):
@@ -34,10 +35,7 @@ class EventSource:
 
         If the function raises, the batch stays in the queue.
         """
-        received = self.sqs.receive_message(
-            QueueUrl=self.queue_url, MaxNumberOfMessages=BATCH_SIZE, AttributeNames=["All"]
-        )
-        messages = {message["MessageId"]: message for message in received.get("Messages", [])}
+        messages = {message["MessageId"]: message for message in self._receive()}
         if not messages:
             return None
         arn = ":".join(["arn:aws:sqs", REGION, *self.queue_url.split("/")[-2:]])
@@ -47,9 +45,20 @@ class EventSource:
             {"Id": message_id, "ReceiptHandle": messages[message_id]["ReceiptHandle"]}
             for message_id in messages.keys() - failed
         ]
-        if entries:
-            self.sqs.delete_message_batch(QueueUrl=self.queue_url, Entries=entries)
+        for start in range(0, len(entries), SQS_LIMIT):
+            some = entries[start : start + SQS_LIMIT]
+            self.sqs.delete_message_batch(QueueUrl=self.queue_url, Entries=some)
         return Batch(len(messages), len(failed))
+
+    def _receive(self) -> Iterator[dict[str, Any]]:
+        """Yield up to a batch of messages, without waiting for more."""
+        for _ in range(BATCH_SIZE // SQS_LIMIT):
+            received = self.sqs.receive_message(
+                QueueUrl=self.queue_url, MaxNumberOfMessages=SQS_LIMIT, AttributeNames=["All"]
+            ).get("Messages", [])
+            yield from received
+            if len(received) < SQS_LIMIT:
+                break
 
 
 def sqs_record(message: Mapping[str, Any], queue_arn: str) -> dict[str, Any]:

@@ -188,6 +188,14 @@ def test_failed_message_comes_again_and_becomes_a_dead_letter(stack: Stack) -> N
     assert seen[0]["eventSourceARN"] == stack.queue.attributes["QueueArn"]
 
 
+def test_batch_is_larger_than_one_receive(stack: Stack) -> None:
+    stack.queue.set_attributes(Attributes={"VisibilityTimeout": "60"})
+    for number in range(15):
+        stack.queue.send_message(MessageBody=str(number))
+    polling = source(stack, lambda event: {"batchItemFailures": []})
+    assert (polling.poll(), polling.poll()) == (Batch(15, 0), None)
+
+
 def test_exception_leaves_the_whole_batch_in_the_queue(stack: Stack) -> None:
     def function(event: object) -> object:
         raise FunctionError("no key")
