@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from ddg_json_file import kind, show
 
@@ -22,34 +23,30 @@ _NAMES = (
 )
 
 
+@dataclass
 class Faults:
     """The faults of one object, in the file's order."""
 
-    def __init__(self, *, show_values: bool = True) -> None:
-        self.show_values = show_values
-        self.has_timestamp = True
-        self._listed: list[str] = []
-        self._more = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._listed)
+    show_values: bool = True
+    has_timestamp: bool = True
+    listed: list[str] = field(default_factory=list)
+    more: int = 0
 
     def __str__(self) -> str:
-        """Return as many faults as fit a message of the rejected queue, and count the rest."""
-        text = ""
-        for number in range(len(self._listed), 0, -1):
-            more = self._more + len(self._listed) - number
-            text = "; ".join(self._listed[:number]) + (f"; and {more} more" if more else "")
-            if len(text) <= MAX_REASON_BYTES - _PLACE_BYTES:
-                break
-        return text
+        """List as many faults as fit a message of the rejected queue, and count the rest."""
+        total = self.more + len(self.listed)
+        texts = (
+            "; ".join(self.listed[:shown]) + (f"; and {total - shown} more" * (shown < total))
+            for shown in range(len(self.listed), 0, -1)
+        )
+        return next(text for text in texts if len(text) <= MAX_REASON_BYTES - _PLACE_BYTES)
 
-    def add(self, words: Callable[[], str]) -> None:
-        """Add a fault. There may be a million, so `words` is only called for those listed."""
-        if len(self._listed) < MAX_FAULTS:
-            self._listed.append(words())
+    def add(self, words: str | Callable[[], str]) -> None:
+        """Add a fault; where there may be a million, a function tells those that are listed."""
+        if len(self.listed) < MAX_FAULTS:
+            self.listed.append(words if isinstance(words, str) else words())
         else:
-            self._more += 1
+            self.more += 1
 
     def kind(self, value: object) -> str:
         """Return the type of a value, with the start of a string or the digits of a number."""
@@ -68,8 +65,7 @@ class Faults:
         if type(value) is int or type(value) is float:
             null = ", or write null" if self.show_values else ""  # null refuses a mapped file
             return f"{show(name)} is not a number, or too large for a float: leave it out{null}"
-        advice = self._advice(name, value)
-        return f"{show(name)} is {self.kind(value)}: {advice}"
+        return f"{show(name)} is {self.kind(value)}: {self._advice(name, value)}"
 
     def _advice(self, name: str, value: object) -> str:
         match value:
@@ -80,12 +76,12 @@ class Faults:
             case str() if time := _TIME.fullmatch(value):
                 start = ("drop it, " * self.has_timestamp) + ("" if time[1] else "add its zone, ")
                 return f'{start}rename it to "timestamp", or map it'
+            case "":
+                return "drop it"
             case str():
                 text, advice = value, "drop it, or make it a tag"
             case _:
                 return "drop it, or map it"
-        if not text:
-            return "drop it"
         tags = json.dumps([f"{name}:{text}"])
         is_tag = len(text) <= _SHOWN_CHARACTERS and text.isprintable() and len(tags) <= _TAG_BYTES
         return f'{advice}: "tags": {tags}' if is_tag and self.show_values else advice

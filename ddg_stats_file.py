@@ -7,6 +7,7 @@ a file in Datadog looks like a healthy job.
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -32,6 +33,7 @@ MAX_TAG_CHARACTERS = 200  # Datadog cuts a longer tag (getting_started/tagging d
 _MAX = float_info.max  # Datadog stores floats
 _NOT_IN_ASCII_TAG = re.compile("[^a-z0-9_:./-]")
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character
+_HALF = " contains half a character (a lone surrogate): correct the job's encoding"
 _TOO_DEEP = f"objects are nested deeper than {MAX_DEPTH}, flatten them"
 _RFC_3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)([Tt ])((?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60))(?:\.\d+)?"
@@ -84,7 +86,7 @@ def read_stats_file(
         StatsFileError: the file breaks the contract.
         RetryError: the mapping can't be applied now, or needs a date that is unknown.
     """
-    reader = _ObjectReader(now, max_age, tags, prefix, show_values=mapping is None)
+    reader = _ObjectReader(now, max_age, frozenset(tags), prefix, Faults(mapping is None))
     samples: dict[tuple[int, tuple[str, ...]], dict[str, Number]] = {}
     if mapping:
         place, numbered = mapping(ddg_json_file.read_document(content))
@@ -162,25 +164,17 @@ def _normalise_tag(tag: str) -> str:
     return re.sub("_+", "_", kept[first:])[:MAX_TAG_CHARACTERS].rstrip("_")
 
 
+@dataclass
 class _ObjectReader:
     """Reads the objects of a file; remembers the names and tags that were good."""
 
-    def __init__(
-        self,
-        now: float,
-        max_age: int,
-        shared_tags: Iterable[str],
-        prefix: str,
-        *,
-        show_values: bool,
-    ) -> None:
-        self.now = now
-        self.max_age = max_age
-        self.shared_tags = frozenset(shared_tags)
-        self.prefix = prefix
-        self.names: dict[str, str] = {}  # good names: as written -> with the prefix
-        self.tag_sets: dict[tuple[str, ...], tuple[str, ...]] = {}  # as written -> as sent
-        self.faults = Faults(show_values=show_values)
+    now: float
+    max_age: int
+    shared_tags: frozenset[str]
+    prefix: str
+    faults: Faults
+    names: dict[str, str] = field(default_factory=dict)  # as written -> with the prefix
+    tag_sets: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)  # -> as sent
 
     def read(self, members: object) -> tuple[int, tuple[str, ...], dict[str, Number]]:
         """Return an object's timestamp, tags and metrics, or raise all its faults."""
@@ -189,7 +183,7 @@ class _ObjectReader:
             raise StatsFileError(f"expected an object, got {got}. Write one {EXAMPLE}")
         if members.get("timestamp") is None:
             self.faults.has_timestamp = False
-            self._fault(lambda: 'no "timestamp": add one in epoch seconds, as `date +%s` prints')
+            self.faults.add('no "timestamp": add one in epoch seconds, as `date +%s` prints')
         timestamp, tags, names = 0, None, self.names
         values: dict[str, Number] = {}
         for name, value in members.items():
@@ -210,13 +204,10 @@ class _ObjectReader:
         if tags is None and (tags := self.tag_sets.get(())) is None:
             tags = self._read_tags(None)
         if not values:
-            self._fault(lambda: f"no metric besides the timestamp: write at least one, {EXAMPLE}")
-        if self.faults:
+            self.faults.add(f"no metric besides the timestamp: write at least one, {EXAMPLE}")
+        if self.faults.listed:
             raise StatsFileError(str(self.faults))
         return timestamp, tags, values
-
-    def _fault(self, words: Callable[[], str]) -> None:
-        self.faults.add(words)
 
     def _read_timestamp(self, timestamp: object) -> int:
         """Return a timestamp in whole epoch seconds; 0 for null, which counts as missing."""
@@ -227,12 +218,12 @@ class _ObjectReader:
             shown = self.faults.show_values
             check_timestamp(seconds, self.now, self.max_age, show_values=shown)
         except StatsFileError as error:
-            self._fault(error.__str__)
+            self.faults.add(str(error))
         except ValueError as error:
             problem = f"{self.faults.kind(timestamp)}, {error}"
             is_quoted = isinstance(timestamp, str) and is_numeric(timestamp)
             advice = "write it without the quotes" if is_quoted else _RIGHT_TIME
-            self._fault(lambda: f'"timestamp" is {problem}: {advice}')
+            self.faults.add(f'"timestamp" is {problem}: {advice}')
         else:
             return seconds
         return 0
@@ -240,20 +231,20 @@ class _ObjectReader:
     def _read_tags(self, tags: object) -> tuple[str, ...]:
         """Return an object's tags as they are sent."""
         written = tuple(self._written_tags(tags))
-        if (sent := self.tag_sets.get(written)) is None:
-            sent = self.tag_sets[written] = self._sent_tags(written)
-        return sent
+        if written not in self.tag_sets:
+            self.tag_sets[written] = self._sent_tags(written)
+        return self.tag_sets[written]
 
     def _written_tags(self, tags: object) -> Iterator[str]:
         """Yield the tags of a list, or name:value for an object; null is left out."""
         if isinstance(tags, list | dict) and len(tags) > MAX_TAGS:
-            self._fault(lambda: _too_many_tags(len(tags)))
+            self.faults.add(_too_many_tags(len(tags)))
         elif isinstance(tags, dict):
             for name, value in tags.items():
                 if isinstance(value, str):
                     yield f"{name}:{value}"
                 elif isinstance(value, bool):
-                    yield f"{name}:true" if value else f"{name}:false"
+                    yield f"{name}:{str(value).lower()}"
                 elif is_number(value):
                     yield f"{name}:{value!r}"
                 elif value is not None:
@@ -266,49 +257,34 @@ class _ObjectReader:
                     self._fault_tag(number, tag, 'a string, such as "env:prod"')
         elif tags is not None:
             what = self.faults.kind(tags)
-            self._fault(lambda: f'"tags" is {what}: write a list of strings, or an object')
+            self.faults.add(f'"tags" is {what}: write a list of strings, or an object')
 
     def _fault_tag(self, place: int | str, tag: object, right: str) -> None:
-        self._fault(
-            lambda: f'tag {show(place)} in "tags" is {self.faults.kind(tag)}: write {right}'
-        )
+        found = self.faults.kind(tag)
+        self.faults.add(f'tag {show(place)} in "tags" is {found}: write {right}')
 
     def _sent_tags(self, written: Iterable[str]) -> tuple[str, ...]:
         """Return tags as they are sent: normalised, with the shared ones, sorted, each once."""
         sent = set(self.shared_tags)
         for tag in written:
-            if _has_surrogate(tag):
-                self._fault_surrogate(self.faults.string(tag, "tag"))
-            elif normalised := normalise_tag(tag):
+            normalised, is_broken = normalise_tag(tag), _has_surrogate(tag)
+            if normalised and not is_broken:
                 sent.add(normalised)
-            else:
-                self._fault_empty_tag(tag)
+                continue
+            shown = self.faults.string(tag, "tag")
+            nothing = f"nothing is left of {shown} after Datadog normalises it"
+            self.faults.add(shown + _HALF if is_broken else f"{nothing}: start it with a letter")
         if len(sent) > MAX_TAGS:
-            self._fault(lambda: _too_many_tags(len(sent)))
+            self.faults.add(_too_many_tags(len(sent)))
         return tuple(sorted(sent))
-
-    def _fault_empty_tag(self, tag: str) -> None:
-        self._fault(
-            lambda: (
-                f"nothing is left of {self.faults.string(tag, 'tag')} after Datadog normalises it: "
-                "start it with a letter"
-            )
-        )
-
-    def _fault_surrogate(self, text: str) -> None:
-        self._fault(
-            lambda: (
-                f"{text} contains half a character (a lone surrogate): correct the job's encoding"
-            )
-        )
 
     def _read_member(self, name: str, value: object, values: dict[str, Number], depth: int) -> None:
         """Add a member's metrics; nested names are joined with dots, null is skipped."""
         if _has_surrogate(name):
-            self._fault_surrogate(show(name))
+            self.faults.add(lambda: show(name) + _HALF)
         elif isinstance(value, dict):
             if depth == MAX_DEPTH:
-                self._fault(lambda: f"{show(name)}: {_TOO_DEEP}")
+                self.faults.add(lambda: f"{show(name)}: {_TOO_DEEP}")
                 return
             start = name[:201]  # too long for a metric name already: bounds the work
             for inner, each in value.items():
@@ -323,10 +299,10 @@ class _ObjectReader:
             if is_number(value):
                 number = value
             else:
-                self._fault(lambda: self.faults.value(name, value))
+                self.faults.add(lambda: self.faults.value(name, value))
             known = self._known_name(name) if is_numeric(value) else ""
             if known and known in values:
-                self._fault(lambda: f"{show(name)} appears twice: write each name once")
+                self.faults.add(lambda: f"{show(name)} appears twice: write each name once")
             values[known] = number  # a faulty one counts as "", so it isn't "no metric"
 
     def _known_name(self, name: str) -> str:
@@ -334,7 +310,7 @@ class _ObjectReader:
         if name not in self.names:
             whole = name if name.startswith(UNPREFIXED) else self.prefix + name
             if not METRIC_NAME.fullmatch(whole):
-                self._fault(
+                self.faults.add(
                     lambda: (
                         f"metric name {show(whole)} would be rewritten by Datadog: "
                         f"{better_name(whole, self.prefix)}"
