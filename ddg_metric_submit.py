@@ -14,7 +14,6 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -423,14 +422,13 @@ def keep_refused(messages: Iterable[Message], outcomes: Outcomes, batch: Batch) 
     for message in messages:
         if has(message, outcomes, Refused) and not has(message, outcomes, Retry):
             sends[message] = sqs.start(keep, url, message, outcomes)
-    futures.wait(sends.values(), max(batch.seconds_left() + RESERVE_SECONDS / 2, 0))
+    latest = batch.deadline + RESERVE_SECONDS / 2
     troubles: dict[Message, str] = {}
     for message, send in sends.items():
-        if not send.done():
-            sqs.abandon(send)
-        troubles[message] = (
-            send.result() if send.done() and not send.cancelled() else "no answer in time"
-        )
+        try:
+            troubles[message] = sqs.result(send, latest - time.monotonic())
+        except TimeoutError:
+            troubles[message] = "no answer in time"
     return {
         file: outcome
         for message in messages

@@ -26,6 +26,7 @@ READ_SECONDS = 5  # between two bytes of a response
 AWS_ATTEMPTS = 3  # attempts for each request: botocore retries throttled and broken ones
 REPLAYED = "replayed"  # message attribute that the operator's command sets on what it puts back
 NO_OBJECT = "the message names no object. Let only S3, SNS and EventBridge send to this queue."
+UNEXPECTED_SHAPE = (ValueError, KeyError, TypeError, AttributeError)  # of a message
 UNCONFIRMED = "SNS asks to confirm a subscription. Let the stack subscribe to the topic."
 
 P = ParamSpec("P")
@@ -49,11 +50,6 @@ class File:
     def is_below(self, prefix: str) -> bool:
         """Tell whether the key, raw or decoded, is below a prefix."""
         return self.key.startswith(prefix) or self.decoded_key.startswith(prefix)
-
-    @property
-    def name(self) -> str:
-        """Return the part of the key after its last slash."""
-        return self.key.rpartition("/")[2]
 
 
 class Message(NamedTuple):
@@ -143,7 +139,7 @@ def find_files(body: str, receive_count: int = 1) -> list[File]:
             files = [find_event_file(told, receive_count)]
         else:
             files = [find_record_file(record, receive_count) for record in told["Records"]]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (*UNEXPECTED_SHAPE, RecursionError):
         pass  # it names no object
     named = [file for file in files if file]
     if not files or None in files:
@@ -154,19 +150,12 @@ def find_files(body: str, receive_count: int = 1) -> list[File]:
 def find_record_file(record: Any, receive_count: int) -> File | None:
     """Return the object that an S3 record names; its key is form-encoded. None: not a record."""
     try:
-        bucket, named = record["s3"]["bucket"]["name"], record["s3"]["object"]
-        event = record.get("eventName") or "ObjectCreated:"
-        file = File(
-            bucket,
-            unquote_plus(named["key"]),
-            receive_count,
-            version=known(named.get("versionId")),
-            created=event.startswith("ObjectCreated:"),
-            event_time=read_time(record.get("eventTime")),
-        )
-        return checked(file)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        file = make_file(record["s3"], "versionId", record.get("eventTime"), receive_count)
+        file.key = unquote_plus(file.key)
+        file.created = (record.get("eventName") or "ObjectCreated:").startswith("ObjectCreated:")
+    except UNEXPECTED_SHAPE:
         return None
+    return file
 
 
 def find_event_file(event: Mapping[str, Any], receive_count: int) -> File | None:
@@ -176,41 +165,35 @@ def find_event_file(event: Mapping[str, Any], receive_count: int) -> File | None
     """
     created = (event.get("detail-type") or "Object Created") == "Object Created"
     try:
-        bucket, named = event["detail"]["bucket"]["name"], event["detail"]["object"]
-        file = File(
-            bucket,
-            named["key"],
-            receive_count,
-            decoded_key=unquote(named["key"]),
-            version=known(named.get("version-id")),
-            created=created,
-            event_time=read_time(event.get("time")),
-        )
-        return checked(file)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        file = make_file(event["detail"], "version-id", event.get("time"), receive_count)
+    except UNEXPECTED_SHAPE:
         return None if created else File("", "", receive_count, created=False)
+    file.decoded_key, file.created = unquote(file.key), created
+    return file
+
+
+def make_file(named: Any, version_name: str, time_told: Any, receive_count: int) -> File:
+    """Return a file with the bucket, key and version that an event names.
+
+    Raises an error for names that S3 can't have: empty, or not encodable.
+    """
+    bucket, key = named["bucket"]["name"], named["object"]["key"]
+    version = named["object"].get(version_name)
+    version = "" if version in (None, "null") else version
+    if not (bucket and key):
+        raise ValueError
+    (bucket + key + version).encode()
+    event_time = read_time(time_told)
+    return File(bucket, key, receive_count, version=version, event_time=event_time)
 
 
 def read_time(text: Any) -> float | None:
     """Return an event's time in epoch seconds; None if it has none."""
     try:
-        time_told = datetime.fromisoformat(text)
-        return time_told.timestamp() if time_told.tzinfo else None
+        moment = datetime.fromisoformat(text)
+        return moment.timestamp() if moment.tzinfo else None
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-def known(version: Any) -> Any:
-    """Return a version ID; "" if there is none."""
-    return "" if version in (None, "null") else version
-
-
-def checked(file: File) -> File:
-    """Return a file; raise an error for names that S3 can't have: empty, or not encodable."""
-    if not (file.bucket and file.key):
-        raise ValueError
-    (file.bucket + file.key + file.version).encode()
-    return file
 
 
 def job_folder(key: str, prefix: str) -> str:
@@ -233,7 +216,7 @@ def is_marker(file: File, content: bytes | None = None) -> bool:
     Spark's committers write JSON into _SUCCESS. Hadoop's other markers are empty, and so are the
     "folders" made in the S3 console.
     """
-    name = file.name
+    name = file.key.rpartition("/")[2]
     empty_marker = name[:1] in ("", "_", ".") or name.endswith("_$folder$")
     return name == "_SUCCESS" or (content == b"" and empty_marker)
 
