@@ -20,15 +20,11 @@ from datadog.api.metrics import Metric
 
 from ddg_stats_file import Sample
 
-MAX_PAYLOAD_BYTES = (
-    5_242_880  # Datadog series API v2, decompressed; v1 takes more, but not reliably
-)
+MAX_PAYLOAD_BYTES = 5_242_880  # Datadog series API v2, decompressed; v1 takes more, but not always
 MAX_PAYLOAD_POINTS = 50_000  # bounds the memory: with short series, more would fit the bytes
 MAX_WIRE_BYTES = 512_000  # Datadog series API v2, compressed
 MAX_ANSWER_BYTES = 64 * 1024  # the rest of a response isn't read
-PART_BYTES = (
-    MAX_PAYLOAD_BYTES // 200
-)  # of a file too large for one payload: small parts leave small gaps
+PART_BYTES = MAX_PAYLOAD_BYTES // 200  # of a file that is too large for one payload
 
 Owner = TypeVar("Owner", bound=Hashable)
 Series = tuple[str, tuple[str, ...]]  # metric, tags
@@ -215,27 +211,26 @@ def is_final(answer: Answer, receive_count: int) -> bool:
     Datadog and what stands before it answer 400 now and then, so the message must have been
     delivered before, and a 400 must name errors (DataDog/datadog-agent 12130).
     """
-    return receive_count > 1 and (answer.status_code == 413 or bool(read_errors(answer.text)))
-
-
-def read_errors(text: str) -> list[Any]:
-    """Return the errors listed in a body; none if it is cut or isn't JSON."""
-    try:
-        errors = json.loads(text)["errors"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return []
-    return errors if isinstance(errors, list) else []
+    errors = read_member(answer, "errors")
+    named = isinstance(errors, list) and bool(errors)
+    return receive_count > 1 and (answer.status_code == 413 or named)
 
 
 def judge_key(answer: Answer) -> bool | None:
     """Return whether Datadog accepts the key, judging by `validate`; None if it doesn't say."""
     if answer.status_code in (401, 403):
         return False
+    valid = read_member(answer, "valid") if answer.status_code == 200 else None
+    return valid if isinstance(valid, bool) else None
+
+
+def read_member(answer: Answer, name: str) -> object:
+    """Return a member of a body; None if it has none, is cut or isn't JSON."""
     try:
-        valid = json.loads(answer.text)["valid"] if answer.status_code == 200 else None
+        member: object = json.loads(answer.text)[name]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return valid if isinstance(valid, bool) else None
+    return member
 
 
 # --- Requests -> answers ---
@@ -325,9 +320,7 @@ class SeriesApi:
         options["timeout"] = call.deadline - time.monotonic()
         if size > MAX_WIRE_BYTES:
             call.answer = Answer(413, f"over {MAX_WIRE_BYTES} bytes, not sent")
-        elif (
-            options["timeout"] > 0
-        ):  # otherwise compressing took all the time, and nobody is waiting
+        elif options["timeout"] > 0:  # otherwise nobody is waiting any more
             call.answer = Answer(0, "timed out", size)
             self._exchange(call, {**headers, "Accept-Encoding": "identity"}, data, options)
         return call.answer
