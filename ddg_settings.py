@@ -24,6 +24,7 @@ from ddg_stats_file import METRIC_NAME
 KEEP_THREADS = 8  # refusals sent in parallel; more would compete for the CPU
 KEY_SECONDS = 300.0  # how long a key counts as valid before it is checked again
 MAX_INTERVAL_SECONDS = 31_536_000  # a year
+OBJECTS = "a JSON object of objects, or the base64 of its gzip"
 AWS_ERRORS = (BotoCoreError, ClientError, HTTPError)  # HTTPError: a response breaks off
 
 
@@ -128,9 +129,10 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         raise ValueError(
             "METRIC_PREFIX is malformed: no metric's name can follow it, as after etl."
         )
-    read_buckets(environ.get("BUCKETS", ""))
-    read_jobs(environ.get("JOBS", ""))
-    read_metrics(environ.get("METRICS", ""))
+    buckets, jobs, metrics = (environ.get(name, "") for name in ("BUCKETS", "JOBS", "METRICS"))
+    read_buckets(buckets)
+    read_jobs(jobs)
+    read_metrics(metrics)
     return Settings(
         api_key="" if secret_arn else checked("DATADOG_API_KEY", "[!-~]+", key),
         api_key_secret_arn=secret_arn,
@@ -142,11 +144,11 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
             "https://api.datadoghq.com",
         ),
         stats_prefix=environ.get("STATS_PREFIX", "stats/"),
-        buckets=environ.get("BUCKETS", ""),
+        buckets=buckets,
         rejected_queue_url=checked("REJECTED_QUEUE_URL", r"https?://\S+", "an SQS queue's URL"),
         constant_tags=tags - {""},
-        jobs=environ.get("JOBS", ""),
-        metrics=environ.get("METRICS", ""),
+        jobs=jobs,
+        metrics=metrics,
         metric_prefix=prefix,
         max_age=int(checked("MAX_AGE_SECONDS", r"\d{1,10}", "seconds, 0 for no limit", "3600")),
         log_level=checked(
@@ -156,43 +158,34 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     )
 
 
-@cache
-def read_buckets(text: str) -> dict[str, str]:
-    """Return the prefix of each bucket in BUCKETS, a JSON object; "" is {}."""
-    try:
-        buckets = json.loads(text or "{}")
-        if all(isinstance(prefix, str) for prefix in buckets.values()):
-            return dict(buckets)
-    except (ValueError, AttributeError, RecursionError):
-        pass  # told below
-    raise ValueError('BUCKETS is malformed: JSON, bucket to prefix, {"acme-data": "etl/stats/"}')
-
-
-def read_encoded(name: str, text: str) -> dict[str, dict[str, Any]]:
-    """Return a JSON object of objects from JSON or from the base64 of its gzip; "" is {}.
+def read_members(name: str, text: str, kind: type, needed: str) -> dict[str, Any]:
+    """Return a JSON object with members of a kind, plain or as the base64 of its gzip; "" is {}.
 
     Raises:
-        ValueError: it is neither; `name` is the variable.
+        ValueError: it is neither; `name` is the variable, and `needed` what it must be.
     """
     try:
-        plain = (
-            text
-            if text.lstrip()[:1] in ("", "{")
-            else gzip.decompress(base64.b64decode(text, validate=True))
-        )
+        is_plain = text.lstrip()[:1] in ("", "{")
+        plain = text if is_plain else gzip.decompress(base64.b64decode(text, validate=True))
         members = json.loads(plain or "{}")
-        if all(isinstance(member, dict) for member in members.values()):
+        if all(isinstance(member, kind) for member in members.values()):
             return dict(members)
     except (ValueError, AttributeError, RecursionError, EOFError, OSError, zlib.error):
         pass  # told below
-    raise ValueError(f"{name} is malformed: a JSON object of objects, or the base64 of its gzip")
+    raise ValueError(f"{name} is malformed: {needed}")
+
+
+@cache
+def read_buckets(text: str) -> dict[str, str]:
+    """Return the prefix of each bucket in BUCKETS."""
+    return read_members("BUCKETS", text, str, 'JSON, bucket to prefix, {"acme-data": "etl/stats/"}')
 
 
 @cache
 def read_jobs(text: str) -> dict[str, Job]:
     """Return the settings of each job in JOBS, by its folder; unknown members are ignored."""
     jobs = {}
-    for folder, known in read_encoded("JOBS", text).items():
+    for folder, known in read_members("JOBS", text, dict, OBJECTS).items():
         mapping, watched = known.get("mapping", ""), known.get("watched", False)
         if not isinstance(mapping, str) or not isinstance(watched, bool):
             raise ValueError(
@@ -206,7 +199,7 @@ def read_jobs(text: str) -> dict[str, Job]:
 def read_metrics(text: str) -> dict[str, MetricType]:
     """Return the type of each metric in METRICS, by its whole name."""
     types = {}
-    for metric, known in read_encoded("METRICS", text).items():
+    for metric, known in read_members("METRICS", text, dict, OBJECTS).items():
         kind, interval = known.get("type", "gauge"), known.get("interval")
         if kind not in ("gauge", "count"):
             raise ValueError(
