@@ -62,9 +62,7 @@ class Dropped(NamedTuple):
     """A point that Datadog drops although it answers 202."""
 
     metric: str
-    tags: tuple[str, ...]
     timestamp: float
-    value: float
     reason: str
 
 
@@ -261,7 +259,7 @@ class DatadogServer:
             else:
                 self.points.setdefault((metric, tags), {})[int(timestamp)] = float(value)
                 continue
-            self.dropped.append(Dropped(series["metric"], tags, timestamp, value, reason))
+            self.dropped.append(Dropped(series["metric"], timestamp, reason))
 
 
 class _HTTPServer(ThreadingHTTPServer):

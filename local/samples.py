@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from local.ledger import Point
 
-JOBS = ("orders", "invoices", "clicks", "payments", "search")  # of a burst
 JOB_FILES = 1000  # of one job in a burst, a second apart: none is older than MAX_AGE_SECONDS
+MIN_JOBS = 5  # of a burst
 # A job whose files another tool writes, with the mapping that reads them
 MAPPED = {"mapped-sample": "{timestamp: at, models: length(results), seconds: elapsed_time}"}
 
@@ -65,10 +65,10 @@ def bad_files(now: int) -> list[File]:
 def burst_files(count: int, now: int) -> Iterator[File]:
     """Yield files of several jobs; those of a job are a second apart, none in the future."""
     chance = random.Random(count)
-    jobs = [*JOBS, *(f"job-{number}" for number in range(len(JOBS), -(-count // JOB_FILES)))]
+    jobs = max(MIN_JOBS, -(-count // JOB_FILES))
     for number in range(count):
-        age, job = divmod(number, len(jobs))
+        age, job = divmod(number, jobs)
         metrics = {"rows.read": chance.randint(900, 1100), "seconds": round(chance.random(), 3)}
-        key = f"{jobs[job]}/{now}/{number:06}.json"
+        key = f"job-{job}/{now}/{number:06}.json"
         expected = {name: {now - age: value} for name, value in metrics.items()}
         yield sample("burst", key, {"timestamp": now - age, **metrics}, expected)
