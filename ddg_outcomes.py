@@ -82,14 +82,14 @@ def settle(message: Message, outcomes: Outcomes, trouble: str = "") -> dict[File
     trouble: why the message couldn't be sent to the rejected queue, or "".
     """
 
-    def unsettled(outcome: Outcome) -> Outcome:
-        if not isinstance(outcome, Refused):
-            return outcome
+    settled = {file: outcomes[file] for file in message.files}
+    if trouble or has(message, outcomes, Retry):
         suffix = f"; couldn't send to the rejected queue: {trouble}" if trouble else ""
-        return Retry(f"refused once its message is settled: {outcome.reason}{suffix}")
-
-    waits = trouble or has(message, outcomes, Retry)
-    return {file: unsettled(outcomes[file]) if waits else outcomes[file] for file in message.files}
+        for file, outcome in settled.items():
+            if isinstance(outcome, Refused):
+                reason = f"refused once its message is settled: {outcome.reason}{suffix}"
+                settled[file] = Retry(reason)
+    return settled
 
 
 def rejected_message(message: Message, outcomes: Outcomes) -> dict[str, Any]:
@@ -163,16 +163,14 @@ def print_outcomes(messages: Iterable[Message], outcomes: Outcomes, *, submitted
 
 def print_submitted(files: Iterable[File]) -> None:
     """Print `submitted` and a JSON list of objects, on as many lines as CloudWatch needs."""
-    line: list[str] = []
-    size = 0
+    line = ""
     for name in (json.dumps(f"s3://{file.bucket}/{file.key}") for file in files):
-        if line and size + len(name) > MAX_LINE_BYTES:
-            print(f"submitted [{', '.join(line)}]")
-            line, size = [], 0
-        line.append(name)
-        size += len(name) + len(", ")
+        if line and len(line) + len(name) > MAX_LINE_BYTES:
+            print(f"submitted [{line}]")
+            line = ""
+        line += f", {name}" if line else name
     if line:
-        print(f"submitted [{', '.join(line)}]")
+        print(f"submitted [{line}]")
 
 
 def print_jobs(outcomes: Outcomes, jobs: Mapping[File, str], function_name: str) -> None:
