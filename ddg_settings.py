@@ -239,12 +239,9 @@ def read_secret_key(secrets: Service, arn: str, seconds: float) -> str:
     Raises:
         ValueError: it can't be read within the seconds, or is no key.
     """
-
-    def get_secret(client: Any) -> str:
-        return str(client.get_secret_value(SecretId=arn).get("SecretString", ""))
-
     try:
-        secret = secrets.result(secrets.start(get_secret), seconds)
+        call = secrets.start(lambda client: client.get_secret_value(SecretId=arn))
+        secret = str(secrets.result(call, seconds).get("SecretString", ""))
     except (*AWS_ERRORS, TimeoutError) as error:
         raise ValueError(
             f"DATADOG_API_KEY_SECRET_ARN can't be read: {type(error).__name__}. "
