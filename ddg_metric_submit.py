@@ -1,11 +1,7 @@
 """SQS -> S3 -> Datadog: submit the metrics of every stats file that a batch of messages names.
 
-Each file that a message names has exactly one outcome:
-  submitted: Datadog answered 202 for all its points;
-  refused:   for good; its message is in the rejected queue, with the reason;
-  retried:   its message stays in the queue and is delivered again;
-  ignored:   it isn't new, or not below its bucket's prefix.
-A file is retried unless it is known to be one of the others. Markers need nothing.
+Each file that a message names has exactly one outcome (ddg_outcomes.py). It is retried unless it
+is known to be submitted, refused, skipped or ignored.
 """
 
 import gc
@@ -134,15 +130,12 @@ def lambda_handler(event: Mapping[str, Any], context: Any) -> dict[str, list[dic
     submitted = submit_files(files, batch)
     outcomes = keep_refused(messages, submitted, batch)
     print_outcomes(messages, outcomes, submitted=settings.log_files)
-    print_jobs(outcomes, find_watched(files, settings), context.function_name)
+    jobs = {file: find_job(file, settings) for file in files}
+    watched = {file: job for file, job in jobs.items() if settings.job(job).watched}
+    print_jobs(outcomes, watched, context.function_name)
     print_summary(outcomes, batch.statistics, context.function_name)
     retried = [message.message_id for message in messages if has(message, outcomes, Retry)]
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in retried]}
-
-
-def find_watched(files: Iterable[File], settings: Settings) -> dict[File, str]:
-    """Return file -> job for the files of watched jobs."""
-    return {file: job for file in files if settings.job(job := find_job(file, settings)).watched}
 
 
 def find_job(file: File, settings: Settings) -> str:
@@ -251,10 +244,10 @@ def receive(file: File, fetched: "Future[bytes | None]", batch: Batch) -> bytes:
         seconds = min(FETCH_SECONDS, batch.seconds_left() - READ_RESERVE_SECONDS)
         return service.result(future, seconds)
 
+    large, most = batch.clients.large, ddg_json_file.MAX_FILE_BYTES
     try:
         content = wait(batch.clients.s3, fetched)
         if content is None:
-            large, most = batch.clients.large, ddg_json_file.MAX_FILE_BYTES
             content = wait(large, large.start(ddg_s3_objects.get_object, file, most))
         return content or b""
     finally:
@@ -273,7 +266,7 @@ def parse(file: File, content: bytes, settings: Settings, deadline: float) -> li
         content,
         now=time.time(),
         max_age=settings.max_age,
-        tags=settings.constant_tags | ({job_tag} if job_tag else set()),
+        tags=settings.constant_tags | ({job_tag} - {""}),
         prefix=settings.metric_prefix,
         mapping=load_mapping(settings.job(folder).mapping, deadline),
         last_modified=file.last_modified,
@@ -281,11 +274,7 @@ def parse(file: File, content: bytes, settings: Settings, deadline: float) -> li
 
 
 def load_mapping(expression: str, deadline: float) -> ddg_stats_file.Mapping | None:
-    """Return a function that applies a mapping; None if there is no mapping.
-
-    Raises:
-        RetryError: the expression is wrong.
-    """
+    """Return a function that applies a mapping, "" is none; raise RetryError if it is wrong."""
     if not expression:
         return None
     import ddg_mapping  # only jobs with a mapping pay for importing jmespath
@@ -380,9 +369,7 @@ def drop_old(part: Entries, posted: Posted, max_age: int) -> Entries:
 
 def split(part: Entries, answer: Answer, posted: Posted) -> list[Entries]:
     """Return the halves to post instead of a part; none if a single file is at fault."""
-    halves = ddg_series_api.halve_owners(part)
-    if not halves and answer.status_code == 413:
-        halves = ddg_series_api.halve_points(part)
+    halves = ddg_series_api.halve(part, within_owner=answer.status_code == 413)
     if not halves:
         file = part[0][0]
         final = is_final(answer, file.receive_count)
@@ -418,15 +405,15 @@ def why(answer: Answer) -> str:
 def keep_refused(messages: Iterable[Message], outcomes: Outcomes, batch: Batch) -> Outcomes:
     """Send refused messages to the rejected queue; return the settled outcomes."""
     sqs, url = batch.clients.sqs, batch.settings.rejected_queue_url
-    sends: dict[Message, Future[str]] = {}
-    for message in messages:
-        if has(message, outcomes, Refused) and not has(message, outcomes, Retry):
-            sends[message] = sqs.start(keep, url, message, outcomes)
-    latest = batch.deadline + RESERVE_SECONDS / 2
+    sends = {
+        message: sqs.start(keep, url, message, outcomes)
+        for message in messages
+        if has(message, outcomes, Refused) and not has(message, outcomes, Retry)
+    }
     troubles: dict[Message, str] = {}
     for message, send in sends.items():
         try:
-            troubles[message] = sqs.result(send, latest - time.monotonic())
+            troubles[message] = sqs.result(send, batch.seconds_left() + RESERVE_SECONDS / 2)
         except TimeoutError:
             troubles[message] = "no answer in time"
     return {

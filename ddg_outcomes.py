@@ -37,7 +37,7 @@ class Submitted(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """The file is refused for good."""
+    """The file is refused for good; its message is in the rejected queue, with the reason."""
 
     reason: str
 

@@ -20,11 +20,11 @@ from datadog.api.metrics import Metric
 
 from ddg_stats_file import Sample
 
-MAX_PAYLOAD_BYTES = 5_242_880  # Datadog series API v2, decompressed; v1 takes more, but not always
+MAX_PAYLOAD_BYTES = 5_242_880  # Datadog series API v2, decompressed; v1 is less reliable above it
 MAX_PAYLOAD_POINTS = 50_000  # bounds the memory: with short series, more would fit the bytes
 MAX_WIRE_BYTES = 512_000  # Datadog series API v2, compressed
 MAX_ANSWER_BYTES = 64 * 1024  # the rest of a response isn't read
-PART_BYTES = MAX_PAYLOAD_BYTES // 200  # of a file that is too large for one payload
+PART_BYTES = MAX_PAYLOAD_BYTES // 200  # of a file too large for one payload: small gaps remain
 
 Owner = TypeVar("Owner", bound=Hashable)
 Series = tuple[str, tuple[str, ...]]  # metric, tags
@@ -115,18 +115,18 @@ def cut(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
             yield [sample._replace(values=dict(points[start : start + count]))]
 
 
-def halve_owners(entries: Sequence[tuple[Owner, Sample]]) -> list[list[tuple[Owner, Sample]]]:
-    """Split a payload in two by owners; return nothing for a single owner."""
+def halve(
+    entries: Sequence[tuple[Owner, Sample]], *, within_owner: bool
+) -> list[list[tuple[Owner, Sample]]]:
+    """Split a payload in two by owners; return nothing if that isn't possible.
+
+    within_owner: split a single owner's samples, and a single sample's points, too.
+    """
     owners = list(dict.fromkeys(owner for owner, _ in entries))
-    first = set(owners[: len(owners) // 2])
-    if not first:
+    if len(owners) == 1 and not within_owner:
         return []
-    return [[entry for entry in entries if (entry[0] in first) is half] for half in (True, False)]
-
-
-def halve_points(entries: Sequence[tuple[Owner, Sample]]) -> list[list[tuple[Owner, Sample]]]:
-    """Split a payload in two by samples, or a sample by points; return nothing for one point."""
-    if middle := len(entries) // 2:
+    first = set(owners[: len(owners) // 2])
+    if middle := sum(owner in first for owner, _ in entries) or len(entries) // 2:
         return [list(entries[:middle]), list(entries[middle:])]
     [(owner, sample)] = entries
     points = list(sample.values.items())
@@ -188,21 +188,18 @@ class Verdict(Enum):
     STOP = "post nothing more of this batch: it is retried"
 
 
-VERDICTS = {
-    0: Verdict.AGAIN,  # no answer
-    202: Verdict.ACCEPT,  # no other 2xx is documented
-    400: Verdict.SPLIT,
-    401: Verdict.READ_KEY,
-    403: Verdict.READ_KEY,
-    408: Verdict.AGAIN,
-    413: Verdict.SPLIT,
-    **dict.fromkeys(range(500, 600), Verdict.AGAIN),
-}
-
-
 def judge(answer: Answer) -> Verdict:
     """Return what to do after a POST. A 429 stops: it asks for longer pauses than ours."""
-    return VERDICTS.get(answer.status_code, Verdict.STOP)
+    match answer.status_code:
+        case 202:  # no other 2xx is documented
+            return Verdict.ACCEPT
+        case 400 | 413:
+            return Verdict.SPLIT
+        case 401 | 403:
+            return Verdict.READ_KEY
+        case status if status in (0, 408) or 500 <= status < 600:
+            return Verdict.AGAIN
+    return Verdict.STOP
 
 
 def is_final(answer: Answer, receive_count: int) -> bool:
@@ -224,13 +221,12 @@ def judge_key(answer: Answer) -> bool | None:
     return valid if isinstance(valid, bool) else None
 
 
-def read_member(answer: Answer, name: str) -> object:
-    """Return a member of a body; None if it has none, is cut or isn't JSON."""
+def read_member(answer: Answer, name: str) -> Any:
+    """Return a member of a body; None if the body lacks it, is cut, or isn't JSON."""
     try:
-        member: object = json.loads(answer.text)[name]
+        return json.loads(answer.text)[name]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return member
 
 
 # --- Requests -> answers ---
@@ -320,7 +316,7 @@ class SeriesApi:
         options["timeout"] = call.deadline - time.monotonic()
         if size > MAX_WIRE_BYTES:
             call.answer = Answer(413, f"over {MAX_WIRE_BYTES} bytes, not sent")
-        elif options["timeout"] > 0:  # otherwise nobody is waiting any more
+        elif options["timeout"] > 0:  # otherwise nobody waits any more: compressing took it all
             call.answer = Answer(0, "timed out", size)
             self._exchange(call, {**headers, "Accept-Encoding": "identity"}, data, options)
         return call.answer
