@@ -29,6 +29,7 @@ NO_OBJECT = "the message names no object. Let only S3, SNS and EventBridge send 
 UNEXPECTED_SHAPE = (ValueError, KeyError, TypeError, AttributeError)  # of a message
 UNCONFIRMED = "SNS asks to confirm a subscription. Let the stack subscribe to the topic."
 
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError)  # JSON isn't what it should be
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -126,7 +127,7 @@ def find_files(body: str, receive_count: int = 1) -> list[File]:
 
     The body is an S3 notification or an EventBridge event, on its own or in an SNS envelope.
     """
-    files: list[File | None] = []
+    nameless = File("", "", receive_count, NO_OBJECT)
     try:
         told = json.loads(body)
         if told.get("Type") == "Notification":  # SNS's envelope
@@ -135,56 +136,44 @@ def find_files(body: str, receive_count: int = 1) -> list[File]:
             return []
         if told.get("Type") == "SubscriptionConfirmation":
             return [File("", "", receive_count, UNCONFIRMED)]
-        if told.get("source") == "aws.s3":
-            files = [find_event_file(told, receive_count)]
+        is_event = told.get("source") == "aws.s3"
+        records = [told] if is_event else list(told["Records"])
+    except (*MALFORMED, RecursionError):
+        return [nameless]
+    files = [find_file(record, receive_count, is_event=is_event) for record in records]
+    return [file for file in files if file] + [nameless] * (not files or None in files)
+
+
+def find_file(record: Any, receive_count: int, *, is_event: bool) -> File | None:
+    """Return the object that S3's record or EventBridge's event names; None: it names none.
+
+    The key is form-encoded in a record. In events that were captured it is as it is, but some
+    senders percent-encode it.
+    """
+    created = True
+    try:
+        if is_event:
+            created = (record.get("detail-type") or "Object Created") == "Object Created"
+            told, version, at = record["detail"], "version-id", record.get("time")
         else:
-            files = [find_record_file(record, receive_count) for record in told["Records"]]
-    except (*UNEXPECTED_SHAPE, RecursionError):
-        pass  # it names no object
-    named = [file for file in files if file]
-    if not files or None in files:
-        named.append(File("", "", receive_count, NO_OBJECT))
-    return named
-
-
-def find_record_file(record: Any, receive_count: int) -> File | None:
-    """Return the object that an S3 record names; its key is form-encoded. None: not a record."""
-    try:
-        file = make_file(record["s3"], "versionId", record.get("eventTime"), receive_count)
-        file.key = unquote_plus(file.key)
-        file.created = (record.get("eventName") or "ObjectCreated:").startswith("ObjectCreated:")
-    except UNEXPECTED_SHAPE:
-        return None
-    return file
-
-
-def find_event_file(event: Mapping[str, Any], receive_count: int) -> File | None:
-    """Return the object that an EventBridge event names; None: not such an event.
-
-    Captured events have the key as it is; some senders percent-encode it.
-    """
-    created = (event.get("detail-type") or "Object Created") == "Object Created"
-    try:
-        file = make_file(event["detail"], "version-id", event.get("time"), receive_count)
-    except UNEXPECTED_SHAPE:
-        return None if created else File("", "", receive_count, created=False)
-    file.decoded_key, file.created = unquote(file.key), created
-    return file
-
-
-def make_file(named: Any, version_name: str, time_told: Any, receive_count: int) -> File:
-    """Return a file with the bucket, key and version that an event names.
-
-    Raises an error for names that S3 can't have: empty, or not encodable.
-    """
-    bucket, key = named["bucket"]["name"], named["object"]["key"]
-    version = named["object"].get(version_name)
-    version = "" if version in (None, "null") else version
-    if not (bucket and key):
-        raise ValueError
-    (bucket + key + version).encode()
-    event_time = read_time(time_told)
-    return File(bucket, key, receive_count, version=version, event_time=event_time)
+            told, version, at = record["s3"], "versionId", record.get("eventTime")
+            created = (record.get("eventName") or "ObjectCreated:").startswith("ObjectCreated:")
+        key, version = told["object"]["key"], told["object"].get(version)
+        file = File(
+            told["bucket"]["name"],
+            key if is_event else unquote_plus(key),
+            receive_count,
+            decoded_key=unquote(key) if is_event else "",
+            version="" if version in (None, "null") else version,
+            created=created,
+            event_time=read_time(at),
+        )
+        (file.bucket + file.key + file.version).encode()  # S3 can't have a name that fails here
+        if file.bucket and file.key:
+            return file
+    except MALFORMED:
+        pass
+    return File("", "", receive_count, created=False) if is_event and not created else None
 
 
 def read_time(text: Any) -> float | None:
