@@ -26,7 +26,6 @@ READ_SECONDS = 5  # between two bytes of a response
 AWS_ATTEMPTS = 3  # attempts for each request: botocore retries throttled and broken ones
 REPLAYED = "replayed"  # message attribute that the operator's command sets on what it puts back
 NO_OBJECT = "the message names no object. Let only S3, SNS and EventBridge send to this queue."
-UNEXPECTED_SHAPE = (ValueError, KeyError, TypeError, AttributeError)  # of a message
 UNCONFIRMED = "SNS asks to confirm a subscription. Let the stack subscribe to the topic."
 
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError)  # JSON isn't what it should be
