@@ -305,7 +305,6 @@ def test_no_post_is_started_without_time(submitter: Submitter, seconds: float, f
 def test_no_second_post_is_started_without_time(
     submitter: Submitter, answer: Answer | None, seconds: float, done: int, said: str
 ) -> None:
-
     def slowly(request: Request) -> Answer | None:
         submitter.clock.spend(seconds)
         return answer
