@@ -169,6 +169,6 @@ def test_files_at_the_size_limit(datadog: DatadogServer) -> None:
     batch = run(large, datadog, files=3)
     assert (batch.summary["Submitted"], batch.summary["Refused"]) == (2, 1)
     assert batch.megabytes < 256
-    batch = run(lambda call: response(body=padded), datadog, files=15)  # not one thread each
-    assert batch.summary["Submitted"] == 15
+    batch = run(lambda call: response(body=padded), datadog, files=8)  # not one thread each
+    assert batch.summary["Submitted"] == 8
     assert batch.megabytes < 120
