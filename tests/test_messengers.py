@@ -87,7 +87,9 @@ def test_key_of_eventbridge_is_decoded_if_no_object_has_it(
     assert list(submitter.stored()) == [("m", (found,))]
 
 
-@pytest.mark.parametrize(("key", "requested"), [("a%20b", ["a%20b", "a b"]), ("100%", ["100%"])])
+@pytest.mark.parametrize(
+    ("key", "requested"), [("a%20b", ["a%20b", "a b"]), ("a+b", ["a+b"]), ("100%", ["100%"])]
+)
 def test_object_is_gone_if_neither_key_exists(
     submitter: Submitter, key: str, requested: list[str]
 ) -> None:
