@@ -118,8 +118,8 @@ def test_large_object_is_requested_again_in_its_turn(submitter: Submitter) -> No
             raise ConnectionAbortedError
         yield whole
 
-    outcome = submitter.submit_from({f"stats/{n:02}": dropped_at_first for n in range(70)})
-    assert outcome.files == (70, 0, 0)
+    outcome = submitter.submit_from({f"stats/{n:02}": dropped_at_first for n in range(100)})
+    assert outcome.files == (100, 0, 0)
     assert set(requests.values()) == {2}
 
 
