@@ -7,17 +7,9 @@ from typing import Any
 
 SETTINGS_FILE = "stack.auto.tfvars.json"
 KNOWN = {  # the attributes of an entry
-    "jobs": ("mapping", "silent_after_hours"),
-    "metrics": (
-        "type",
-        "interval",
-        "unit",
-        "per_unit",
-        "short_name",
-        "description",
-        "monitor",
-    ),
-    "buckets": ("prefix", "notify", "topic_arn", "account_id", "kms_key_arn"),
+    "jobs": ["mapping", "silent_after_hours"],
+    "metrics": ["type", "interval", "unit", "per_unit", "short_name", "description", "monitor"],
+    "buckets": ["prefix", "notify", "topic_arn", "account_id", "kms_key_arn"],
 }
 
 
@@ -52,21 +44,22 @@ def read_settings_file(path: Path) -> dict[str, Any]:
 
 
 def submitter_environment(variables: Mapping[str, Any]) -> dict[str, str]:
-    """Return the environment that Terraform gives the submitter, without keys and defaults.
+    """Return the environment that Terraform gives the submitter, without keys.
 
     Args:
         variables: from read_settings_file().
     """
-    jobs: dict[str, dict[str, Any]] = {}
-    for job, entry in variables["jobs"].items():
-        if entry.get("mapping") is not None:
-            jobs.setdefault(job, {})["mapping"] = entry["mapping"]
-        if entry.get("silent_after_hours") is not None:
-            jobs.setdefault(job, {})["watched"] = True
+    jobs = {
+        job: {
+            "mapping": entry.get("mapping") or "",
+            "watched": entry.get("silent_after_hours") is not None,
+        }
+        for job, entry in variables["jobs"].items()
+    }
     counts = {
-        metric: {name: entry[name] for name in ("type", "interval") if entry.get(name) is not None}
+        metric: {"type": entry["type"], "interval": entry.get("interval")}
         for metric, entry in variables["metrics"].items()
-        if entry.get("type", "gauge") != "gauge"
+        if entry.get("type") not in (None, "gauge")
     }
     prefixes = {
         bucket: "stats/" if entry.get("prefix") is None else entry["prefix"]
@@ -76,15 +69,9 @@ def submitter_environment(variables: Mapping[str, Any]) -> dict[str, str]:
         "JOBS": json.dumps(jobs),
         "METRICS": json.dumps(counts),
         "BUCKETS": json.dumps(prefixes),
+        "CONSTANT_TAGS": ",".join(variables.get("constant_tags") or ()),
     }
-    if variables.get("constant_tags"):
-        environment["CONSTANT_TAGS"] = ",".join(variables["constant_tags"])
-    names = {
-        "stats_prefix": "STATS_PREFIX",
-        "max_age_seconds": "MAX_AGE_SECONDS",
-        "metric_prefix": "METRIC_PREFIX",
-    }
-    for name, variable in names.items():
+    for name in ("stats_prefix", "max_age_seconds", "metric_prefix"):
         if variables.get(name) is not None:
-            environment[variable] = str(variables[name])
+            environment[name.upper()] = str(variables[name])
     return environment
