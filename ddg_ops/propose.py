@@ -142,12 +142,13 @@ def _is_metric(path: Path, values: Iterable[Any]) -> bool:
 
 def _find_time(columns: Columns) -> Path | None:
     """Return the best member that has the time in every row."""
-    times = {
-        (_rank(path) or len(_TIME_NAMES) + 1, len(path), number): path
-        for number, (path, values) in enumerate(columns.items())
+    times = [
+        path
+        for path, values in columns.items()
         if path and not _NO_TIME_NAME.match(path[-1]) and all(_is_time(path, v) for v in values)
-    }
-    return times[min(times)] if times else None
+    ]
+    order = {path: (_rank(path) or len(_TIME_NAMES) + 1, len(path)) for path in times}
+    return min(times, key=order.__getitem__, default=None)
 
 
 def _rank(path: Path) -> int:
