@@ -59,7 +59,7 @@ def test_settings_file_with_faults(text: str, problem: str, tmp_path: Path) -> N
 def test_settings_file_is_the_environment(tmp_path: Path) -> None:
     """The submitter's environment has what the file says."""
     given = {
-        "jobs": {"dbt": {"mapping": "a"}, "n": {"silent_after_hours": 26, "mapping": None}},
+        "jobs": {"d": {"mapping": "a"}, "n": {"silent_after_hours": 26, "mapping": None}},
         "metrics": {"n": {"type": "count", "interval": 60, "unit": "x"}, "g": {"unit": "second"}},
         "buckets": {"b": {"prefix": ""}, "c": {"notify": "s3"}},
         "constant_tags": ["a:b", "c"],
@@ -69,7 +69,7 @@ def test_settings_file_is_the_environment(tmp_path: Path) -> None:
     (tmp_path / "a").write_text(json.dumps(given))
     environment = submitter_environment(read_settings_file(tmp_path / "a"))
     assert environment == {
-        "JOBS": '{"dbt": {"mapping": "a", "watched": false}, "n": {"mapping": "", "watched": true}}',
+        "JOBS": '{"d": {"mapping": "a", "watched": false}, "n": {"mapping": "", "watched": true}}',
         "METRICS": '{"n": {"type": "count", "interval": 60}}',
         "BUCKETS": '{"b": "", "c": "stats/"}',
         "CONSTANT_TAGS": "a:b,c",
