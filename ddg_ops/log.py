@@ -25,17 +25,12 @@ MAX_PHRASE_CHARACTERS = 1_000  # a filter of CloudWatch's has at most 1,024
 STYLES = {"WARNING": "yellow", "ERROR": "bold red", "CRITICAL": "bold red"}
 
 
-class Line(NamedTuple):
-    """A line to show."""
+class Entry(NamedTuple):
+    """An entry of the log: how `tail` shows it."""
 
-    level: str  # WARNING, ERROR, ...
-    text: str
-
-
-class Files(NamedTuple):
-    """The submitted files of a batch."""
-
-    addresses: list[str]
+    lines: list[str]
+    style: str
+    document: dict[str, Any]  # for --json
 
 
 class Word(NamedTuple):
@@ -44,9 +39,6 @@ class Word(NamedTuple):
     state: str  # submitted, refused, retried, ignored, dead
     at: float  # epoch seconds
     reason: str
-
-
-Entry = dict[str, Any] | Line | Files  # the dict is a batch's summary
 
 
 def log_events(stack: Stack, since: float, pattern: str = "") -> Iterator[dict[str, Any]]:
@@ -58,26 +50,35 @@ def log_events(stack: Stack, since: float, pattern: str = "") -> Iterator[dict[s
 
 
 def read_event(message: str) -> Entry | None:
-    """Return a batch's summary, its files or a line to show; None for Lambda's own events."""
+    """Return the entry for a log event's message; None for Lambda's own events."""
     if message.startswith("submitted ["):
-        return Files(json.loads(message.removeprefix("submitted ")))
+        files = json.loads(message.removeprefix("submitted "))
+        return Entry([f"submitted {printable(file)}" for file in files], "", {"files": files})
     try:
         entry = json.loads(message)
     except ValueError:  # printed: a refusal, a retry
         named = message.startswith(("refused ", "retried "))
-        return Line("WARNING" if named else "INFO", message.strip())
+        return _line("WARNING" if named else "INFO", message.strip())
     if not isinstance(entry, dict):
         return None
     if "_aws" in entry and {"Submitted", "Refused", "Retried", "Points"} <= entry.keys():
-        return entry
+        numbers = Counter({name: n for name, n in entry.items() if isinstance(n, int)})
+        numbers["DelayMilliseconds"] = round(max(entry.get("DelayMilliseconds") or [0]))
+        style = "" if numbers["Refused"] + numbers["Retried"] else "green"
+        return Entry([SUMMARY.format_map(numbers)], style, numbers)
     if "message" in entry:
         trace = entry.get("stackTrace")
         text = f"{entry['message']} {trace}" if trace else str(entry["message"])
-        return Line(str(entry.get("level", "INFO")), text)
+        return _line(str(entry.get("level", "INFO")), text)
     status = entry.get("record", {}).get("status", "success")
     if entry.get("type") == "platform.report" and status != "success":  # an invocation's end
-        return Line("ERROR", f"the function ended with {status}")
+        return _line("ERROR", f"the function ended with {status}")
     return None
+
+
+def _line(level: str, text: str) -> Entry:
+    style = "red" if text.startswith("refused ") else STYLES.get(level, "")
+    return Entry([text], style, {"level": level, "text": text})
 
 
 def words_about(stack: Stack, name: str, since: float) -> Iterator[Word]:
@@ -90,14 +91,14 @@ def words_about(stack: Stack, name: str, since: float) -> Iterator[Word]:
     phrase = max(PHRASE.findall(name), key=len)[:MAX_PHRASE_CHARACTERS]
     listed = re.compile(rf"[:,] {re.escape(name)}(, s3://|, \.\.\.$|$)")
     for event in log_events(stack, since, f'"{phrase}"'):
-        at = event["timestamp"] / 1000
-        match read_event(event["message"]):
-            case Files(addresses) if name in map(printable, addresses):
-                yield Word("submitted", at, "")
-            case Line(_, text) if text.startswith(f"refused {name}: "):
-                yield Word("refused", at, text.removeprefix(f"refused {name}: "))
-            case Line(_, text) if listed.search(text):
-                state, _, rest = text.partition(" ")
+        at, entry = event["timestamp"] / 1000, read_event(event["message"])
+        for line in entry.lines if entry else ():
+            state, _, rest = line.partition(" ")
+            if line == f"submitted {name}":
+                yield Word(state, at, "")
+            elif line.startswith(f"refused {name}: "):
+                yield Word(state, at, line.removeprefix(f"refused {name}: "))
+            elif state != "submitted" and listed.search(line):
                 yield Word(state, at, rest.partition(": ")[2].partition(": s3://")[0])
 
 
@@ -116,30 +117,12 @@ def tail(screen: Screen, stack: Stack, since: Moment, files: bool, no_follow: bo
             at, identity = event["timestamp"] / 1000, (event["logStreamName"], event["eventId"])
             entry = read_event(event["message"]) if identity not in printed else None
             printed[identity] = at
-            if entry is not None and (files or not isinstance(entry, Files)):
-                print_entry(at, entry, screen)
+            if entry is not None and (files or "files" not in entry.document):
+                for line in entry.lines:
+                    screen.say(f"{utc(at)}  {line}", entry.style)
+                screen.result({"at": at} | entry.document)
             after = max(after, at - LATE_SECONDS)
         if no_follow:
             return FINE
         printed = {identity: at for identity, at in printed.items() if at >= after - 1}
         time.sleep(POLL_SECONDS)
-
-
-def print_entry(at: float, entry: Entry, screen: Screen) -> None:
-    """Print an entry of the log: a line, or a line per file."""
-    when = utc(at)
-    match entry:
-        case Line(level, text):
-            style = "red" if text.startswith("refused ") else STYLES.get(level, "")
-            screen.say(f"{when}  {text}", style)
-            screen.result({"at": at} | entry._asdict())
-        case Files(addresses):
-            for each in addresses:
-                screen.say(f"{when}  submitted {each}")
-            screen.result({"at": at, "files": addresses})
-        case _:
-            numbers = Counter({name: n for name, n in entry.items() if isinstance(n, int)})
-            numbers["DelayMilliseconds"] = round(max(entry.get("DelayMilliseconds") or [0]))
-            style = "" if numbers["Refused"] + numbers["Retried"] else "green"
-            screen.say(f"{when}  {SUMMARY.format_map(numbers)}", style)
-            screen.result({"at": at} | numbers)
