@@ -1,4 +1,4 @@
-"""docs/operations.md and docs/examples/: what they say is so, and what they tell to type works."""
+"""docs/operations.md and docs/examples/: their commands and examples work."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Patch = pytest.MonkeyPatch
 
 
 def test_each_command_of_the_page_works(stack: StackOnMoto, tmp_path: Path) -> None:
-    """Typed in the pages' order against a stack with refused files and dead letters."""
+    """Run in the pages' order, on a stack with refused files and dead letters."""
     stack.patch.chdir(tmp_path)
     stack.patch.setenv("DATADOG_API_KEY", KEY)
     (tmp_path / "stats.json").write_text(json.dumps(stats(rows=1)))
@@ -44,7 +44,7 @@ def test_each_command_of_the_page_works(stack: StackOnMoto, tmp_path: Path) -> N
         if "--canary" in words:
             words += ["--timeout", "0.01"]
         result = stack.run(*words)
-        # Whether the role may read the bucket that was there before; and no such file has come.
+        # Unknown: whether the role may read the second bucket, and where a missing file is.
         is_unknown = command == "check" or words[0] == "where"
         assert result.code in ((1, 3) if is_unknown else (0, 1)), (command, result)
     assert len(COMMANDS) > 30
@@ -54,7 +54,7 @@ def test_each_command_of_the_page_works(stack: StackOnMoto, tmp_path: Path) -> N
 
 
 PERMISSIONS = dict(re.findall(r"^\| (`.+?`) \| (.*`[a-z0-9]+:[A-Z].*) \|$", PAGE, re.MULTILINE))
-IAM_ACTIONS = {  # where the permission has another name (Service Authorization Reference)
+IAM_ACTIONS = {  # permissions with other names than their calls (Service Authorization Reference)
     "s3:GetBucketNotificationConfiguration": "s3:GetBucketNotification",
     "s3:ListObjectVersions": "s3:ListBucketVersions",
     "s3:ListObjectsV2": "s3:ListBucket",
@@ -66,14 +66,14 @@ IAM_ACTIONS = {  # where the permission has another name (Service Authorization 
 }
 
 
-CALLS: dict[str, tuple[str, set[str]]] = {  # row -> what is typed; what is called only at times
+CALLS: dict[str, tuple[str, set[str]]] = {  # row -> command lines, permissions of rarer calls
     "`check`": ("check --canary --timeout 0.01", {"secretsmanager:GetSecretValue"}),
     "`rejected`, `dead`": (
         ", ".join(
             f"rejected {command}"
             for command in ("list", "show", "save k", "replay", "replay --yes", "send k --yes")
         ),
-        {"s3:ListBucket", "s3:GetObjectVersion"},  # of a file that is gone, or has versions
+        {"s3:ListBucket", "s3:GetObjectVersion"},  # for a missing file, or one with versions
     ),
     "`backfill`": ("backfill --since 1h --yes", set()),
     "`tail`": ("tail --no-follow", set()),
@@ -85,7 +85,7 @@ CALLS: dict[str, tuple[str, set[str]]] = {  # row -> what is typed; what is call
 
 @pytest.mark.parametrize("row", CALLS)
 def test_permissions_are_those_of_the_calls(row: str, stack: StackOnMoto) -> None:
-    """The table has what the commands call, and nothing else."""
+    """The table lists exactly the permissions that the commands need."""
     lines, silent = CALLS[row]
     stack.patch.setenv("DATADOG_API_KEY", KEY)
     if row == "`check`":
@@ -112,7 +112,7 @@ def test_permissions_are_those_of_the_calls(row: str, stack: StackOnMoto) -> Non
 
 
 def validate(content: str | bytes, file: Path) -> None:
-    """Have the contract's own command say that a file is good."""
+    """Check a file with `ddg-ops validate`."""
     file.write_bytes(content.encode() if isinstance(content, str) else content)
     result = run("validate", str(file))
     assert result.code == 0
@@ -121,7 +121,7 @@ def validate(content: str | bytes, file: Path) -> None:
 
 
 def test_example_in_python(stack: StackOnMoto, tmp_path: Path) -> None:
-    """It uploads a good file."""
+    """It uploads a valid file."""
     command = [sys.executable, str(EXAMPLES / "write_stats.py"), stack.bucket, "nightly"]
     key = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     body = stack.aws["s3"].get_object(Bucket=stack.bucket, Key=key)["Body"].read()
@@ -130,7 +130,7 @@ def test_example_in_python(stack: StackOnMoto, tmp_path: Path) -> None:
 
 
 def test_example_in_shell(tmp_path: Path) -> None:
-    """It uploads a good file, whatever the locale, with a program called aws."""
+    """It uploads a valid file in any locale, through the program `aws`."""
     (tmp_path / "aws").write_text(f'#!/bin/sh\ncat > {tmp_path}/body\necho "$@"\n')
     (tmp_path / "aws").chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LC_ALL": "de_DE.UTF-8"}
@@ -147,12 +147,10 @@ def test_example_in_shell(tmp_path: Path) -> None:
         pytest.param("go", ["run", "write_stats.go"], id="Go"),
     ],
 )
-def test_example_in_a_language_that_may_be_here(
-    program: str, arguments: list[str], tmp_path: Path
-) -> None:
-    """It prints a good file."""
+def test_example_in_other_languages(program: str, arguments: list[str], tmp_path: Path) -> None:
+    """It prints a valid file."""
     found = shutil.which(program)
-    # A name on the PATH may be a stub with nothing behind it, as on a mac.
+    # The program may be a stub, as on a Mac.
     if (
         not found
         or subprocess.run(
@@ -165,7 +163,7 @@ def test_example_in_a_language_that_may_be_here(
 
 
 def test_shell_example_is_clean() -> None:
-    """shellcheck has nothing to say, where there is one."""
+    """shellcheck finds nothing, if it is installed."""
     shellcheck = Path(sys.executable).parent / "shellcheck"
     if not shellcheck.exists():
         pytest.skip("no shellcheck on this machine")

@@ -20,15 +20,12 @@ Patch = pytest.MonkeyPatch
 
 @pytest.fixture(autouse=True)
 def own_key(monkeypatch: Patch) -> None:
-    """The operator has one."""
+    """Set the operator's own key."""
     monkeypatch.setenv("DATADOG_API_KEY", KEY)
 
 
-# --- Backfill ---
-
-
 def put_files(stack: StackOnMoto, number: int) -> set[int]:
-    """Write files that nobody will submit; return their timestamps."""
+    """Upload files without notifying the submitter; return their timestamps."""
     now = int(time.time())
     for age in range(number):
         stack.put(f"stats/etl/{age}.json", {"timestamp": now - age, "rows": age})
@@ -37,13 +34,13 @@ def put_files(stack: StackOnMoto, number: int) -> set[int]:
 
 
 def arrived(datadog: DatadogServer) -> set[int]:
-    """Return the timestamps of the files' points that Datadog has."""
+    """Return the timestamps of the files' points at Datadog."""
     return set(datadog.points.get(("rows", ("env:test", "job:etl")), {}))
 
 
 def test_backfill(stack: StackOnMoto) -> None:
-    """Dry without --yes, which needs no key; with it the points arrive with the submitter's tags,
-    and once more changes nothing. Only what came within the span and is below the prefix counts."""
+    """A dry run needs no key. With --yes the points arrive with the submitter's tags, and a second
+    backfill changes nothing. Only files of the span and below the prefix count."""
     timestamps = put_files(stack, 3)
     stack.put("stats/other/bad", b"{")
     stack.put("stats/etl/_SUCCESS", b"")
@@ -79,10 +76,10 @@ def test_backfill(stack: StackOnMoto) -> None:
         ("--since 1h --yes", "unknown", 3, "answered 503, which doesn't tell"),
     ],
 )
-def test_backfill_that_cannot_be(
+def test_backfill_with_wrong_options_or_key(
     options: str, key: str, code: int, problem: str, stack: StackOnMoto
 ) -> None:
-    """One line, before anything is read; the function's own key isn't taken."""
+    """One line says why, before anything is read. The function's own key isn't used."""
     stack.patch.setenv("DATADOG_API_KEY", key)
     stack.datadog.respond_validate = lambda request: Answer(503) if key == "unknown" else None
     result = stack.run("backfill", *options.split())
@@ -92,7 +89,7 @@ def test_backfill_that_cannot_be(
 
 @pytest.mark.parametrize("max_age", ["3600", "0", "86400"])
 def test_backfill_of_old_files(max_age: str, stack: StackOnMoto) -> None:
-    """What Datadog drops without a word isn't sent, unless historical ingestion is asked for."""
+    """Files that Datadog would silently drop are skipped, except with --historical."""
     stack.set_environment(MAX_AGE_SECONDS=max_age)
     old = int(time.time()) - 7200
     stack.put("stats/etl/old.json", {"timestamp": old, "rows": 1})
@@ -109,8 +106,8 @@ def test_backfill_of_old_files(max_age: str, stack: StackOnMoto) -> None:
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_backfill_sends_a_file_that_gets_a_400_once_more(times: int, stack: StackOnMoto) -> None:
-    """A 400 passes by now and then; the second one refuses the file, and its neighbours are in."""
+def test_backfill_retries_a_400_once(times: int, stack: StackOnMoto) -> None:
+    """One 400 may be Datadog's fault. The second one refuses the file, and submits the others."""
     put_files(stack, 3)
     bad = f'{{"errors": ["{KEY} no"]}}'.encode()
     seen = itertools.count()
@@ -131,7 +128,7 @@ def test_backfill_sends_a_file_that_gets_a_400_once_more(times: int, stack: Stac
 
 
 def test_backfill_stops_at_an_outage_and_continues(stack: StackOnMoto) -> None:
-    """It survives a short outage. After a long one it continues with what is left."""
+    """It retries through a short outage. After a long one, --after submits the rest."""
     timestamps = put_files(stack, 6)
     stack.patch.setattr(backfill, "MAX_CHUNK_FILES", 2)
     seen = itertools.count()
@@ -149,7 +146,7 @@ def test_backfill_stops_at_an_outage_and_continues(stack: StackOnMoto) -> None:
 
 @pytest.mark.filterwarnings(CUT_OFF)
 def test_backfill_is_whole_after_any_interruption(stack: StackOnMoto) -> None:
-    """Interrupted anywhere and continued, every point is there; what was done isn't sent again."""
+    """After any interruption, --after sends the rest and nothing twice."""
     stack.patch.setattr(backfill, "MAX_CHUNK_FILES", 2)
     timestamps = put_files(stack, 4)
     command = ("backfill", "--since", "1h", "--yes")
@@ -173,7 +170,7 @@ def test_backfill_is_whole_after_any_interruption(stack: StackOnMoto) -> None:
 
 
 def test_backfill_keeps_its_rate(stack: StackOnMoto) -> None:
-    """So many files a second: the pauses between its parts add up to it."""
+    """The pauses between chunks keep it at --rate files per second."""
     put_files(stack, 6)
     slept: list[float] = []
     stack.patch.setattr(backfill, "time", SimpleNamespace(**vars(time) | {"sleep": slept.append}))

@@ -32,7 +32,7 @@ def put_bad(stack: StackOnMoto) -> None:
     stack.submit()
 
 
-def mend(stack: StackOnMoto) -> None:
+def upload_a_corrected_file(stack: StackOnMoto) -> None:
     put_bad(stack)
     put_and_submit(stack)
 
@@ -44,10 +44,10 @@ def give_up(stack: StackOnMoto) -> None:
     )
 
 
-def give_up_another(stack: StackOnMoto) -> None:
+def give_up_an_older_version(stack: StackOnMoto) -> None:
     give_up(stack)
     for message in stack.queue(stack.dead_letter_url)._messages:
-        message.sent_timestamp -= 9_000  # of an earlier version
+        message.sent_timestamp -= 9_000  # as for an earlier version
     stack.put(KEY, stats(rows=1))
 
 
@@ -56,7 +56,7 @@ def refuse_unlogged(stack: StackOnMoto) -> None:
     stack.reject(KEY, "not JSON")
 
 
-def retry_another(stack: StackOnMoto) -> None:
+def retry_files_of_similar_names(stack: StackOnMoto) -> None:
     stack.put(KEY, stats(rows=1))
     stack.log(f"retried 2: no: s3://{stack.bucket}/{KEY}.gz, s3://{stack.bucket}/{KEY}, 2")
 
@@ -86,14 +86,14 @@ def remove(stack: StackOnMoto) -> None:
     ("what", "key", "code", "state", "text"),
     [
         (put_and_submit, KEY, 0, "submitted", "at 20"),
-        (mend, KEY, 0, "submitted", "at 20"),
+        (upload_a_corrected_file, KEY, 0, "submitted", "at 20"),
         (put_bad, KEY, 1, "refused", '"rows" is the string "1"'),
         (replay_in_vain, KEY, 1, "refused", "is no longer in the rejected queue"),
         (retry, KEY, 1, "retried", "no answer from Datadog"),
         (give_up, KEY, 1, "dead", "find out why"),
-        (give_up_another, KEY, 3, "not yet", "about 1 message in"),
+        (give_up_an_older_version, KEY, 3, "not yet", "about 1 message in"),
         (refuse_unlogged, KEY, 1, "refused", ": not JSON"),
-        (retry_another, KEY, 3, "not yet", "about 1 message in"),
+        (retry_files_of_similar_names, KEY, 3, "not yet", "about 1 message in"),
         (lambda s: s.put(KEY, b"{}"), KEY, 3, "not yet", "about 1 message in"),
         (lambda s: None, KEY, 3, "unknown", "no such object"),
         (remove, KEY, 0, "submitted", "doesn't exist now"),
@@ -110,7 +110,7 @@ def test_where(
     text: str,
     stack: StackOnMoto,
 ) -> None:
-    """What became of a file, whatever that is; and nothing is received from the stats queue."""
+    """It tells every outcome, and never receives from the stats queue."""
     what(stack)
     waiting = stack.bodies(stack.main_url)
     clients: Any = BaseClient
@@ -133,7 +133,7 @@ def test_where(
 
 
 def test_where_of_many(stack: StackOnMoto) -> None:
-    """Of another bucket, of several versions, and of keys that are parts of others."""
+    """Another bucket, several versions, and keys that contain each other."""
     bucket = stack.connect("eventbridge")
     stack.aws["s3"].put_bucket_versioning(
         Bucket=bucket, VersioningConfiguration={"Status": "Enabled"}
@@ -157,7 +157,7 @@ def test_where_of_many(stack: StackOnMoto) -> None:
 
 
 def test_jobs(stack: StackOnMoto) -> None:
-    """A line a job: watched ones with what is left, those that wrote nothing too; 1 if silent."""
+    """A line per job: watched jobs show the time left, even without files. A silent job: 1."""
     hours = {"nightly": 26, "hourly": 2, "never": 3}
     stack.outputs["watched_jobs"] = {"value": hours}
     for job in ("nightly", "hourly", "My Job"):
@@ -183,8 +183,8 @@ def test_jobs(stack: StackOnMoto) -> None:
     assert 93_500 < left["nightly"] <= 93_600
 
 
-def test_jobs_stop_somewhere(stack: StackOnMoto) -> None:
-    """A bucket of millions isn't listed to its end, and that is told."""
+def test_jobs_lists_a_limited_number_of_keys(stack: StackOnMoto) -> None:
+    """It stops listing a huge bucket, and says where."""
     stack.patch.setattr(jobs, "MAX_KEYS", 3)
     for number in range(4):
         stack.put(f"stats/job-{number}/1.json", stats(rows=1))
@@ -198,7 +198,7 @@ def test_jobs_stop_somewhere(stack: StackOnMoto) -> None:
 
 
 def test_pause_and_resume(stack: StackOnMoto) -> None:
-    """Mapping and schedule; dry without --yes, told what it means, and check knows of it."""
+    """They switch mapping and schedule, only with --yes; `check` tells that it is paused."""
     stack.generate("2025-11-24T12:00:00.000+0000")
 
     def states() -> tuple[str, str]:
@@ -237,7 +237,7 @@ def summary(**values: int) -> dict[str, Any]:
     return {"_aws": {}, "Submitted": 0, "Refused": 0, "Retried": 0, "Points": 0} | values
 
 
-LINES = [  # of the log, and what is shown of it
+LINES = [  # of the log, and how `tail` shows them
     (
         summary(Submitted=8, Points=24, Requests=1, WireBytes=700) | {"DelayMilliseconds": [7, 90]},
         (
@@ -261,9 +261,9 @@ LINES = [  # of the log, and what is shown of it
 
 
 def test_tail_of_lines(stack: StackOnMoto) -> None:
-    """A batch a line; refusals, retries and errors as they are; what Lambda says of itself not.
+    """It prints batches, refusals, retries and errors, but not Lambda's own events.
 
-    The submitted files are shown with --files.
+    --files adds the submitted files.
     """
     stack.log(*(line if isinstance(line, str) else json.dumps(line) for line, _ in LINES))
     lines = stack.run("tail --no-follow").out.splitlines()
@@ -276,7 +276,7 @@ def test_tail_of_lines(stack: StackOnMoto) -> None:
 
 
 def test_tail_follows(stack: StackOnMoto) -> None:
-    """New lines come once each, late ones too, until Ctrl-C; older than --since stay out."""
+    """It prints each new or late line once, until Ctrl-C, but none before --since."""
     stack.log("old", at=time.time() - 7200)
     stack.log("first")
     steps: list[Callable[[], None]] = [

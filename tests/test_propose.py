@@ -18,8 +18,6 @@ from ddg_stats_file import read_stats_file
 from tests.stats_files import examples
 
 LAST_MODIFIED = "Mon, 09 Dec 2019 21:03:31 GMT"
-
-
 T = "2019-12-08T21:03:31Z"
 DEEP: Any = 1
 for _ in range(5000):
@@ -30,7 +28,7 @@ PROPOSALS: list[tuple[Any, str | None]] = [
         {"n": 1, "m": 2, "started_at": T, "finished_at": T, "until": T, "state": "ok", "run": "12"},
         "merge(numbers(@), {timestamp: finished_at, tags: {state: state}})",
     ),
-    # Numbers that are times: the one in seconds is the time
+    # Two numbers are times: only the one in seconds becomes the timestamp
     ({"created": 1575839011.5, "sent_at": 1575839011000, "n": 1}, "{timestamp: created, n: n}"),
     (
         {"at": T, "tests": [{"name": "a", "s": 1.5}, {"name": "b", "s": 2, "skipped": 1}]},
@@ -38,7 +36,7 @@ PROPOSALS: list[tuple[Any, str | None]] = [
     ),
     ([{"name": "a", "s": None}, {"name": "b", "s": 2}, "end"], "[?s].{tags: {name: name}, s: s}"),
     ([{"at": T, "n": 1}, {"at": "2019-12-08T21:03:32Z", "n": 2}], "[*].{timestamp: at, n: n}"),
-    # Rows with the same tags and second: only the last one
+    # Rows with the same tags and second: the last row only
     (
         [{"kind": "step", "n": 1}, {"kind": "step", "n": 2}, "x"],
         "[?n] | [-1].{tags: {kind: kind}, n: n}",
@@ -56,7 +54,7 @@ PROPOSALS: list[tuple[Any, str | None]] = [
         {"x1": {"state": "ok", "n": 1}, "x2": {"state": "ok", "n": 2}},
         "items(@)[*].{tags: {name: [0], state: [1].state}, n: [1].n}",
     ),
-    # Names that can't be a metric's, or that another metric has
+    # Invalid metric names, and names that are taken
     (
         {"p(95)": 1, "p-95": 2, "200": 3, "rows.read": 5},
         '{p_95: "p(95)", p_95_2: "p-95", n200: "200", "rows.read": "rows.read"}',
@@ -68,7 +66,7 @@ PROPOSALS: list[tuple[Any, str | None]] = [
         {"s": 1, "steps": [{"name": "a", "s": 1}, {"name": "b", "s": 2}]},
         "[{s: s}, steps[*].{tags: {name: name}, steps: {s: s}}][]",
     ),
-    # Only the last row if all would make over 1,000 series
+    # Over 1,000 series: the last row only
     (
         {"n": 1, "runs": [{"name": f"r{n}", "s": n} for n in range(1000)]},
         "[{n: n}, runs[-1].{tags: {name: name}, runs: {s: s}}][]",
@@ -105,34 +103,13 @@ def propose_for(document: Any) -> str | None:
     return proposed
 
 
-NAMES = st.sampled_from(
-    [
-        "a",
-        "b",
-        "a.b",
-        "p(95)",
-        "200",
-        "_x_",
-        "",
-        "timestamp",
-        "tags",
-        "created_at",
-        "job",
-        "name",
-        "A",
-        "größe",
-        "two words",
-        "a_2",
-        'x\\"',
-    ]
-) | st.sampled_from(["\ud800", "x" * 150])
+WORDS = "a|b|A|a.b|a_2|p(95)|200|_x_||timestamp|tags|created_at|job|name|größe|two words"
+NAMES = st.sampled_from([*WORDS.split("|"), 'x\\"', "\ud800", "x" * 150])
 NUMBERS = [1.5, math.nan, math.inf, 10**400, 1575839011, 1575839011000, 0, 1, 2]
 STRINGS = "ok|OK||12|?|2019-12-08T21:03:31|2019-12-08T21:03:31Z|0001-01-01T00:00:00Z|a\nb|\ud800"
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.sampled_from(NUMBERS), st.sampled_from(STRINGS.split("|"))
 )
-
-
 COLUMNS = st.sampled_from(
     [
         st.sampled_from([1, 2.5, None]),
@@ -147,7 +124,7 @@ ROWS = st.dictionaries(NAMES, COLUMNS, min_size=1, max_size=4).flatmap(
 
 
 def objects(members: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Return lists and objects of anything, and of similar rows."""
+    """Return lists and objects, of any members or of similar rows."""
     anything = st.dictionaries(NAMES, members, max_size=5)
     named = ROWS.flatmap(lambda rows: st.dictionaries(NAMES, st.sampled_from(rows), min_size=1))
     return st.one_of(ROWS, named, anything, st.lists(members, max_size=4))
