@@ -19,39 +19,17 @@ import botocore.session
 from botocore.exceptions import ClientError, ParamValidationError
 
 import ddg_json_file
+import ddg_outcomes
 import ddg_s3_objects
 import ddg_series_api
+import ddg_settings
 import ddg_stats_file
 from ddg_faults import MAX_REASON_BYTES
 from ddg_json_file import RetryError, StatsFileError
-from ddg_outcomes import (
-    Ignored,
-    Outcome,
-    Outcomes,
-    Refused,
-    Retry,
-    Skipped,
-    Statistics,
-    Submitted,
-    has,
-    print_jobs,
-    print_outcomes,
-    print_summary,
-    rejected_message,
-    settle,
-)
+from ddg_outcomes import Ignored, Outcome, Outcomes, Refused, Retry, Skipped, Submitted, has
 from ddg_s3_objects import File, Message, Service
 from ddg_series_api import Answer, Call, Verdict, is_final, judge, judge_key
-from ddg_settings import (
-    AWS_ERRORS,
-    ApiKey,
-    Batch,
-    Clients,
-    Settings,
-    make_clients,
-    read_metrics,
-    read_settings,
-)
+from ddg_settings import AWS_ERRORS, ApiKey, Batch, Clients, Settings
 from ddg_stats_file import Sample
 
 FETCH_SECONDS = 5.0  # a slow object doesn't cost the others more
@@ -123,17 +101,16 @@ def lambda_handler(event: Mapping[str, Any], context: Any) -> dict[str, list[dic
             the batch stays in the queue.
     """
     deadline = time.monotonic() + context.get_remaining_time_in_millis() / 1000 - RESERVE_SECONDS
-    settings = read_settings(os.environ)
-    batch = Batch(settings, lambda_clients(settings), deadline, Statistics())
+    settings = ddg_settings.read_settings(os.environ)
+    batch = Batch(settings, lambda_clients(settings), deadline, ddg_outcomes.Statistics())
     messages = ddg_s3_objects.read_messages(event)
     files = [file for message in messages for file in message.files]
     submitted = submit_files(files, batch)
     outcomes = keep_refused(messages, submitted, batch)
-    print_outcomes(messages, outcomes, submitted=settings.log_files)
+    ddg_outcomes.print_outcomes(messages, outcomes, submitted=settings.log_files)
     jobs = {file: find_job(file, settings) for file in files}
     watched = {file: job for file, job in jobs.items() if settings.job(job).watched}
-    print_jobs(outcomes, watched, context.function_name)
-    print_summary(outcomes, batch.statistics, context.function_name)
+    ddg_outcomes.print_summary(outcomes, watched, batch.statistics, context.function_name)
     retried = [message.message_id for message in messages if has(message, outcomes, Retry)]
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in retried]}
 
@@ -152,7 +129,7 @@ def lambda_clients(settings: Settings) -> Clients:
     session = botocore.session.get_session()
     # Nothing here needs parsed dates, and parsing them takes a sixth of a GET's CPU time.
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
-    clients = make_clients(settings, session)
+    clients = ddg_settings.make_clients(settings, session)
     gc.freeze()  # never collect what is here now: looking at it takes 10 ms
     return clients
 
@@ -175,7 +152,7 @@ def submit_files(files: Sequence[File], batch: Batch) -> dict[File, Outcome]:
             del read  # otherwise it stays in memory while the next file is read
 
     question = ask_about_key(batch) if files else None
-    payloads = ddg_series_api.pack(readable(), read_metrics(batch.settings.metrics))
+    payloads = ddg_series_api.pack(readable(), ddg_settings.read_metrics(batch.settings.metrics))
     posted = post_payloads(payloads, question, batch)
     return {file: outcomes.get(file, posted.outcome(file, points.get(file))) for file in files}
 
@@ -380,7 +357,7 @@ def split(part: Entries, answer: Answer, posted: Posted) -> list[Entries]:
 def post(part: Entries, batch: Batch) -> Answer:
     """POST a part of a payload and count it."""
     started = time.monotonic()
-    types = read_metrics(batch.settings.metrics)
+    types = ddg_settings.read_metrics(batch.settings.metrics)
     series = ddg_series_api.build_series((sample for _, sample in part), types)
     seconds = min(POST_SECONDS, batch.seconds_left())
     answer = batch.clients.datadog.post(series, batch.clients.key.value, seconds)
@@ -419,14 +396,16 @@ def keep_refused(messages: Iterable[Message], outcomes: Outcomes, batch: Batch) 
     return {
         file: outcome
         for message in messages
-        for file, outcome in settle(message, outcomes, troubles.get(message, "")).items()
+        for file, outcome in ddg_outcomes.settle(
+            message, outcomes, troubles.get(message, "")
+        ).items()
     }
 
 
 def keep(sqs: Any, url: str, message: Message, outcomes: Outcomes) -> str:
     """Send a message to the rejected queue; return why it failed, or ""."""
     try:
-        answer = sqs.send_message(QueueUrl=url, **rejected_message(message, outcomes))
+        answer = sqs.send_message(QueueUrl=url, **ddg_outcomes.rejected_message(message, outcomes))
     except AWS_ERRORS as error:
         return type(error).__name__
     return "" if answer.get("MessageId") else "it doesn't say that it has the message"

@@ -23,8 +23,10 @@ NOT_OURS = "not a new object, or not below its bucket's prefix"
 
 # SQS refuses these in a message (see SendMessage; excluding them compiles faster)
 NOT_FOR_SQS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-# What ends a line, controls a terminal, or changes the direction of text
-CONTROL_CHARACTERS = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# What ends a line, controls a terminal, or changes the direction of text, and these
+UNPRINTABLE = re.compile(
+    "[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 
 logger = logging.getLogger("ddg_metric_submit")  # whose level LOG_LEVEL sets
 
@@ -82,13 +84,13 @@ def settle(message: Message, outcomes: Outcomes, trouble: str = "") -> dict[File
     trouble: why the message couldn't be sent to the rejected queue, or "".
     """
 
+    waits = trouble or has(message, outcomes, Retry)
+    suffix = f"; couldn't send to the rejected queue: {trouble}" if trouble else ""
     settled = {file: outcomes[file] for file in message.files}
-    if trouble or has(message, outcomes, Retry):
-        suffix = f"; couldn't send to the rejected queue: {trouble}" if trouble else ""
-        for file, outcome in settled.items():
-            if isinstance(outcome, Refused):
-                reason = f"refused once its message is settled: {outcome.reason}{suffix}"
-                settled[file] = Retry(reason)
+    for file, outcome in settled.items():
+        if waits and isinstance(outcome, Refused):
+            reason = f"refused once its message is settled: {outcome.reason}{suffix}"
+            settled[file] = Retry(reason)
     return settled
 
 
@@ -122,8 +124,7 @@ def rejected_message(message: Message, outcomes: Outcomes) -> dict[str, Any]:
 
 def printable(text: str) -> str:
     """Make a text fit for a log line and an SQS attribute: one line, never empty."""
-    text = CONTROL_CHARACTERS.sub("\N{REPLACEMENT CHARACTER}", text)
-    return NOT_FOR_SQS.sub("\N{REPLACEMENT CHARACTER}", text) or "(empty)"
+    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text) or "(empty)"
 
 
 def address(file: File) -> str:
@@ -156,9 +157,7 @@ def print_outcomes(messages: Iterable[Message], outcomes: Outcomes, *, submitted
         more = ", ..." if len(named) > SHOWN_KEYS else ""
         print(f"{word} {len(named)}: {printable(reason)}: {names}{more}")
     if submitted:
-        print_submitted(
-            file for file, outcome in outcomes.items() if isinstance(outcome, Submitted)
-        )
+        print_submitted(file for file in outcomes if isinstance(outcomes[file], Submitted))
 
 
 def print_submitted(files: Iterable[File]) -> None:
@@ -173,37 +172,34 @@ def print_submitted(files: Iterable[File]) -> None:
         print(f"submitted [{line}]")
 
 
-def print_jobs(outcomes: Outcomes, jobs: Mapping[File, str], function_name: str) -> None:
-    """Print a line of metrics for each watched job with files in the batch.
+def print_summary(
+    outcomes: Outcomes, watched: Mapping[File, str], statistics: Statistics, function_name: str
+) -> None:
+    """Print the metrics of each watched job with files in the batch, then the batch's.
 
-    jobs: file -> job, for the files of watched jobs.
+    The batch's include zeros, but no delay if nothing was submitted. watched: file -> job.
     """
     counts: dict[str, Counter[type[Outcome]]] = {}
-    for file, job in jobs.items():
+    for file, job in watched.items():
         counts.setdefault(job, Counter())[type(outcomes[file])] += 1
     for job, count in counts.items():
         values = {"Submitted": count[Submitted], "Refused": count[Refused]}
         print_metrics({"FunctionName": function_name, "Job": job}, values)
-
-
-def print_summary(outcomes: Outcomes, statistics: Statistics, function_name: str) -> None:
-    """Print a batch's metrics, including zeros, but no delay if nothing was submitted."""
-    counts = Counter(type(outcome) for outcome in outcomes.values())
-    values = {
-        "Submitted": counts[Submitted],
-        "Refused": counts[Refused],
-        "Retried": counts[Retry],
-        "Ignored": counts[Ignored],
+    total = Counter(type(outcome) for outcome in outcomes.values())
+    metrics: dict[str, object] = {
+        "Submitted": total[Submitted],
+        "Refused": total[Refused],
+        "Retried": total[Retry],
+        "Ignored": total[Ignored],
         "Points": statistics.points,
         "Requests": statistics.requests,
         "WireBytes": statistics.wire_bytes,
         "FetchMilliseconds": round(1000 * statistics.fetch_seconds),
         "PostMilliseconds": round(1000 * statistics.post_seconds),
     }
-    delays = read_delays(outcomes)
-    print_metrics(
-        {"FunctionName": function_name}, values | ({"DelayMilliseconds": delays} if delays else {})
-    )
+    if delays := read_delays(outcomes):
+        metrics["DelayMilliseconds"] = delays
+    print_metrics({"FunctionName": function_name}, metrics)
 
 
 def read_delays(outcomes: Outcomes) -> list[int]:
@@ -220,7 +216,7 @@ def read_delays(outcomes: Outcomes) -> list[int]:
     return [delays[(rank + 1) * len(delays) // shown - 1] for rank in range(shown)]
 
 
-def print_metrics(dimensions: Mapping[str, str], values: Mapping[str, int | list[int]]) -> None:
+def print_metrics(dimensions: Mapping[str, str], values: Mapping[str, object]) -> None:
     """Print a line of CloudWatch's embedded metric format.
 
     It goes to stdout as it is: CloudWatch doesn't read metrics from a wrapped line.
