@@ -96,9 +96,8 @@ def read_document(content: bytes) -> object:
         StatsFileError: the file isn't JSON, or is over a limit.
     """
     text, start, value, following = _read_first(content, _LENIENT)
-    if following == len(text):
-        return value
-    return [value for _, value in _lines(text, start, _LENIENT)]
+    more = _lines(text, start, _LENIENT) if following < len(text) else ()
+    return [each for _, each in more] or value
 
 
 def _read_first(content: bytes, decoders: _Decoders) -> tuple[str, int, object, int]:
@@ -137,30 +136,27 @@ def _decompress(content: bytes) -> bytes:
     plain = bytearray()
     view = memoryview(content)
     position = 0
-    member = None
-    while piece := view[position : position + _GZIP_SLICE]:
-        if member is None or member.eof:
-            if member and not piece[0]:
-                position = _ZEROS.match(content, position).end()  # type: ignore[union-attr]  # it matches "" too
-                continue
-            if not content.startswith(_GZIP_MAGIC, position):
-                raise StatsFileError(
-                    f"something follows the gzip data at byte {position}. Compress the file again."
-                )
-            member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-        try:
-            plain += member.decompress(piece, MAX_FILE_BYTES + 1 - len(plain))
-        except zlib.error as error:
+    while position < len(content):
+        if not content.startswith(_GZIP_MAGIC, position):
             raise StatsFileError(
-                f"broken gzip data at byte {position} ({error}). Compress the file again."
-            ) from None
-        if len(plain) > MAX_FILE_BYTES:
-            raise too_large(" decompressed")
-        position += len(piece) - len(member.unused_data)
-    if not (member and member.eof):
-        raise StatsFileError(
-            "the gzip data ends too early. Upload the whole file, after closing it."
-        )
+                f"something follows the gzip data at byte {position}. Compress the file again."
+            )
+        member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        while not member.eof:
+            if not (piece := view[position : position + _GZIP_SLICE]):
+                raise StatsFileError(
+                    "the gzip data ends too early. Upload the whole file, after closing it."
+                )
+            try:
+                plain += member.decompress(piece, MAX_FILE_BYTES + 1 - len(plain))
+            except zlib.error as error:
+                raise StatsFileError(
+                    f"broken gzip data at byte {position} ({error}). Compress the file again."
+                ) from None
+            if len(plain) > MAX_FILE_BYTES:
+                raise too_large(" decompressed")
+            position += len(piece) - len(member.unused_data)
+        position = _ZEROS.match(content, position).end()  # type: ignore[union-attr]  # it matches "" too
     return bytes(plain)
 
 

@@ -127,7 +127,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     prefix = environ.get("METRIC_PREFIX", "")
     if prefix and not METRIC_NAME.fullmatch(f"{prefix}a"):
         raise ValueError(
-            "METRIC_PREFIX is malformed: no metric's name can follow it, as after etl."
+            "METRIC_PREFIX is malformed: metric names must be able to follow it, as with etl."
         )
     buckets, jobs, metrics = (environ.get(name, "") for name in ("BUCKETS", "JOBS", "METRICS"))
     read_buckets(buckets)
@@ -164,8 +164,8 @@ def read_members(name: str, text: str, kind: type, needed: str) -> dict[str, Any
     Raises:
         ValueError: it is neither; `name` is the variable, and `needed` what it must be.
     """
+    is_plain = text.lstrip()[:1] in ("", "{")
     try:
-        is_plain = text.lstrip()[:1] in ("", "{")
         plain = text if is_plain else gzip.decompress(base64.b64decode(text, validate=True))
         members = json.loads(plain or "{}")
         if all(isinstance(member, kind) for member in members.values()):
@@ -222,14 +222,14 @@ def make_clients(settings: Settings, session: botocore.session.Session) -> Clien
     arn = settings.api_key_secret_arn
 
     def read(seconds: float) -> str:
-        return read_secret_key(secrets, arn, seconds) if arn else settings.api_key
+        return read_secret_key(secrets, arn, seconds)
 
     return Clients(
         s3=Service(session, "s3", FETCH_THREADS),
         large=Service(session, "s3", 1),
         sqs=Service(session, "sqs", KEEP_THREADS),
         datadog=SeriesApi(settings.api_host, settings.app_key),
-        key=ApiKey(settings.api_key, read),
+        key=ApiKey(settings.api_key, read if arn else lambda _: settings.api_key),
     )
 
 
