@@ -83,7 +83,6 @@ def settle(message: Message, outcomes: Outcomes, trouble: str = "") -> dict[File
 
     trouble: why the message couldn't be sent to the rejected queue, or "".
     """
-
     waits = trouble or has(message, outcomes, Retry)
     suffix = f"; couldn't send to the rejected queue: {trouble}" if trouble else ""
     settled = {file: outcomes[file] for file in message.files}

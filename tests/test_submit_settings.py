@@ -60,7 +60,7 @@ def test_malformed_variable_is_named(
 
 def test_settings_show_no_key(submitter: Submitter) -> None:
     submitter.set(DATADOG_APP_KEY="secret-app-key")
-    settings = submitter.module.read_settings(os.environ)
+    settings = submitter.module.ddg_settings.read_settings(os.environ)
     assert "key" not in f"{settings!r} {settings}"
 
 
