@@ -95,7 +95,7 @@ def _take_tables(value: object, path: Path, tables: list[Table]) -> object:
 
 
 def _has_data_for_names(value: Mapping[str, Any]) -> bool:
-    """Return whether an object is a table by its names: of numbers, or of similar objects."""
+    """Return whether an object's names are data: its members are numbers or similar objects."""
     members = [*value.values()]
     odd = sum(bool(_DATA.search(name)) for name in value)
     if all(map(is_number, members)):

@@ -21,11 +21,6 @@ CLOCK_SECONDS = 2.0  # S3's times are in whole seconds
 EXAMPLES = ["stats/nightly/1764000000.json", "s3://acme-data/etl/stats/a.json --since 2d"]
 CODES = {"submitted": FINE, "marker": FINE, "not yet": UNABLE, "unknown": UNABLE}  # else WRONG
 STYLES = {FINE: "green", UNABLE: "yellow", WRONG: "red"}
-NOT_BELOW = "it isn't below the prefix {}"
-NOT_KEPT = "(Its message is no longer in the rejected queue.)"
-NOT_THERE = "no such object, and the log doesn't name it. --since searches further back"
-NOT_LOGGED = "neither refused nor retried. With log_files = false the log doesn't say more"
-NOT_YET = "not submitted yet: about {} in {}. If it stays there: ddg-ops check"
 
 
 @click.command(cls=Command, examples=EXAMPLES)
@@ -42,7 +37,7 @@ NOT_YET = "not submitted yet: about {} in {}. If it stays there: ddg-ops check"
 def where(
     screen: Screen, stack: Stack, *, keys: Sequence[str], bucket: str, since: Moment | None
 ) -> int:
-    """Tell whether files were submitted, refused, retried, ignored, are dead, or still wait.
+    """Tell whether files are submitted, refused, retried, dead, ignored or still waiting.
 
     A KEY may be s3://bucket/key. The exit code is 0 if all are submitted.
     """
@@ -66,7 +61,8 @@ def where(
         elif refused and not word:
             word = Word("refused", refused.sent, refused.reason)
         elif word and word.state == "refused" and not refused:
-            word = word._replace(reason=f"{word.reason} {NOT_KEPT}")
+            reason = f"{word.reason} (Its message is no longer in the rejected queue.)"
+            word = word._replace(reason=reason)
         state, text = tell(stack, settings, file, bool(versions), word)
         codes.add(CODES.get(state, WRONG))
         screen.say(f"{state:<11}{address(file)}", STYLES[CODES.get(state, WRONG)])
@@ -118,15 +114,19 @@ def tell(
         return word.state, f"at {utc(word.at)}{f': {word.reason}' if word.reason else ''}"
     prefix = stack.prefix_of(file.bucket, settings)
     if not file.is_below(prefix):
-        return "ignored", NOT_BELOW.format(prefix)
+        return "ignored", f"it isn't below the prefix {prefix}"
     if is_marker(file):
         return "marker", "a marker, which the submitter skips"
     if not is_there:
-        return "unknown", NOT_THERE
+        return (
+            "unknown",
+            "no such object, and the log doesn't name it. --since searches further back",
+        )
     if not settings.log_files:
-        return "unknown", NOT_LOGGED
+        return "unknown", "neither refused nor retried; with log_files = false the log has no more"
     name, waiting = stack.waiting(stack.main_url)
-    return "not yet", NOT_YET.format(count(waiting, "message"), name)
+    text = f"not submitted yet: about {count(waiting, 'message')} in {name}"
+    return "not yet", f"{text}. If it stays there: ddg-ops check"
 
 
 def describe(versions: Sequence[Any], now: float) -> str:
