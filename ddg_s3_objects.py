@@ -90,13 +90,9 @@ class Service:
         try:
             return future.result(max(seconds, 0))
         except TimeoutError:
-            self.abandon(future)
+            if not future.cancel():  # a thread that hangs is left behind and replaced
+                self._threads = ThreadPoolExecutor(self._number)
             raise
-
-    def abandon(self, future: "Future[T]") -> None:
-        """Give up on a call; a thread that hangs is left behind and replaced."""
-        if not future.cancel():
-            self._threads = ThreadPoolExecutor(self._number)
 
 
 # --- Event -> messages -> files ---

@@ -217,6 +217,7 @@ class _ObjectReader:
             seconds = epoch_seconds(timestamp)
             shown = self.faults.show_values
             check_timestamp(seconds, self.now, self.max_age, show_values=shown)
+            return seconds
         except StatsFileError as error:
             self.faults.add(str(error))
         except ValueError as error:
@@ -224,8 +225,6 @@ class _ObjectReader:
             is_quoted = isinstance(timestamp, str) and is_numeric(timestamp)
             advice = "write it without the quotes" if is_quoted else _RIGHT_TIME
             self.faults.add(f'"timestamp" is {problem}: {advice}')
-        else:
-            return seconds
         return 0
 
     def _read_tags(self, tags: object) -> tuple[str, ...]:
