@@ -28,7 +28,7 @@ REPLAYED = "replayed"  # message attribute that the operator's command sets on w
 NO_OBJECT = "the message names no object. Let only S3, SNS and EventBridge send to this queue."
 UNCONFIRMED = "SNS asks to confirm a subscription. Let the stack subscribe to the topic."
 
-MALFORMED = (ValueError, KeyError, TypeError, AttributeError)  # JSON isn't what it should be
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError)  # JSON of another shape
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ class Message(NamedTuple):
 
 
 class Service:
-    """The client of one AWS service with its own threads: if it hangs, no other one waits."""
+    """The client of an AWS service with its own threads: if it hangs, the others don't wait."""
 
     def __init__(self, session: botocore.session.Session, name: str, threads: int) -> None:
         self._session, self._name, self._number = session, name, threads

@@ -1,6 +1,6 @@
 """Datadog's API: samples packed into payloads, the two requests, and what their answers mean.
 
-Samples come with an owner each, the file that they are of.
+Each sample comes with its owner, which is its file.
 """
 
 import contextvars
@@ -205,8 +205,8 @@ def judge(answer: Answer) -> Verdict:
 def is_final(answer: Answer, receive_count: int) -> bool:
     """Tell whether a 400 or 413 for a single file or point refuses it for good.
 
-    Datadog and what stands before it answer 400 now and then, so the message must have been
-    delivered before, and a 400 must name errors (DataDog/datadog-agent 12130).
+    Datadog and the proxies before it answer 400 at times, so the message must have been delivered
+    before, and a 400 must name errors (DataDog/datadog-agent 12130).
     """
     errors = read_member(answer, "errors")
     named = isinstance(errors, list) and bool(errors)
@@ -233,7 +233,7 @@ def read_member(answer: Answer, name: str) -> Any:
 
 
 class Call:
-    """One request in progress, and what is known of its response so far."""
+    """A request in progress, and its response so far."""
 
     def __init__(self, api_key: str, app_key: str | None, seconds: float) -> None:
         self.answer = Answer(0, "timed out")
@@ -242,7 +242,7 @@ class Call:
         self._keys = [api_key, *filter(None, [app_key])]
 
     def wait(self, seconds: float) -> Answer:
-        """Return the response, or what is known of it after that many seconds."""
+        """Return the response, or as much of it as has arrived within the seconds."""
         self.heard.wait(max(seconds, 0))
         return self.answer
 
@@ -263,7 +263,7 @@ class SeriesApi:
     """Datadog's API at one host, through the datadog package.
 
     The package's own HTTP client takes some errors for success, follows redirects with the key,
-    and is silent for 300 s after three timeouts. This is the one that it uses in that one's place.
+    and is silent for 300 s after three timeouts. This class replaces that client.
     """
 
     def __init__(self, host: str, app_key: str | None) -> None:
@@ -316,7 +316,7 @@ class SeriesApi:
         options["timeout"] = call.deadline - time.monotonic()
         if size > MAX_WIRE_BYTES:
             call.answer = Answer(413, f"over {MAX_WIRE_BYTES} bytes, not sent")
-        elif options["timeout"] > 0:  # otherwise nobody waits any more: compressing took it all
+        elif options["timeout"] > 0:  # otherwise compressing took too long, and nobody waits
             call.answer = Answer(0, "timed out", size)
             self._exchange(call, {**headers, "Accept-Encoding": "identity"}, data, options)
         return call.answer

@@ -152,7 +152,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         metric_prefix=prefix,
         max_age=int(checked("MAX_AGE_SECONDS", r"\d{1,10}", "seconds, 0 for no limit", "3600")),
         log_level=checked(
-            "LOG_LEVEL", "(?i:DEBUG|INFO|WARNING|ERROR|CRITICAL)", "a level of logging's", "INFO"
+            "LOG_LEVEL", "(?i:DEBUG|INFO|WARNING|ERROR|CRITICAL)", "a logging level", "INFO"
         ).upper(),
         log_files=checked("LOG_FILES", "true|false", "true or false", "true") == "true",
     )
@@ -171,7 +171,7 @@ def read_members(name: str, text: str, kind: type, needed: str) -> dict[str, Any
         if all(isinstance(member, kind) for member in members.values()):
             return dict(members)
     except (ValueError, AttributeError, RecursionError, EOFError, OSError, zlib.error):
-        pass  # told below
+        pass  # reported below
     raise ValueError(f"{name} is malformed: {needed}")
 
 
@@ -237,7 +237,7 @@ def read_secret_key(secrets: Service, arn: str, seconds: float) -> str:
     """Read the API key from Secrets Manager: plain, or JSON with an "api_key".
 
     Raises:
-        ValueError: it can't be read within the seconds, or is no key.
+        ValueError: it can't be read within the seconds, or isn't a key.
     """
     try:
         call = secrets.start(lambda client: client.get_secret_value(SecretId=arn))
@@ -252,5 +252,5 @@ def read_secret_key(secrets: Service, arn: str, seconds: float) -> str:
         if re.fullmatch("[!-~]+", key.strip()):
             return str(key.strip())
     except (ValueError, KeyError, TypeError, AttributeError):
-        pass  # told below, without the value
+        pass  # reported below, without the value
     raise ValueError('DATADOG_API_KEY_SECRET_ARN: the secret is neither a key nor {"api_key": ...}')

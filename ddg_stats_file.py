@@ -99,7 +99,12 @@ def read_stats_file(
             timestamp, sample_tags, values = reader.read(members)
             known = samples.setdefault((timestamp, sample_tags), values)
             if known is not values:
-                _add_values(known, values)
+                if twice := known.keys() & values.keys():
+                    raise StatsFileError(
+                        f"{show(min(twice))} has two values for the same second and tags, and "
+                        "Datadog keeps only the last. Add them up, or distinguish them by a tag."
+                    )
+                known.update(values)
         except StatsFileError as error:
             raise StatsFileError(f"{place.format(number)}{error}") from None
     if not samples:
@@ -361,17 +366,6 @@ def _too_many_tags(number: int) -> str:
         f"{number} tags, including the job's and the constant ones, and Datadog drops a series "
         f"with more than {MAX_TAGS}: write fewer"
     )
-
-
-def _add_values(known: dict[str, Number], values: dict[str, Number]) -> None:
-    """Add an object's metrics to those of the same second and tags."""
-    if not known.keys().isdisjoint(values):
-        twice = min(known.keys() & values.keys())
-        raise StatsFileError(
-            f"{show(twice)} has two values for the same second and tags, and Datadog keeps "
-            "only the last. Add them up, or distinguish them by a tag."
-        )
-    known.update(values)
 
 
 def _check_series(samples: Iterable[tuple[tuple[int, tuple[str, ...]], dict[str, Number]]]) -> None:
