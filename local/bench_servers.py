@@ -29,8 +29,6 @@ VALIDATE = "/api/v1/validate"  # asked during other requests: answered at once, 
 OBJECT_HEADERS = """x-amz-request-id: 3RGJ0Q2X4K4P6QWE\r
 Last-Modified: Tue, 01 Jul 2025 12:00:00 GMT\r
 ETag: "d41d8cd98f00b204e9800998ecf8427e"\r
-x-amz-server-side-encryption: AES256\r
-Accept-Ranges: bytes\r
 x-amz-checksum-type: FULL_OBJECT\r
 x-amz-checksum-crc32: """
 
