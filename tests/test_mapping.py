@@ -155,9 +155,11 @@ LONG, TIMES = "x" * 300_000, [STARTED - n for n in range(110)]
 COSTLY: list[tuple[str, object]] = [
     (" | ".join(["[@, @][]"] * 18), OBJECTS),
     ("{n: length([*].root()[*].to_string(root()))}", OBJECTS),
-    ("{n: length([?root() == root()])}", OBJECTS),
+    ("{n: length([*])}", [0] * 70_000),
+    ("{n: length(at[?root().s == root().s])}", [[0] * 1000]),
     ("{n: length(join(to_string(root()), [*].s))}", OBJECTS),
-    ("[*].root() | [*][*].items(@)", OBJECTS),
+    ("{n: length(items(@))}", {f"k{n}": n for n in range(20_000)}),
+    ("{n: length(at[*].numbers(root().s))}", {f"k{n}": n for n in range(1000)}),
     ("{n: length(keys(@))}", {f"k{n}": n for n in range(40_000)}),
     ("at[*].{timestamp: @, m: root().s}", {f"m{n}": n for n in range(600)}),
     ("at[*].{timestamp: @, n: `1`, tags: root().s}", {"a": LONG}),
@@ -181,12 +183,22 @@ def test_evaluation_is_bounded(submitter: Submitter, mapping: str, data: object)
     assert "steps" in outcome.reasons[0]
 
 
-def test_strings_count_before_they_are_joined(submitter: Submitter) -> None:
-    """One string, repeated often enough, would take a terabyte."""
-    mapping = "{n: length(join('', n[*].root().s))}"
+@pytest.mark.parametrize(
+    "built",
+    [
+        "join('', n[*].root().s)",
+        "join(s, n[*].to_string(@))",
+        "to_string(n[*].root())",
+        "n[*].root().l[]",
+    ],
+)
+def test_values_count_before_they_are_built(submitter: Submitter, built: str) -> None:
+    """One value, repeated often enough, would take a terabyte."""
+    document = {"n": [0] * 60, "s": "x" * 4_000_000, "l": [0] * 150_000}
     with memory_under(50_000_000):
-        outcome = submit(submitter, mapping, {"n": [0] * 60, "s": "x" * 4_000_000})
+        outcome = submit(submitter, f"{{n: length({built})}}", document)
     assert outcome.files == (0, 1, 0)
+    assert "steps" in outcome.reasons[0]
 
 
 @pytest.mark.parametrize("mapping", ["numbers(@)", "@", "{n: @ == @}", " | ".join(["[@]"] * 240)])
