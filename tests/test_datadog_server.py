@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import urllib3
 
-from local.datadog_server import Answer, DatadogServer, stored_metric, stored_tag
+from local.datadog_server import DatadogServer, stored_metric, stored_tag
 
 NOW = 1_700_000_000  # the server's clock in these tests
 HEADERS = {"DD-API-KEY": "test-key", "Content-Type": "application/json"}
@@ -129,59 +129,3 @@ def test_request(datadog: DatadogServer, status: int, body: bytes, headers: dict
     """Nothing of a rejected request is stored."""
     assert post(datadog, body, **headers).status == status
     assert len(datadog.points) == (status == 202)
-
-
-@pytest.mark.parametrize(
-    ("query", "key", "status", "answer"),
-    [
-        ("", "test-key", 200, {"valid": True}),
-        ("?api_key=test-key", "", 200, {"valid": True}),
-        ("?api_key=wrong", "wrong", 403, {"errors": ["Forbidden"]}),
-    ],
-)
-def test_validate(
-    datadog: DatadogServer, query: str, key: str, status: int, answer: dict[str, object]
-) -> None:
-    """docs: api/latest/authentication. `respond` and `requests` don't concern it."""
-    datadog.respond = lambda request: Answer(503)
-    url, headers = f"{datadog.url}/api/v1/validate{query}", {"DD-API-KEY": key}
-    got = urllib3.request("GET", url, headers=headers)
-    assert (got.status, got.json(), datadog.requests) == (status, answer, [])
-    datadog.respond_validate = datadog.respond
-    assert urllib3.request("GET", url, headers=headers, retries=False).status == 503
-    assert len(datadog.validations) == 2
-
-
-@pytest.mark.parametrize("accept", [False, True])
-def test_trouble(datadog: DatadogServer, accept: bool) -> None:
-    """Any answer or none; `accept` decides whether the points are stored."""
-    answers = [Answer(503, b"no", {"Retry-After": "7"}, accept=accept), Answer(reset=True)]
-    datadog.respond = lambda request: answers.pop(0)
-    answer = post(datadog, payload())
-    assert (answer.status, answer.data, answer.headers["Retry-After"]) == (503, b"no", "7")
-    with pytest.raises(urllib3.exceptions.ProtocolError):
-        post(datadog, payload())
-    assert [request.status for request in datadog.requests] == [503, None]
-    assert len(datadog.points) == accept
-
-
-@pytest.mark.parametrize(
-    ("keys", "query", "status", "points"),
-    [
-        (("test-key", "test-app-key"), "max:a.b{job:etl}", 200, [[[1000 * NOW, 2.0]]]),
-        (("test-key", "test-app-key"), "max:a.b{job:other}", 200, []),
-        (("test-key", "test-app-key"), "max:a.b", 400, []),
-        (("test-key", "another"), "max:a.b{job:etl}", 403, []),
-    ],
-)
-def test_query(keys: Any, query: str, status: int, points: Any, datadog: DatadogServer) -> None:
-    """docs: api/latest/metrics, query timeseries points. It needs both keys."""
-    datadog.points = {("a.b", ("env:test", "job:etl")): {NOW: 2.0, NOW - 99: 1.0}}
-    answer = urllib3.request(
-        "GET",
-        f"{datadog.url}/api/v1/query",
-        fields={"from": str(NOW - 9), "to": str(NOW + 9), "query": query},
-        headers=dict(zip(("DD-API-KEY", "DD-APPLICATION-KEY"), keys, strict=True)),
-    )
-    series = answer.json().get("series", [])
-    assert (answer.status, [each["pointlist"] for each in series]) == (status, points)
