@@ -16,8 +16,6 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> float:
 @pytest.mark.parametrize(
     ("setting", "minutes", "aged_out", "dead_letters"),
     [
-        pytest.param(Setting(2), 30, False, False, id="half an hour, low concurrency"),
-        pytest.param(Setting(100, 10, 900), 30, False, False, id="half an hour, long timeout"),
         pytest.param(Setting(), 55, False, False, id="55 minutes"),
         pytest.param(Setting(5, 10, 900), 55, True, False, id="waits for the timeout after it"),
         pytest.param(Setting(100), 60, False, True, id="received too often, at high concurrency"),
