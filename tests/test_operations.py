@@ -160,14 +160,3 @@ def test_example_in_other_languages(program: str, arguments: list[str], tmp_path
         pytest.skip(f"no {program} on this machine")
     shown = subprocess.run([found, *arguments], check=True, cwd=EXAMPLES, stdout=subprocess.PIPE)
     validate(shown.stdout, tmp_path / "file")
-
-
-def test_shell_example_is_clean() -> None:
-    """shellcheck finds nothing, if it is installed."""
-    shellcheck = Path(sys.executable).parent / "shellcheck"
-    if not shellcheck.exists():
-        pytest.skip("no shellcheck on this machine")
-    shown = subprocess.run(
-        [shellcheck, EXAMPLES / "write_stats.sh"], capture_output=True, text=True
-    )
-    assert shown.stdout == ""
