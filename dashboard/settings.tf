@@ -30,20 +30,20 @@ locals {
   }
 
   problems = concat(
-    fileexists(local.settings_path) && !can(keys(jsondecode(file(local.settings_path)))) ? ["it is no JSON object"] : [],
-    [for name, job in local.given_jobs : "job ${name}: there are mapping and silent_after_hours" if length(setsubtract(try(keys(job), ["(no object)"]), ["mapping", "silent_after_hours"])) > 0],
+    fileexists(local.settings_path) && !can(keys(jsondecode(file(local.settings_path)))) ? ["the file must be a JSON object"] : [],
+    [for name, job in local.given_jobs : "job ${name}: a job can have mapping and silent_after_hours" if length(setsubtract(try(keys(job), ["(no object)"]), ["mapping", "silent_after_hours"])) > 0],
     flatten([for name, metric in local.metrics : [for problem, found in {
-      "there is no attribute ${join(", ", local.unknown[name].attributes)}"                                   = length(local.unknown[name].attributes) > 0
-      "a monitor has no attribute ${join(", ", local.unknown[name].monitor)}"                                 = length(local.unknown[name].monitor) > 0
-      "Datadog knows no unit ${join(", ", local.unknown[name].units)} (units.tf has them: second, byte, row)" = length(local.unknown[name].units) > 0
-      "type is gauge or count"                                                                                = !contains(["gauge", "count"], try(coalesce(metric.type), "gauge"))
+      "unknown attribute: ${join(", ", local.unknown[name].attributes)}"                         = length(local.unknown[name].attributes) > 0
+      "unknown attribute of its monitor: ${join(", ", local.unknown[name].monitor)}"             = length(local.unknown[name].monitor) > 0
+      "unknown unit: ${join(", ", local.unknown[name].units)} (see units.tf: second, byte, row)" = length(local.unknown[name].units) > 0
+      "type must be gauge or count"                                                              = !contains(["gauge", "count"], try(coalesce(metric.type), "gauge"))
     } : "${name}: ${problem}" if found]]),
     flatten([for name, monitor in local.monitors : [for problem, found in {
-      "a monitor's kind is threshold or anomaly"                                                    = !try(contains(["threshold", "anomaly"], monitor.kind), false)
-      "a threshold has above or below, or both, and they are numbers"                               = try(monitor.kind == "threshold", false) && (!anytrue([for side in ["above", "below"] : can(monitor[side] + 0)]) || anytrue([for side in ["above", "below"] : try(monitor[side] != null, false) && !can(monitor[side] + 0)]))
-      "an anomaly has neither above nor below"                                                      = try(monitor.kind == "anomaly", false) && anytrue([for side in ["above", "below"] : try(monitor[side] != null, false)])
-      "every_hours is a number over 0, and at most 84: the window, twice that, is a week at most"   = try(monitor.every_hours != null, false) && !try(monitor.every_hours > 0 && monitor.every_hours <= 84, false)
-      "a job that writes less than hourly gives an anomaly nothing to learn from: take a threshold" = try(monitor.kind == "anomaly" && monitor.every_hours > 1, false)
+      "a monitor's kind must be threshold or anomaly"                                   = !try(contains(["threshold", "anomaly"], monitor.kind), false)
+      "a threshold needs a number as above, as below, or as both"                       = try(monitor.kind == "threshold", false) && (!anytrue([for side in ["above", "below"] : can(monitor[side] + 0)]) || anytrue([for side in ["above", "below"] : try(monitor[side] != null, false) && !can(monitor[side] + 0)]))
+      "an anomaly can't have above or below"                                            = try(monitor.kind == "anomaly", false) && anytrue([for side in ["above", "below"] : try(monitor[side] != null, false)])
+      "every_hours must be a number over 0 and at most 84"                              = try(monitor.every_hours != null, false) && !try(monitor.every_hours > 0 && monitor.every_hours <= 84, false)
+      "an anomaly needs a job that writes at least every hour: use a threshold instead" = try(monitor.kind == "anomaly" && monitor.every_hours > 1, false)
     } : "${name}: ${problem}" if found]]),
   )
 }

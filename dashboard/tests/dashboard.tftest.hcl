@@ -122,19 +122,19 @@ run "wrong_settings_file" {
 
   assert {
     condition = local.problems == [
-      "job nightly: there are mapping and silent_after_hours",
-      "a: Datadog knows no unit seconds (units.tf has them: second, byte, row)",
-      "a: there is no attribute typ",
-      "a: type is gauge or count",
-      "b: a monitor has no attribute about",
-      "f: there is no attribute (no object)",
-      "b: a threshold has above or below, or both, and they are numbers",
-      "c: a job that writes less than hourly gives an anomaly nothing to learn from: take a threshold",
-      "c: an anomaly has neither above nor below",
-      "d: a monitor's kind is threshold or anomaly",
-      "d: every_hours is a number over 0, and at most 84: the window, twice that, is a week at most",
-      "e: a threshold has above or below, or both, and they are numbers",
-      "e: every_hours is a number over 0, and at most 84: the window, twice that, is a week at most",
+      "job nightly: a job can have mapping and silent_after_hours",
+      "a: type must be gauge or count",
+      "a: unknown attribute: typ",
+      "a: unknown unit: seconds (see units.tf: second, byte, row)",
+      "b: unknown attribute of its monitor: about",
+      "f: unknown attribute: (no object)",
+      "b: a threshold needs a number as above, as below, or as both",
+      "c: an anomaly can't have above or below",
+      "c: an anomaly needs a job that writes at least every hour: use a threshold instead",
+      "d: a monitor's kind must be threshold or anomaly",
+      "d: every_hours must be a number over 0 and at most 84",
+      "e: a threshold needs a number as above, as below, or as both",
+      "e: every_hours must be a number over 0 and at most 84",
     ]
     error_message = "The message lists all faults, each with its metric."
   }

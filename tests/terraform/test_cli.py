@@ -61,7 +61,7 @@ def test_another_region(cloud: Cloud, new_stack: Callable[..., Root]) -> None:
     state = root.state()
     for command in (["plan"], ["apply", "-auto-approve"], ["destroy", "-auto-approve"]):
         printed = root.run(*command, code=1, AWS_REGION="us-east-1")
-        assert "aws_region is eu-central-1, yet the AWS provider works in us-east-1." in printed
+        assert "aws_region is eu-central-1, but the AWS provider works in us-east-1." in printed
     assert root.state() == state
 
 
@@ -120,5 +120,5 @@ def test_dashboard_in_datadog(cloud: Cloud, tmp_path: Path) -> None:
     assert root.changes() == {}
     assert len(root.outputs()["monitor_ids"]) == 4
     (tmp_path / SETTINGS).write_text((folder / "tests/wrong.json").read_text())
-    assert "../stack.auto.tfvars.json: job nightly: there are" in root.plan(code=1)
+    assert "../stack.auto.tfvars.json: job nightly: a job" in root.plan(code=1)
     root.destroy()
