@@ -24,7 +24,7 @@ locals {
         above       = 0
         period      = 60
         periods     = 1
-        description = "Files were refused, and their messages are kept in the queue ${aws_sqs_queue.rejected.name}. First read the reasons (ddg-ops rejected list): each says what is wrong in the file, where, and what to do. Then correct the job."
+        description = "Files were refused, and their messages are kept in the queue ${aws_sqs_queue.rejected.name}. First read the reasons (ddg-ops rejected list): each says what is wrong in the file, where, and what to do. Then correct the job, and submit the files again (docs/operations.md)."
       }
 
       dead-letters = {
@@ -46,7 +46,7 @@ locals {
         above       = local.ten_days
         period      = 300
         periods     = 1
-        description = "The oldest refused file has been in the queue ${aws_sqs_queue.rejected.name} for over 10 days; SQS deletes it after 14. First save the messages that you still need (ddg-ops rejected save), then clear the queue."
+        description = "The oldest refused file has been in the queue ${aws_sqs_queue.rejected.name} for over 10 days; SQS deletes it after 14. First save the messages that you still need (ddg-ops rejected save), then discard the rest (ddg-ops rejected discard)."
       }
 
       dead-letters-expiring = {
@@ -68,7 +68,7 @@ locals {
         above       = local.waiting_seconds
         period      = 60
         periods     = 3
-        description = "A file has waited for over ${local.waiting_seconds} seconds in the queue ${aws_sqs_queue.stats.name}; Datadog would drop it when it is an hour old. First see whether files-retried or an errors alarm is on too: if so, the cause is there. Otherwise files arrive faster than they are submitted: raise maximum_concurrency, then batch_size (docs/scaling.md)."
+        description = "A file has waited for over ${local.waiting_seconds} seconds in the queue ${aws_sqs_queue.stats.name}. After an hour it is refused, because Datadog would drop its points. First see whether files-retried or an errors alarm is on too: if so, start there. Otherwise run ddg-ops check. If it finds no fault, files arrive faster than they are submitted: raise maximum_concurrency, then batch_size (docs/scaling.md)."
       }
 
       files-retried = {
@@ -79,7 +79,7 @@ locals {
         above       = 0
         period      = 300
         periods     = 3
-        description = "Files have been retried for 15 minutes, because of a wrong key (401, 403), a wrong site or an outage of Datadog. Nothing is lost yet. First read why, in the log group ${aws_cloudwatch_log_group.metric_submit.name} (ddg-ops tail). For 401 or 403 check the key against ddg_site, otherwise see status.datadoghq.com."
+        description = "Files have been retried for 15 minutes, because the key or site is wrong (401, 403), Datadog is down, or AWS denies access. No file is lost. First read why, in the log group ${aws_cloudwatch_log_group.metric_submit.name} (ddg-ops tail). If Datadog answers 401 or 403, check the key and ddg_site. If it answers something else or not at all, see status.datadoghq.com. If AWS denies access, run terraform apply."
       }
     },
     {
@@ -91,7 +91,7 @@ locals {
         above       = 0
         period      = 300
         periods     = 1
-        description = "The function ${name} failed or ran out of time. First read the last error in the log group /aws/lambda/${name}: it names a setting that is missing or malformed."
+        description = "The function ${name} failed or ran out of time. First read the last error in the log group /aws/lambda/${name}. If it names a missing or malformed setting, run terraform apply. Otherwise see docs/operations.md."
       }
     },
     {
@@ -182,7 +182,7 @@ resource "aws_cloudwatch_metric_alarm" "job_silent" {
   for_each = local.silent_after_hours
 
   alarm_name          = "${local.job_alarms}${each.key}"
-  alarm_description   = "No file of the job ${each.key} has been submitted to Datadog for ${each.value} hours, or none ever: the alarm is on until the first one. First run ddg-ops jobs to see when its last file came. If there is no new file, look at the job. If there is one, it was refused (ddg-ops rejected list), is being retried (ddg-ops tail), or the stack was not notified of it (ddg-ops check --canary)."
+  alarm_description   = "No file of the job ${each.key} has been submitted to Datadog for ${each.value} hours. For a new job the alarm is on until its first file. First run ddg-ops jobs to see when the last file arrived. If there is no new file, look at the job. If there is one, it was refused (ddg-ops rejected list), is being retried (ddg-ops tail), or the stack was not notified of it (ddg-ops check --canary)."
   comparison_operator = "LessThanThreshold"
   threshold           = 1
   evaluation_periods  = each.value

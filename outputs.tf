@@ -29,7 +29,7 @@ output "queue_urls" {
 }
 
 output "queue_arn" {
-  description = "ARN of the queue stats. Use it in the notification configuration of a bucket with notify = \"s3\"."
+  description = "ARN of the stats queue. Use it in the notification configuration of a bucket with notify = \"s3\"."
   value       = aws_sqs_queue.stats.arn
 
   depends_on = [aws_sqs_queue_policy.stats, aws_lambda_function.metric_submit] # S3 may send then, and the submitter reads the queue

@@ -4,7 +4,7 @@
 
 variable "ddg_api_key" {
   type        = string
-  description = "Datadog API key that sends the points. Set this or `ddg_api_key_secret_arn` to apply; destroy needs neither. This key is visible in Terraform's state and in the function's environment. To avoid that, use the secret."
+  description = "Datadog API key that sends the points. Set this or `ddg_api_key_secret_arn` to apply; destroy needs neither. This key is visible in Terraform's state and in the submitter's environment. To avoid that, use the secret."
   default     = null
   sensitive   = true
 
@@ -16,7 +16,7 @@ variable "ddg_api_key" {
 
 variable "ddg_app_key" {
   type        = string
-  description = "Datadog application key, visible where `ddg_api_key` is. Sending points doesn't need it. `ddg-ops check --canary` uses it to query Datadog, unless you export `DATADOG_APP_KEY` for that."
+  description = "Datadog application key. It is visible in the same places as `ddg_api_key`. Only `ddg-ops check --canary` uses it, to query Datadog: you can export `DATADOG_APP_KEY` instead."
   default     = null
   sensitive   = true
 
@@ -90,7 +90,7 @@ variable "constant_tags" {
 
 variable "name" {
   type        = string
-  description = "Prefix of the name of every resource. Give each stack of an account and region its own. Changing it replaces all resources."
+  description = "Prefix of the name of every resource. Each stack in an account and region needs its own prefix. Changing it replaces all resources."
   default     = "ddg-stats"
   nullable    = false
 
@@ -261,7 +261,7 @@ variable "force_destroy" {
 # Of any type, because Terraform silently drops unknown attributes of a typed object.
 variable "jobs" {
   type        = any
-  description = "Settings of jobs, by the name of their folder, such as { nightly = { silent_after_hours = 26 } }. `mapping` is a JMESPath expression that turns the job's own JSON into metrics. Test it with `ddg-ops validate`, because a plan can't check it. `silent_after_hours` adds an alarm that is on while no file of the job has been submitted for so many hours."
+  description = "Settings of jobs, by the name of their folder, such as { nightly = { silent_after_hours = 26 } }. `mapping` is a JMESPath expression that turns the job's own JSON into metrics. Test it with `ddg-ops validate`, because a plan can't check it. `silent_after_hours` adds an alarm that is on while no file of the job has been submitted for that many hours."
   default     = {}
   nullable    = false
 
@@ -272,7 +272,7 @@ variable "jobs" {
 
   validation {
     condition     = alltrue([for job in try(keys(var.jobs), []) : can(regex("^[^/]+$", job))])
-    error_message = "jobs must have the names of folders, the first one below the prefix: not empty, no slash."
+    error_message = "jobs must be named by their folder, the first one below the prefix: not empty, no slash."
   }
 
   validation {
@@ -292,7 +292,7 @@ variable "jobs" {
 
   validation {
     condition     = alltrue([for name, job in try({ for name, job in var.jobs : name => job }, {}) : try(job.silent_after_hours, null) == null || can(regex("^[ -~]{1,200}$", name)) && can(regex("\\S", name))])
-    error_message = "jobs with silent_after_hours must have a name of at most 200 printable ASCII characters, because CloudWatch has it as a dimension."
+    error_message = "jobs with silent_after_hours must have a name of at most 200 printable ASCII characters, because CloudWatch uses it as a dimension."
   }
 }
 
@@ -508,7 +508,7 @@ variable "maximum_concurrency" {
 
 variable "memory_size" {
   type        = number
-  description = "Memory of the submitter in MiB. Lambda gives it CPU in proportion."
+  description = "Memory of the submitter in MiB. Lambda gives it more CPU in proportion."
   default     = 512
   nullable    = false
 
@@ -543,7 +543,7 @@ variable "log_files" {
 
 variable "alarm_email" {
   type        = string
-  description = "Email address that gets the alarms, once you confirm AWS's email. Without it, alarms only show in CloudWatch, and go to whatever you subscribe to the topic of the output `alarm_topic_arn`."
+  description = "Email address that gets the alarms, once you confirm AWS's email. Without it, alarms only show in CloudWatch, and go to subscribers of the output `alarm_topic_arn`."
   default     = null
 
   validation {
