@@ -110,6 +110,7 @@ class Live:
         for entry, *_ in batch:
             if entry.outcome == REFUSED and not entry.beginning:
                 entry.beginning = self._read_beginning(entry.name)
+                self.books.changes += 1  # the page may have shown it without
         # Where ddg-ops looks for it
         now = int(1000 * time.time())
         self._aws["logs"].put_log_events(
