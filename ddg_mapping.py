@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 import jmespath
-from jmespath.exceptions import JMESPathError, JMESPathTypeError
+from jmespath.exceptions import ArityError, JMESPathError, JMESPathTypeError, VariadictArityError
 from jmespath.functions import TYPES_MAP, Functions, signature
 from jmespath.visitor import Options, TreeInterpreter
 
@@ -113,10 +113,8 @@ def _check(node: Node, parent: Node | None = None, position: int = 0) -> None:
             taken = functions[name]["signature"]
             variadic = bool(taken) and taken[-1].get("variadic", False)
             if len(given) < len(taken) or (len(given) > len(taken) and not variadic):
-                wanted = f"{'at least ' * variadic}{len(taken)} argument{'s' * (len(taken) != 1)}"
-                raise JMESPathError(
-                    f"Expected {wanted} for function {name}(), received {len(given)}"
-                )
+                wrong_number = VariadictArityError if variadic else ArityError
+                raise wrong_number(len(taken), len(given), name)
             if name == "maybe" and not (parent and parent["type"] == "key_val_pair"):
                 raise JMESPathError("maybe() is for a member's whole value: {a: maybe(b)}")
         case {"type": "expref"}:

@@ -87,9 +87,9 @@ def _take_tables(value: object, path: Path, tables: list[Table]) -> object:
         tables.append(Table(path, value))
     if not isinstance(value, dict):
         return value
-    if _has_data_for_names(value):
+    if has_data_for_names := _has_data_for_names(value):
         tables.append(Table(path, [*value.values()], [*value]))
-    if _has_data_for_names(value) or len(path) == MAX_DEPTH:
+    if has_data_for_names or len(path) == MAX_DEPTH:
         return _TAKEN
     return {name: _take_tables(member, (*path, name), tables) for name, member in value.items()}
 
@@ -136,7 +136,7 @@ def _is_metric(path: Path, values: Iterable[Any]) -> bool:
         len(given) > 0
         and all(map(is_number, given))
         and len(".".join(path)) <= MAX_NAME
-        and min(given, default=EARLIEST_TIME) < (EARLIEST_TIME if _rank(path) else float("inf"))
+        and not (_rank(path) and min(given) >= EARLIEST_TIME)
     )
 
 
