@@ -4,9 +4,9 @@ FAILED is broken. What can't be seen from here is unknown, and may be fine.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ EXAMPLES = ["", "--canary", "--canary --bucket acme-data", "--stack ddg-stats --
 SUM_AND_MAXIMUM = {"Period": 300, "Statistics": ["Sum", "Maximum"]}
 PERCENTILE = {"Period": 3600, "ExtendedStatistics": ["p95"]}
 Findings = Iterator[Finding]
+Alarms = Callable[[], list[dict[str, Any]]]  # asks AWS once
 
 
 @click.command(cls=Command, examples=EXAMPLES)
@@ -97,6 +98,7 @@ def examine(stack: Stack, canaries: Sequence[str], timeout: float) -> Iterator[t
     except (ClientError, BotoCoreError) as error:
         yield "function", trouble(error)
     others = read_buckets(settings.buckets) if settings else {}
+    alarms = cache(partial(its_alarms, stack))
     followed = list(canaries or [stack.bucket]) if timeout else []
     if settings:
         followed = [stack.choose_bucket(settings, bucket) for bucket in followed]
@@ -108,8 +110,8 @@ def examine(stack: Stack, canaries: Sequence[str], timeout: float) -> Iterator[t
         ("queues", check_queue(stack, stack.main_url, MAIN_FIX, WAITING_SECONDS)),
         ("queues", check_queue(stack, stack.rejected_url, "List them: ddg-ops rejected list")),
         ("queues", check_queue(stack, stack.dead_letter_url, "List them: ddg-ops dead list")),
-        ("outcomes", check_outcomes(stack, follows=bool(timeout))),
-        ("alarms", check_alarms(stack)),
+        ("outcomes", check_outcomes(stack, alarms, follows=bool(timeout))),
+        ("alarms", check_alarms(stack, alarms)),
         *(("canary", follow_canary(stack, settings, bucket, timeout)) for bucket in followed),
         ("access", check_access([bucket for bucket in others if bucket not in followed])),
     ]
@@ -221,9 +223,9 @@ def points(
     return sorted(found, key=lambda point: point["Timestamp"], reverse=True)
 
 
-def check_outcomes(stack: Stack, *, follows: bool) -> Findings:
+def check_outcomes(stack: Stack, alarms: Alarms, *, follows: bool) -> Findings:
     """Check what became of the last hour's files, and how fast; follows: there is a canary."""
-    minutes = max([60, *silence_minutes(stack)])
+    minutes = max([60, *silence_minutes(alarms)])
     own_points = partial(points, stack, "DatadogStats", FunctionName=stack.function)
     totals = {
         name: sum(point["Sum"] for point in own_points(name, minutes))
@@ -242,11 +244,11 @@ def check_outcomes(stack: Stack, *, follows: bool) -> Findings:
         yield Finding("ok", f"{text} after S3's event, or sooner")
 
 
-def silence_minutes(stack: Stack) -> list[int]:
+def silence_minutes(alarms: Alarms) -> list[int]:
     """Return after how many minutes the alarm nothing-submitted rings, if it exists."""
     return [
         alarm["Period"] * alarm["EvaluationPeriods"] // 60
-        for alarm in its_alarms(stack)
+        for alarm in alarms()
         if alarm["AlarmName"].endswith("-nothing-submitted")
     ]
 
@@ -273,9 +275,9 @@ def its_alarms(stack: Stack) -> list[dict[str, Any]]:
     return [alarm for alarm in found if alarm["AlarmName"] in stack.alarm_names]
 
 
-def check_alarms(stack: Stack) -> Findings:
+def check_alarms(stack: Stack, find: Alarms) -> Findings:
     """Check which alarms are on or gone, who is notified, and what they can't notice."""
-    alarms = its_alarms(stack)
+    alarms = find()
     missing = sorted(set(stack.alarm_names) - {alarm["AlarmName"] for alarm in alarms})
     ringing = [alarm for alarm in alarms if alarm["StateValue"] == "ALARM"]
     for alarm in ringing:
