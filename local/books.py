@@ -21,6 +21,7 @@ class Entry:
     """A file that somebody wrote. If it is written or sent again, a new entry replaces it."""
 
     name: str  # s3://bucket/key
+    message_id: str  # of its notification
     at: float  # when S3 notified the queue, epoch seconds
     outcome: str = WAITING
     reason: str = ""  # why it is refused or waits
@@ -48,7 +49,7 @@ class Books:
             for each in queue.messages:
                 message = Message(each.id, each.body, ())
                 for file in find_files(each.body):
-                    self._enter(where(file, message), each.sent_timestamp / 1000)
+                    self._enter(where(file, message), each.id, each.sent_timestamp / 1000)
 
     def receive(self, event: Mapping[str, Any]) -> Batch:
         """Enter the files of a batch, and return them."""
@@ -57,19 +58,21 @@ class Books:
         with self._lock:
             for message in read_messages(event):
                 for file in message.files:
-                    entry = self._enter(where(file, message), int(sent[message.message_id]) / 1000)
+                    at = int(sent[message.message_id]) / 1000
+                    entry = self._enter(where(file, message), message.message_id, at)
                     entry.tries = file.receive_count
                     batch.append((entry, message.message_id, f"s3://{file.bucket}/{file.key}"))
         return batch
 
-    def _enter(self, name: str, at: float) -> Entry:
+    def _enter(self, name: str, message_id: str, at: float) -> Entry:
         entry = self.files.get(name)
-        if entry is None or entry.outcome != WAITING:
+        # A settled message may be visible again for a moment, until it is deleted.
+        if entry is None or (entry.outcome != WAITING and entry.message_id != message_id):
             if entry:
                 self.counts[self.files.pop(name).outcome] -= 1
             self.counts[WAITING] += 1
             self.changes += 1
-            entry = self.files[name] = Entry(name, at)
+            entry = self.files[name] = Entry(name, message_id, at)
         return entry
 
     def settle(self, batch: Batch, failed: set[str], log: Sequence[str]) -> None:

@@ -273,7 +273,10 @@ def test_books_keep_waiting_files_and_the_last_settled_ones() -> None:
     assert [entry.reason for entry in books.latest(9, "waiting", "refused")] == ["not JSON", "no"]
     assert [name[-6:] for name in books.forget()] == ["1.json", "2.json"]
     assert [name[-6:] for name in books.files] == ["0.json", "3.json", "4.json"]
-    visible = SimpleNamespace(id="again", body=records[3]["body"], sent_timestamp=0)
+    visible = SimpleNamespace(id=records[3]["messageId"], body=records[3]["body"], sent_timestamp=0)
+    books.look(SimpleNamespace(messages=[visible]))  # settled, and not deleted yet
+    assert dict(books.counts) == {"waiting": 1, "submitted": 2, "refused": 1, "ignored": 1}
+    visible.id = "again"
     books.look(SimpleNamespace(messages=[visible]))
     assert dict(books.counts) == {"waiting": 2, "submitted": 2, "refused": 0, "ignored": 1}
     books.receive(sqs_event([records[0], records[3]]))
